@@ -1,0 +1,86 @@
+"""Everything that can go wrong, by name."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reason(str, Enum):
+    """Why one file or workbook row was not taken; stored in the tables as text."""
+
+    EMPTY_FILE = "empty_file"
+    UNREADABLE = "unreadable"
+    FILE_TOO_LARGE = "file_too_large"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    MULTIPLE_FRAMES = "multiple_frames"
+    MASK_MISSING = "mask_missing"
+    MASK_INVALID = "mask_invalid"
+    MASK_EMPTY = "mask_empty"
+    METADATA_WITHOUT_FILE = "metadata_without_file"
+    BAD_METADATA_ROW = "bad_metadata_row"
+    UNSAFE_NAME = "unsafe_name"
+    AMBIGUOUS_FILE = "ambiguous_file"
+    CONFLICTING_LABELS = "conflicting_labels"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class EagleError(Exception):
+    """Raised when a job cannot reach its end; exit code 1."""
+
+    exit_code = 1
+
+
+class UserError(EagleError):
+    """Raised when arguments, input or environment have to be mended first; exit code 2."""
+
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    """Raised when an option or a key of the settings file is unknown or out of range."""
+
+
+class InputError(UserError):
+    """Raised when an input is missing or is not what the job can read."""
+
+
+class WorkbookError(InputError):
+    """Raised when a metadata workbook cannot be read as one."""
+
+
+class OutputError(UserError):
+    """Raised when a place to write is not writable or is taken."""
+
+
+class PlatformError(UserError):
+    """Raised when Java, Spark, a jar or a resource that a job needs is not there."""
+
+
+class BundleError(UserError):
+    """Raised when a model folder is incomplete, altered or of another kind."""
+
+
+class UnbalancedRun(EagleError):
+    """Raised when the sums of a run do not balance; nothing is published."""
+
+
+class TooManyFailures(EagleError):
+    """Raised when more images failed than the run allows; nothing is published."""
+
+
+class ImageRejected(EagleError):
+    """Raised when one image or mask cannot be used; becomes a row, never stops a run."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[ImageRejected], tuple[Reason, str]]:
+        return type(self), (self.reason, self.detail)
