@@ -70,6 +70,10 @@ class UnbalancedRun(EagleError):
     """Raised when the sums of a run do not balance; nothing is published."""
 
 
+class MainMoved(EagleError):
+    """Raised when another run published to a table before this one could."""
+
+
 class TooManyFailures(EagleError):
     """Raised when more images failed than the run allows; nothing is published."""
 

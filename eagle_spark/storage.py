@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from eagle_spark.errors import InputError, SettingsError
+from eagle_spark.errors import ImageRejected, InputError, Reason, SettingsError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LocalStorage:
     prefix = "file://"
 
     def list_files(self, path: str) -> Iterator[FileEntry]:
-        """Yield every file below `path`, folder by folder; links are listed, never followed down."""
+        """Yield every file below `path`, folder by folder; links to folders are not followed."""
         folders = [path]
         while folders:
             folder = folders.pop()
@@ -229,3 +229,16 @@ def list_folder(uri: str) -> Iterator[FileEntry]:
 def join(uri: str, *parts: str) -> str:
     """Append path parts to a URI."""
     return "/".join([uri.rstrip("/"), *parts])
+
+
+def read_image(uri: str, limit: int, reason: Reason = Reason.UNREADABLE) -> bytes:
+    """Return the bytes of one file, at most `limit` + 1 of them, so that excess shows.
+
+    Raises:
+        ImageRejected: with `reason`, when the file cannot be read.
+    """
+    storage, path = locate(uri)
+    try:
+        return storage.read(path, limit + 1)
+    except OSError as error:
+        raise ImageRejected(reason, f"cannot be read: {error}") from error

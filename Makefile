@@ -1,0 +1,61 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# What `make demo`, `make sql` and `make bench` can be told.
+DATA ?=
+WEIGHTS ?= imagenet
+OUT ?= demo
+WAREHOUSE ?= $(OUT)/warehouse
+TESTS ?= tests
+
+.PHONY: help install lock demo test lint bench sql clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(READY) ## Make .venv with the exact versions of requirements.lock, and the Iceberg jar
+
+$(READY): requirements.lock conf/spark-defaults.conf hadoop/jars.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
+	@java -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])' || { echo 'error: Java 17 or 21 is needed on the PATH (Debian: apt-get install openjdk-17-jre-headless)' >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python hadoop/jars.py iceberg pyspark
+	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
+	  mkdir -p "$$spark/conf"; \
+	  { cat conf/spark-defaults.conf; echo "spark.pyspark.python $(CURDIR)/$(BIN)/python"; } > "$$spark/conf/spark-defaults.conf"
+	touch $@
+
+lock: ## Resolve requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
+	build/lock/bin/uv pip compile --universal --python-version 3.10 --extra dev --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	  --quiet --upgrade -o requirements.lock pyproject.toml
+
+demo: install ## The whole path on this machine; DATA=DIR for a real set, WEIGHTS=PATH|none, OUT=DIR
+	DATA='$(DATA)' WEIGHTS='$(WEIGHTS)' OUT='$(OUT)' bash submit/demo.sh
+
+test: install ## All tests; TESTS='tests/images -k bomb' for some
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: install ## Style, types and the arrows between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## Speed and memory beside a bare loop; DATA=DIR with <Class>/images
+	$(BIN)/python -m benchmarks.preprocess --data '$(DATA)'
+
+sql: install ## Open spark-sql on the tables; WAREHOUSE=URI
+	bash conf/sql/open.sh '$(WAREHOUSE)'
+
+clean: ## Remove everything that make made
+	rm -rf $(VENV) build dist *.egg-info demo spark-warehouse metastore_db derby.log .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,99 @@
+"""Images and masks of a labelled folder, read and decoded on the executors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.hashes import image_id, perceptual_hash
+from eagle_spark.images.masks import encode_mask, read_mask
+
+from eagle_spark.dataset.matching import Candidate
+from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.storage import read_image
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+IMAGES_PER_TASK = 512
+
+_CANDIDATE = pa.schema(
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("mask_path", pa.string()),
+        ("patient_id", pa.string()),
+        ("source", pa.string()),
+        ("metadata", pa.map_(pa.string(), pa.string())),
+    ]
+)
+_DECODED = pa.schema(
+    [
+        *_CANDIDATE,
+        ("image_id", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("pixels", pa.binary()),
+        ("mask", pa.binary()),
+        ("perceptual_hash", pa.binary()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+def decode_all(spark: SparkSession, candidates: Sequence[Candidate], size: int) -> DataFrame:
+    """Return one decoded or rejected row per candidate, read and decoded on the executors."""
+    table = pa.Table.from_pylist(
+        [
+            {
+                "path": c.uri,
+                "label": c.label,
+                "mask_path": c.mask_uri,
+                "patient_id": c.patient_id,
+                "source": c.source,
+                "metadata": list(c.metadata.items()) if c.has_metadata else None,
+            }
+            for c in candidates
+        ],
+        schema=_CANDIDATE,
+    )
+    parallelism = spark.sparkContext.defaultParallelism
+    tasks = max(parallelism, -(-len(candidates) // IMAGES_PER_TASK))
+
+    def decode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [{**row, **decode_one(row, size)} for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(rows, schema=_DECODED)
+
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return (
+        spark.createDataFrame(table)
+        .repartition(tasks)
+        .mapInArrow(decode, from_arrow_schema(_DECODED))  # type: ignore[arg-type]
+    )
+
+
+def decode_one(candidate: dict[str, Any], size: int) -> dict[str, Any]:
+    """Read and decode one image and its mask; a failure becomes `reason` and `detail`."""
+    try:
+        data = read_image(candidate["path"], MAX_FILE_BYTES)
+        radiograph = read_radiograph(data, size)
+        decoded = {
+            "image_id": image_id(data),
+            "width": radiograph.width,
+            "height": radiograph.height,
+            "pixels": radiograph.pixels.tobytes(),
+            "perceptual_hash": perceptual_hash(radiograph.pixels),
+        }
+        if candidate["mask_path"] is not None:
+            mask = read_mask(
+                read_image(candidate["mask_path"], MAX_FILE_BYTES, Reason.MASK_INVALID), size
+            )
+            decoded["mask"] = encode_mask(mask)
+    except ImageRejected as rejected:
+        return {"reason": str(rejected.reason), "detail": rejected.detail}
+    return decoded

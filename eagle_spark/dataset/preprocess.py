@@ -1,0 +1,276 @@
+"""The preprocess job: a labelled folder becomes rows of `images` and `rejects`."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from eagle_spark.dataset.split import (
+    SPLITS,
+    assign_splits,
+    conflicting_labels,
+    group_images,
+    parse_fractions,
+)
+
+from eagle_spark.dataset.decoding import decode_all
+from eagle_spark.dataset.layout import find_layout
+from eagle_spark.dataset.matching import Candidate, match
+from eagle_spark.dataset.workbook import MAX_WORKBOOK_BYTES, read_workbook
+from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedRun
+from eagle_spark.progress import watch_tasks
+from eagle_spark.session import open_session
+from eagle_spark.settings import PreprocessSettings
+from eagle_spark.storage import absolute_uri, list_folder, locate
+from eagle_spark.tables import IMAGES, REJECTS, Run, Warehouse
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+# A file of the table gets up to this many images.
+IMAGES_PER_FILE = 4096
+
+# What the driver has to know of each image to split the set and to see what changed.
+_FACTS = ("path", "label", "patient_id", "source", "image_id", "perceptual_hash")
+
+
+def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
+    """Run the job and return its figures.
+
+    Raises:
+        InputError: when the folder or a workbook cannot be read as one.
+        OutputError: when the warehouse is not writable or holds images of another size.
+        TooManyFailures: when more than `max_failure_rate` of the listed entries are rejected.
+    """
+    run = Run.begin("preprocess", settings)
+    fractions = parse_fractions(settings.split)
+    candidates = list_candidates(settings.input, settings.source)
+    with open_session("preprocess", settings.warehouse) as spark:
+        return _preprocess(spark, run, candidates, fractions)
+
+
+def list_candidates(root: str, source: str | None) -> list[Candidate]:
+    """Return every entry of the folder, matched with its workbook row and mask; none is opened."""
+    root = absolute_uri(root)
+    layout = find_layout(root, list_folder(root))
+    rows = {}
+    for workbook in layout.workbooks:
+        storage, path = locate(workbook.uri)
+        rows[workbook.uri] = read_workbook(storage.read(path, MAX_WORKBOOK_BYTES + 1), workbook.uri)
+    default = root.rsplit("/", 1)[-1] or root
+    return [
+        replace(found, source=source or found.source or default) for found in match(layout, rows)
+    ]
+
+
+def _preprocess(
+    spark: SparkSession,
+    run: Run,
+    candidates: list[Candidate],
+    fractions: tuple[float, float, float],
+) -> dict[str, Any]:
+    from pyspark import StorageLevel
+    from pyspark.sql.functions import broadcast, lit
+
+    settings: PreprocessSettings = run.settings
+    warehouse = Warehouse(spark)
+    warehouse.ensure(IMAGES)
+    warehouse.ensure(REJECTS)
+    present = _facts(warehouse.read(IMAGES))
+    _check_size(present, settings.size)
+
+    takeable = [found for found in candidates if found.reason is None]
+    random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
+    decoded = decode_all(spark, takeable, settings.size).persist(StorageLevel.DISK_ONLY)
+    with watch_tasks(spark, "decode", len(takeable)):
+        found = _facts(decoded.where("reason IS NULL"))
+    rejects = [(c.uri, c.label, c.source, str(c.reason), c.detail) for c in candidates if c.reason]
+    rejects += [
+        tuple(row)
+        for row in decoded.where("reason IS NOT NULL")
+        .select("path", "label", "source", "reason", "detail")
+        .collect()
+    ]
+
+    kept_elsewhere = present[~present["path"].isin(found["path"])]
+    conflict = _label_conflicts(found, kept_elsewhere)
+    rejects += [
+        (
+            *(row.path, row.label, row.source, Reason.CONFLICTING_LABELS.value),
+            "the same bytes stand under another label",
+        )
+        for row in found[conflict].itertuples()
+    ]
+    found = found[~conflict].reset_index(drop=True)
+    found["split"] = _splits(found, kept_elsewhere, present, fractions, settings.seed)
+    _check_failure_rate(len(candidates), len(rejects), settings.max_failure_rate)
+    if len(found) + len(rejects) != len(candidates):
+        raise UnbalancedRun(
+            f"listed {len(candidates)}, but accepted {len(found)} + rejected {len(rejects)}"
+        )
+
+    changed = _changed(found, present)
+    chosen = spark.createDataFrame(pa.Table.from_pandas(changed[["path", "split"]]))
+    files = max(spark.sparkContext.defaultParallelism, -(-len(changed) // IMAGES_PER_FILE))
+    rows = (
+        decoded.coalesce(files)
+        .join(broadcast(chosen), "path")
+        .withColumn("ingested_at", lit(run.started))
+        .select(*(column.name for column in IMAGES.columns))
+    )
+    # A file that was taken before and is rejected now must not stay as it was.
+    rejected_paths = [reject[0] for reject in rejects]
+    stale = present[present["path"].isin([*changed["path"], *rejected_paths])]["path"].tolist()
+    branch = "preprocess"
+    with watch_tasks(spark, "write", len(changed)):
+        _write(warehouse, branch, rows, len(changed), stale, len(present))
+    _write_rejects(warehouse, branch, run, rejects, found["path"].tolist())
+    warehouse.publish(REJECTS, branch)
+    snapshot = warehouse.publish(IMAGES, branch)
+    decoded.unpersist()
+
+    with_row = {c.uri for c in candidates if c.has_metadata}
+    result = {
+        "listed": len(candidates),
+        "accepted": len(found),
+        "rejected": len(rejects),
+        "by_class": _counts(found["label"]),
+        "by_split": {split: int((found["split"] == split).sum()) for split in SPLITS},
+        "by_reason": _counts(reject[3] for reject in rejects),
+        "masks": int((found["mask_hash"] != 0).sum()),
+        "without_metadata": sum(path not in with_row for path in found["path"]),
+        "new_or_changed": len(changed),
+        "snapshot_id": snapshot,
+        "run_id": run.run_id,
+        "seconds": run.seconds,
+    }
+    warehouse.record_run(run, result, snapshot_id=snapshot)
+    return result
+
+
+def _facts(rows: DataFrame) -> pd.DataFrame:
+    from pyspark.sql.functions import col, map_entries, octet_length, when, xxhash64
+
+    return rows.select(
+        *_FACTS,
+        *(["split"] if "split" in rows.columns else []),
+        octet_length("pixels").alias("pixel_count"),
+        when(col("mask").isNull(), 0).otherwise(xxhash64("mask")).alias("mask_hash"),
+        xxhash64(map_entries("metadata")).alias("metadata_hash"),
+    ).toPandas()
+
+
+def _check_size(present: pd.DataFrame, size: int) -> None:
+    others = set(present["pixel_count"]) - {size * size}
+    if others:
+        raise OutputError(
+            f"--size {size}: the table images holds images of side {int(others.pop() ** 0.5)}; "
+            "use that size, or another warehouse"
+        )
+
+
+def _label_conflicts(found: pd.DataFrame, present: pd.DataFrame) -> Any:
+    ids = [*found["image_id"], *present["image_id"]]
+    labels = [*found["label"], *present["label"]]
+    return conflicting_labels(ids, labels)[: len(found)]
+
+
+def _splits(
+    found: pd.DataFrame,
+    kept_elsewhere: pd.DataFrame,
+    present: pd.DataFrame,
+    fractions: tuple[float, float, float],
+    seed: int,
+) -> list[str]:
+    """Return the split of each found row; what stands in the table keeps the split it has."""
+    import pandas as pd
+
+    before = dict(zip(present["path"], present["split"], strict=True))
+    every = pd.concat([found, kept_elsewhere], ignore_index=True)
+    patients = [
+        None if patient is None else f"{source}/{patient}"
+        for source, patient in zip(every["source"], every["patient_id"], strict=True)
+    ]
+    groups = group_images(patients, every["image_id"].tolist(), every["perceptual_hash"].tolist())
+    splits = assign_splits(
+        groups,
+        every["label"].tolist(),
+        every["image_id"].tolist(),
+        fractions,
+        seed,
+        fixed=[before.get(path) for path in every["path"]],
+    )
+    return splits[: len(found)]
+
+
+def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
+    """Return the found rows that the table does not hold exactly so."""
+    keys = ["path", "label", "patient_id", "source", "image_id", "split"]
+    keys += ["mask_hash", "metadata_hash"]
+    known = set(present[keys].itertuples(index=False, name=None))
+    new = [row not in known for row in found[keys].itertuples(index=False, name=None)]
+    return found[new]
+
+
+def _check_failure_rate(listed: int, rejected: int, allowed: float) -> None:
+    if listed and rejected / listed > allowed:
+        raise TooManyFailures(
+            f"{rejected} of {listed} entries rejected, more than --max-failure-rate {allowed}; "
+            "nothing was published"
+        )
+
+
+def _write(
+    warehouse: Warehouse,
+    branch: str,
+    rows: DataFrame,
+    count: int,
+    stale: list[str],
+    present: int,
+) -> None:
+    warehouse.open_branch(IMAGES, branch)
+    warehouse.remove_paths(IMAGES, stale, branch)
+    if count:
+        warehouse.append(IMAGES, rows, branch)
+    wanted = present - len(stale) + count
+    written = warehouse.read(IMAGES, branch)
+    found, paths = written.count(), written.select("path").distinct().count()
+    if not found == paths == wanted:
+        raise UnbalancedRun(
+            f"images: wanted {wanted} rows on the branch; got {found} rows of {paths} paths"
+        )
+
+
+def _write_rejects(
+    warehouse: Warehouse,
+    branch: str,
+    run: Run,
+    rejects: list[tuple[str, ...]],
+    accepted: list[str],
+) -> None:
+    """Bring `rejects` up to date: one row per path that is rejected now, none for accepted ones."""
+    present = {
+        (row.path, row.label, row.source, row.reason, row.detail)
+        for row in warehouse.read(REJECTS)
+        .select("path", "label", "source", "reason", "detail")
+        .collect()
+    }
+    new = [reject for reject in rejects if reject not in present]
+    seen = {row[0] for row in present}
+    warehouse.open_branch(REJECTS, branch)
+    stale = seen & {*accepted, *(reject[0] for reject in new)}
+    warehouse.remove_paths(REJECTS, sorted(stale), branch)
+    if new:
+        now = datetime.now(timezone.utc)
+        rows = [(*reject, run.run_id, now) for reject in new]
+        warehouse.append(REJECTS, warehouse.spark.createDataFrame(rows, REJECTS.schema()), branch)
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

@@ -1,0 +1,66 @@
+"""The frame every job runs in: settings in, one JSON line out, errors to exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from eagle_spark.errors import EagleError
+from eagle_spark.settings import parse_settings
+
+S = TypeVar("S")
+
+
+def main(
+    kind: type[S],
+    run: Callable[[S], Mapping[str, object]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run one job and return its exit code: 0 done, 2 bad input or environment, 1 failed.
+
+    The last line on standard output is one JSON object: the job's figures, or
+    `{"error": …, "exit_code": …}`. Whatever else the process or a library prints goes to
+    standard error.
+    """
+    settings = _parse(kind, argv)
+    if isinstance(settings, int):
+        return settings
+    output = os.dup(1)
+    os.dup2(2, 1)
+    # A scheduler's SIGTERM unwinds like any failure, so that Spark stops and the JSON line comes.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        result, code = dict(run(settings)), 0
+    except EagleError as error:
+        result, code = _failed(error, error.exit_code)
+    except Exception as error:
+        traceback.print_exc()
+        result, code = _failed(error, 1)
+    sys.stdout.flush()
+    os.write(output, (json.dumps(result, allow_nan=False, default=str) + "\n").encode())
+    os.close(output)
+    return code
+
+
+def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
+    try:
+        return parse_settings(kind, argv)
+    except EagleError as error:
+        result, code = _failed(error, error.exit_code)
+        print(json.dumps(result), flush=True)
+        return code
+
+
+def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
+    line = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
+    return {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}, code
+
+
+def _stop(signum: int, _frame: object) -> None:
+    raise EagleError(f"stopped by {signal.Signals(signum).name}")

@@ -1,0 +1,1 @@
+"""Scoring: what is new in a folder, what the model says of it, and the night's job."""

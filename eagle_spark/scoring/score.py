@@ -1,0 +1,179 @@
+"""The score job: what is new in a folder goes through the model into `predictions`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eagle_spark.errors import MainMoved, TooManyFailures, UnbalancedRun
+from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.model.engines import choose_engine
+from eagle_spark.progress import watch_tasks
+from eagle_spark.scoring.inventory import read_listing, spool_listing
+from eagle_spark.scoring.predict import PREDICTION, Predictor
+from eagle_spark.session import open_session
+from eagle_spark.settings import ScoreSettings
+from eagle_spark.storage import absolute_uri, join, locate
+from eagle_spark.tables import PREDICTIONS, Run, Warehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+IMAGES_PER_TASK = 512
+_FILE = ["path", "file_length", "file_modified"]
+
+
+def score(settings: ScoreSettings) -> dict[str, Any]:
+    """Run the job and return its figures.
+
+    Raises:
+        BundleError: when the model folder is incomplete or altered, or has no such engine.
+        InputError: when the folder of images cannot be listed.
+        TooManyFailures: when more than `max_failure_rate` of the listed files are rejected.
+        UnbalancedRun: when the audit fails; nothing is published.
+    """
+    run = Run.begin("score", settings)
+    bundle = open_bundle(settings.model)
+    engine = choose_engine(bundle, settings.engine)
+    with open_session("score", settings.warehouse) as spark:
+        staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
+        try:
+            return Night(spark, run, bundle, engine, staging).work()
+        finally:
+            storage, path = locate(staging)
+            storage.delete(path)
+
+
+class Night:
+    """One run of the job over one folder with one model."""
+
+    def __init__(
+        self, spark: SparkSession, run: Run, bundle: Bundle, engine: str, staging: str
+    ) -> None:
+        self.spark, self.run, self.bundle, self.engine = spark, run, bundle, engine
+        self.staging = staging
+        self.settings: ScoreSettings = run.settings
+        self.warehouse = Warehouse(spark)
+        # One branch a model: what a killed run left there is gone on with, never done again.
+        self.branch = f"score_{bundle.model_id[:16]}"
+        self.mine = f"model_id = '{bundle.model_id}'"
+
+    def work(self) -> dict[str, Any]:
+        """List, score chunk by chunk, audit, publish; return the figures."""
+        total = spool_listing(self.settings.images, self.staging)
+        self.warehouse.ensure(PREDICTIONS)
+        key = [*_FILE, "model_id"]
+        self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine, key)
+        before = self.counts("main") if total else {}
+        done = sum(self.counts(self.branch).values()) if total else 0
+        with watch_tasks(self.spark, "score", total - done):
+            while done < total:
+                self.score_chunk()
+                now = sum(self.counts(self.branch).values())
+                if now <= done:
+                    raise UnbalancedRun(f"listed {total} files, but only {now} got a row")
+                done = now
+        after = self.counts(self.branch) if total else {}
+        self.check(total, after)
+        snapshot = self.publish(key)
+        seconds = self.run.seconds
+        scored = after.get("scored", 0) - before.get("scored", 0)
+        result = {
+            "listed": total,
+            "already_scored": before.get("scored", 0),
+            "scored": scored,
+            "rejected": after.get("rejected", 0),
+            "already_rejected": before.get("rejected", 0),
+            "seconds": seconds,
+            "images_per_second": round(scored / seconds, 1),
+            "engine": self.engine,
+            "shift": None,
+            "model_id": self.bundle.model_id,
+            "run_id": self.run.run_id,
+            "snapshot_id": snapshot,
+        }
+        self.warehouse.record_run(
+            self.run, result, snapshot_id=snapshot, model_id=self.bundle.model_id
+        )
+        return result
+
+    def listing(self) -> DataFrame:
+        return read_listing(self.spark, self.staging)
+
+    def rows(self, branch: str) -> DataFrame:
+        """Return this model's rows for the files as they are listed now."""
+        rows = self.warehouse.read(PREDICTIONS, branch).where(self.mine)
+        return rows.join(self.listing(), _FILE, "left_semi")
+
+    def counts(self, branch: str) -> dict[str, int]:
+        return {
+            row.status: row["count"]
+            for row in self.rows(branch).groupBy("status").count().collect()
+        }
+
+    def score_chunk(self) -> None:
+        """Score the next files that have no row yet, and commit their rows to the branch."""
+        table = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
+        chunk = (
+            self.listing()
+            .join(table, _FILE, "left_anti")
+            .orderBy("path")
+            .limit(self.settings.chunk)
+        ).persist()
+        size = chunk.count()
+        outdated = [
+            row.path for row in table.join(chunk, "path", "left_semi").select("path").collect()
+        ]
+        if outdated:
+            chunk.createOrReplaceTempView("eagle_chunk")
+            changed = f"{self.mine} AND path IN (SELECT path FROM eagle_chunk)"
+            self.warehouse.remove(PREDICTIONS, changed, self.branch)
+        tasks = max(self.spark.sparkContext.defaultParallelism, -(-size // IMAGES_PER_TASK))
+        predictor = Predictor(
+            model=absolute_uri(self.settings.model),
+            model_id=self.bundle.model_id,
+            engine=self.engine,
+            threads=int(self.spark.conf.get("spark.task.cpus", "1") or 1),
+            run_id=self.run.run_id,
+        )
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        rows = chunk.repartition(tasks).mapInArrow(predictor, from_arrow_schema(PREDICTION))
+        self.warehouse.append(PREDICTIONS, rows, self.branch)
+        chunk.unpersist()
+
+    def check(self, total: int, after: dict[str, int]) -> None:
+        """Hold the branch against what was listed.
+
+        Raises:
+            UnbalancedRun: when a file has no row or two, or a row does not hold together.
+            TooManyFailures: when too large a share was rejected.
+        """
+        if sum(after.values()) != total:
+            raise UnbalancedRun(f"listed {total} files; the branch has {after}")
+        mine = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
+        twice = mine.groupBy("path").count().where("count > 1").first()
+        if twice:
+            raise UnbalancedRun(f"{twice.path} has {twice['count']} rows of one model")
+        wrong = mine.where(
+            "(status = 'scored' AND NOT coalesce("
+            "abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3 "
+            "AND label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1, false)) "
+            "OR (status = 'rejected' AND reason IS NULL) OR status NOT IN ('scored', 'rejected')"
+        ).first()
+        if wrong:
+            raise UnbalancedRun(f"the row of {wrong.path} does not hold together: {wrong}")
+        rate, allowed = after.get("rejected", 0) / max(total, 1), self.settings.max_failure_rate
+        if rate > allowed:
+            raise TooManyFailures(
+                f"{after['rejected']} of {total} files rejected, more than --max-failure-rate "
+                f"{allowed}; nothing was published, branch {self.branch} keeps what was found"
+            )
+
+    def publish(self, key: list[str]) -> int | None:
+        """Publish the branch; when another model's run was first, carry the rows over and retry."""
+        for _ in range(5):
+            try:
+                return self.warehouse.publish(PREDICTIONS, self.branch)
+            except MainMoved:
+                self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine, key)
+        return self.warehouse.publish(PREDICTIONS, self.branch)

@@ -1,0 +1,133 @@
+"""The Spark session and the rules it runs by."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from eagle_spark.errors import OutputError, PlatformError
+from eagle_spark.storage import absolute_uri, join, locate
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+CATALOG = "eagle"
+ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
+ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+
+# What stands here holds unless the site's own configuration says otherwise.
+RULES = {
+    "spark.sql.extensions": ICEBERG_EXTENSIONS,
+    "spark.sql.session.timeZone": "UTC",
+    # 10,000 rows of images, the default, are gigabytes; 64 cost nothing in speed.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
+    "spark.sql.inMemoryColumnarStorage.batchSize": "64",
+    # A second copy of a task that writes would write twice.
+    "spark.speculation": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "WARN",
+}
+LOCAL_RULES = {
+    "spark.master": "local[*]",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    # On one machine the web page would listen on every interface.
+    "spark.ui.enabled": "false",
+}
+
+
+def check_java() -> None:
+    """Raise PlatformError unless a Java of version 17 or newer is found.
+
+    `JAVA_HOME` counts before the `PATH`, as it does for Spark.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    wanted = "Java 17 or 21 is needed (Debian: apt-get install openjdk-17-jre-headless)"
+    if not java or not os.path.exists(java):
+        raise PlatformError(f"{wanted}; found none in JAVA_HOME or on the PATH")
+    shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
+    version = re.search(r'version "(\d+)', shown)
+    if version is None or int(version.group(1)) < 17:
+        raise PlatformError(f"{wanted}; {java} says {shown.splitlines()[:1]}")
+
+
+def check_warehouse(uri: str) -> None:
+    """Raise OutputError unless a file can be written and removed in the warehouse folder."""
+    storage, path = locate(uri)
+    probe = join(path, ".eagle-write-probe")
+    try:
+        storage.write(probe, b"")
+        storage.delete(probe)
+    except OSError as error:
+        raise OutputError(f"--warehouse {uri} is not writable: {error}") from error
+
+
+@contextmanager
+def open_session(
+    job: str, warehouse: str, rules: dict[str, str] | None = None
+) -> Iterator[SparkSession]:
+    """Yield a Spark session whose catalog `eagle` keeps its tables in `warehouse`; stop it after.
+
+    Settings given to spark-submit or in spark-defaults win over every rule here; a site with a
+    Hive or REST catalog configures `spark.sql.catalog.eagle` itself. Inside a process that runs
+    Spark already, that Spark is used, and left running.
+
+    Raises:
+        PlatformError: when Java, the Iceberg jar or its extensions are missing.
+        OutputError: when the warehouse cannot be written to.
+    """
+    check_java()
+    check_warehouse(warehouse)
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
+
+    running = SparkSession.getActiveSession()
+    # Starts the JVM, so that the SparkConf below holds what spark-submit was given.
+    SparkContext.setSystemProperty("spark.eagle.job", job)
+    conf = SparkConf()
+    wanted = RULES | (rules or {}) | {"spark.app.name": f"eagle_spark {job}"}
+    if (conf.get("spark.master") or "local").startswith("local"):
+        wanted |= LOCAL_RULES
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    for key, value in wanted.items():
+        conf.setIfMissing(key, value)
+    spark = (
+        running.newSession() if running else SparkSession.builder.config(conf=conf).getOrCreate()
+    )
+    try:
+        _check_iceberg(spark)
+        _set_catalog(spark, absolute_uri(warehouse))
+        yield spark
+    finally:
+        if not running:
+            spark.stop()
+
+
+def _check_iceberg(spark: SparkSession) -> None:
+    extensions = spark.conf.get("spark.sql.extensions") or ""
+    if ICEBERG_EXTENSIONS not in extensions:
+        raise PlatformError(
+            f"spark.sql.extensions must hold {ICEBERG_EXTENSIONS}; got {extensions!r}"
+        )
+    loader = spark.sparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
+    if loader.getResource(ICEBERG_EXTENSIONS.replace(".", "/") + ".class") is None:
+        raise PlatformError(
+            f"Spark finds no Iceberg: run `make install`, or give spark-submit "
+            f"--packages org.apache.iceberg:{ICEBERG_JAR}:1.12.0"
+        )
+
+
+def _set_catalog(spark: SparkSession, warehouse: str) -> None:
+    key = f"spark.sql.catalog.{CATALOG}"
+    if spark.conf.get(key, None) is None:
+        spark.conf.set(key, "org.apache.iceberg.spark.SparkCatalog")
+        spark.conf.set(f"{key}.type", "hadoop")
+    if spark.conf.get(f"{key}.type", None) == "hadoop":
+        spark.conf.set(f"{key}.warehouse", warehouse)

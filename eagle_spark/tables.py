@@ -1,0 +1,343 @@
+"""Every table: its columns, and how rows are published.
+
+Schemas are written once, here. Publishing is write-audit-publish: rows go to a branch, sums are
+checked there, and then `main` moves to the branch in one step. Readers read `main`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from eagle_spark import __version__
+from eagle_spark.errors import EagleError, MainMoved, OutputError
+from eagle_spark.session import CATALOG
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+NAMESPACE = f"{CATALOG}.cxr"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, Spark SQL type, comment, and whether it may be null."""
+
+    name: str
+    type: str
+    comment: str
+    nullable: bool = False
+
+    @property
+    def ddl(self) -> str:
+        null = "" if self.nullable else " NOT NULL"
+        comment = self.comment.replace("'", "\\'")
+        return f"{self.name} {self.type}{null} COMMENT '{comment}'"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the namespace `eagle.cxr`."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    partitioned_by: str = ""
+    properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        return f"{NAMESPACE}.{self.name}"
+
+    def schema(self) -> StructType:
+        """Return the Spark schema, as written and as asserted before each write."""
+        from pyspark.sql.types import StructType
+
+        # Nullability is left to the table: Spark marks computed columns nullable as it pleases.
+        schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
+        assert isinstance(schema, StructType)
+        return schema
+
+
+IMAGES = Table(
+    "images",
+    "Labelled chest X-rays, ready to train on: one row per accepted file",
+    (
+        Column("image_id", "STRING", "sha256 of the bytes of the file, hex"),
+        Column("path", "STRING", "URI of the file"),
+        Column("label", "STRING", "class: the name of the class folder"),
+        Column("patient_id", "STRING", "patient as the workbook names it; null where unknown", True),
+        Column("source", "STRING", "collection or hospital the image comes from"),
+        Column("split", "STRING", "train, val or test; no patient and no copy is in two of them"),
+        Column("width", "INT", "width of the file as found, pixels"),
+        Column("height", "INT", "height of the file as found, pixels"),
+        Column("pixels", "BINARY", "grey values 0-255, one byte each, size x size, row by row"),
+        Column("mask", "BINARY", "lungs as a 1-bit PNG, size x size; null where there is none", True),
+        Column("perceptual_hash", "BINARY", "hash of the look of the image, for near duplicates"),
+        Column("metadata", "MAP<STRING, STRING>", "other columns of the workbook row; null without one", True),
+        Column("ingested_at", "TIMESTAMP", "when preprocess took the file, UTC"),
+    ),
+    partitioned_by="split",
+    properties=(
+        # Row groups are what training shuffles and buffers: about 300 images of 224 x 224.
+        ("write.parquet.row-group-size-bytes", str(16 * 2**20)),
+    ),
+)  # fmt: skip
+
+REJECTS = Table(
+    "rejects",
+    "What preprocess did not take, and why: one row per file or workbook row",
+    (
+        Column("path", "STRING", "URI of the file, or of the workbook with #row=N"),
+        Column("label", "STRING", "class folder it stands in"),
+        Column("source", "STRING", "collection or hospital it comes from"),
+        Column("reason", "STRING", "short name of the reason"),
+        Column("detail", "STRING", "what was found"),
+        Column("run_id", "STRING", "run that rejected it, see runs"),
+        Column("rejected_at", "TIMESTAMP", "when, UTC"),
+    ),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    "What a model says of each file, or why it could not: one row per file and model. Research use only",
+    (
+        Column("image_id", "STRING", "sha256 of the bytes of the file, hex; null where unreadable", True),
+        Column("path", "STRING", "URI of the file"),
+        Column("file_length", "BIGINT", "bytes of the file"),
+        Column("file_modified", "TIMESTAMP", "modification time of the file, UTC"),
+        Column("status", "STRING", "scored or rejected"),
+        Column("reason", "STRING", "why rejected, short name; null when scored", True),
+        Column("detail", "STRING", "what was found; null when scored", True),
+        Column("label", "STRING", "most probable class; null when rejected", True),
+        Column("confidence", "DOUBLE", "probability of that class, 0-1", True),
+        Column("probabilities", "MAP<STRING, DOUBLE>", "probability of every class, sum 1", True),
+        Column("needs_review", "BOOLEAN", "true where a person has to look; null when rejected", True),
+        Column("mask", "BINARY", "predicted lungs as a 1-bit PNG at the model's size", True),
+        Column("lung_area", "DOUBLE", "share of the image that the predicted lungs cover, 0-1", True),
+        Column("model_id", "STRING", "model that was asked"),
+        Column("run_id", "STRING", "run that wrote the row, see runs"),
+        Column("scored_at", "TIMESTAMP", "when, UTC"),
+    ),
+)  # fmt: skip
+
+RUNS = Table(
+    "runs",
+    "Job runs: one row per run that reached its end",
+    (
+        Column("run_id", "STRING", "id of the run"),
+        Column("job", "STRING", "preprocess, train or score"),
+        Column("started_at", "TIMESTAMP", "UTC"),
+        Column("seconds", "DOUBLE", "from start to publication"),
+        Column("settings", "STRING", "what the job was told, JSON"),
+        Column("result", "STRING", "the job's figures, JSON"),
+        Column("snapshot_id", "BIGINT", "snapshot it wrote (train: read); null where none", True),
+        Column("model_id", "STRING", "model it made or used", True),
+        Column("versions", "MAP<STRING, STRING>", "eagle_spark, Python, Spark and libraries"),
+    ),
+)
+
+EPOCHS = Table(
+    "epochs",
+    "Training: one row per epoch and rank",
+    (
+        Column("run_id", "STRING", "run, see runs"),
+        Column("model_id", "STRING", "model that came of it"),
+        Column("rank", "INT", "training process, from 0"),
+        Column("epoch", "INT", "from 1"),
+        Column("metrics", "MAP<STRING, DOUBLE>", "losses, accuracy, Dice, seconds, images/s, CPU, RAM"),
+    ),
+)  # fmt: skip
+
+TABLES = (IMAGES, REJECTS, PREDICTIONS, RUNS, EPOCHS)
+
+
+class Warehouse:
+    """The tables, as one job run sees them."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.spark = spark
+        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
+
+    def ensure(self, table: Table) -> None:
+        """Create the table where it is missing.
+
+        Raises:
+            OutputError: when a table of that name has other columns.
+        """
+        properties = {
+            "format-version": "2",
+            # Every task writes to all partitions at once; no shuffle of pixels before the write.
+            "write.distribution-mode": "none",
+            "write.spark.fanout.enabled": "true",
+            **dict(table.properties),
+        }
+        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
+        partition = f"PARTITIONED BY ({table.partitioned_by})" if table.partitioned_by else ""
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {table.full_name} "
+            f"({', '.join(column.ddl for column in table.columns)}) USING iceberg {partition} "
+            f"COMMENT '{table.comment}' TBLPROPERTIES ({listed})"
+        )
+        found = self.spark.table(table.full_name).schema
+        if _shape(found) != _shape(table.schema()):
+            raise OutputError(
+                f"{table.full_name} in this warehouse has other columns than this version writes: "
+                f"wanted {_shape(table.schema())}; found {_shape(found)}"
+            )
+
+    def exists(self, table: Table) -> bool:
+        return bool(self.spark.catalog.tableExists(table.full_name))
+
+    def read(self, table: Table, branch: str = "main") -> DataFrame:
+        """Return the published rows, or those of a branch."""
+        return self.spark.table(_of_branch(table, branch))
+
+    def branches(self, table: Table) -> set[str]:
+        refs = self.spark.sql(f"SELECT name FROM {table.full_name}.refs").collect()
+        return {row.name for row in refs}
+
+    def open_branch(self, table: Table, branch: str) -> None:
+        """Make `branch` at the present `main`; one left by a killed run is dropped."""
+        self.drop_branch(table, branch)
+        self.spark.sql(f"ALTER TABLE {table.full_name} CREATE BRANCH `{branch}`")
+
+    def drop_branch(self, table: Table, branch: str) -> None:
+        self.spark.sql(f"ALTER TABLE {table.full_name} DROP BRANCH IF EXISTS `{branch}`")
+
+    def append(self, table: Table, rows: DataFrame, branch: str = "main") -> None:
+        """Append rows in one commit; their columns must be the table's, in name, type and order."""
+        if _shape(rows.schema) != _shape(table.schema()):
+            raise EagleError(
+                f"rows for {table.full_name}: wanted {_shape(table.schema())}; "
+                f"got {_shape(rows.schema)}"
+            )
+        rows.writeTo(_of_branch(table, branch)).append()
+
+    def remove(self, table: Table, condition: str, branch: str) -> None:
+        """Delete the rows of the branch for which the SQL condition holds."""
+        self.spark.sql(f"DELETE FROM {_of_branch(table, branch)} WHERE {condition}")
+
+    def remove_paths(self, table: Table, paths: list[str], branch: str) -> None:
+        """Delete the rows of these paths on the branch."""
+        if paths:
+            gone = self.spark.createDataFrame([(path,) for path in paths], "path STRING")
+            gone.createOrReplaceTempView("eagle_gone")
+            self.remove(table, "path IN (SELECT path FROM eagle_gone)", branch)
+
+    def snapshot(self, table: Table, branch: str = "main") -> int | None:
+        """Return the id of the newest snapshot of the branch, or None when nothing was written."""
+        row = self.spark.sql(
+            f"SELECT snapshot_id FROM {table.full_name}.refs WHERE name = '{branch}'"
+        ).first()
+        return None if row is None else int(row.snapshot_id)
+
+    def publish(self, table: Table, branch: str) -> int | None:
+        """Move `main` to the audited branch in one step, drop the branch, return the snapshot.
+
+        Raises:
+            MainMoved: when another run has published since the branch was made.
+        """
+        from pyspark.errors import IllegalArgumentException
+
+        try:
+            self.spark.sql(
+                f"CALL {CATALOG}.system.fast_forward('{table.full_name}', 'main', '{branch}')"
+            )
+        except IllegalArgumentException as error:
+            raise MainMoved(
+                f"another run published to {table.full_name} in the meantime; run this job again"
+            ) from error
+        self.drop_branch(table, branch)
+        return self.snapshot(table)
+
+    def resume_branch(self, table: Table, branch: str, mine: str, key: list[str]) -> None:
+        """Make `branch`, or go on with the one that a killed run left.
+
+        Where `main` has moved since, a new branch of the present `main` takes over the rows for
+        which the SQL condition `mine` holds and whose `key` is not in `main`.
+        """
+        if branch not in self.branches(table):
+            self.open_branch(table, branch)
+            return
+        main, tip = self.snapshot(table), self.snapshot(table, branch)
+        ancestors = self.spark.sql(
+            f"CALL {CATALOG}.system.ancestors_of('{table.full_name}', {tip})"
+        ).collect()
+        if main is None or main in {row.snapshot_id for row in ancestors}:
+            return
+        moved = f"{branch}_moved"
+        self.open_branch(table, moved)
+        left = self.read(table, branch).where(mine).join(self.read(table), key, "left_anti")
+        self.append(table, left.select(*(column.name for column in table.columns)), moved)
+        self.spark.sql(
+            f"ALTER TABLE {table.full_name} REPLACE BRANCH `{branch}` "
+            f"AS OF VERSION {self.snapshot(table, moved)}"
+        )
+        self.drop_branch(table, moved)
+
+    def record_run(
+        self,
+        run: Run,
+        result: dict[str, Any],
+        *,
+        snapshot_id: int | None = None,
+        model_id: str | None = None,
+    ) -> None:
+        """Append the run's row to `runs`."""
+        self.ensure(RUNS)
+        row = (
+            run.run_id,
+            run.job,
+            run.started,
+            float(result["seconds"]),
+            json.dumps(asdict(run.settings)),
+            json.dumps(result),
+            snapshot_id,
+            model_id,
+            versions(),
+        )
+        self.append(RUNS, self.spark.createDataFrame([row], RUNS.schema()))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job: who it is, when it began, and what it was told (a settings dataclass)."""
+
+    job: str
+    run_id: str
+    started: datetime
+    settings: Any
+
+    @classmethod
+    def begin(cls, job: str, settings: Any) -> Run:
+        from uuid import uuid4
+
+        started = datetime.now(timezone.utc)
+        return cls(job, f"{job}-{started:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}", started, settings)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return round((datetime.now(timezone.utc) - self.started).total_seconds(), 2)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    from importlib.metadata import version
+
+    found = {"eagle_spark": __version__, "python": platform.python_version()}
+    names = ("pyspark", "tensorflow", "keras", "openvino", "numpy", "pillow", "pyarrow")
+    return found | {name: version(name) for name in names}
+
+
+def _of_branch(table: Table, branch: str) -> str:
+    return table.full_name if branch == "main" else f"{table.full_name}.`branch_{branch}`"
+
+
+def _shape(schema: StructType) -> list[tuple[str, str]]:
+    return [(field.name, field.dataType.simpleString()) for field in schema.fields]
