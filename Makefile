@@ -29,8 +29,9 @@ $(READY): requirements.lock conf/spark-defaults.conf hadoop/jars.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python hadoop/jars.py iceberg pyspark
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
-	  mkdir -p "$$spark/conf"; \
-	  { cat conf/spark-defaults.conf; echo "spark.pyspark.python $(CURDIR)/$(BIN)/python"; } > "$$spark/conf/spark-defaults.conf"
+	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf "$$spark/conf/"
+	@# pyspark's scripts ask for any python3 on the PATH; they have to ask for this one.
+	sed -i '2i export PYSPARK_PYTHON="$${PYSPARK_PYTHON:-$(CURDIR)/$(BIN)/python}"' $(BIN)/find-spark-home
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml

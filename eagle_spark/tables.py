@@ -225,9 +225,19 @@ class Warehouse:
     def remove_paths(self, table: Table, paths: list[str], branch: str) -> None:
         """Delete the rows of these paths on the branch."""
         if paths:
-            gone = self.spark.createDataFrame([(path,) for path in paths], "path STRING")
-            gone.createOrReplaceTempView("eagle_gone")
-            self.remove(table, "path IN (SELECT path FROM eagle_gone)", branch)
+            self.remove(table, f"path IN (SELECT path FROM {self._view(paths)})", branch)
+
+    def update_paths(self, table: Table, paths: list[str], change: str, branch: str) -> None:
+        """Apply the SQL assignment `change` to the rows of these paths on the branch."""
+        self.spark.sql(
+            f"UPDATE {_of_branch(table, branch)} SET {change} "
+            f"WHERE path IN (SELECT path FROM {self._view(paths)})"
+        )
+
+    def _view(self, paths: list[str]) -> str:
+        rows = self.spark.createDataFrame([(path,) for path in paths], "path STRING")
+        rows.createOrReplaceTempView("eagle_paths")
+        return "eagle_paths"
 
     def snapshot(self, table: Table, branch: str = "main") -> int | None:
         """Return the id of the newest snapshot of the branch, or None when nothing was written."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
-from eagle_spark.images.hashes import image_id, perceptual_hash
-from eagle_spark.images.masks import encode_mask, read_mask
 
 from eagle_spark.dataset.matching import Candidate
 from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.hashes import image_id, perceptual_hash
+from eagle_spark.images.masks import encode_mask, read_mask
 from eagle_spark.storage import read_image
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _CANDIDATE = pa.schema(
         ("metadata", pa.map_(pa.string(), pa.string())),
     ]
 )
-_DECODED = pa.schema(
+DECODED = pa.schema(
     [
         *_CANDIDATE,
         ("image_id", pa.string()),
@@ -44,36 +44,37 @@ _DECODED = pa.schema(
 )
 
 
+def candidate_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the candidates as rows, in the columns that `decode_one` reads."""
+    return [
+        {
+            "path": c.uri,
+            "label": c.label,
+            "mask_path": c.mask_uri,
+            "patient_id": c.patient_id,
+            "source": c.source,
+            "metadata": list(c.metadata.items()) if c.has_metadata else None,
+        }
+        for c in candidates
+    ]
+
+
 def decode_all(spark: SparkSession, candidates: Sequence[Candidate], size: int) -> DataFrame:
     """Return one decoded or rejected row per candidate, read and decoded on the executors."""
-    table = pa.Table.from_pylist(
-        [
-            {
-                "path": c.uri,
-                "label": c.label,
-                "mask_path": c.mask_uri,
-                "patient_id": c.patient_id,
-                "source": c.source,
-                "metadata": list(c.metadata.items()) if c.has_metadata else None,
-            }
-            for c in candidates
-        ],
-        schema=_CANDIDATE,
-    )
-    parallelism = spark.sparkContext.defaultParallelism
-    tasks = max(parallelism, -(-len(candidates) // IMAGES_PER_TASK))
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    table = pa.Table.from_pylist(candidate_rows(candidates), schema=_CANDIDATE)
+    tasks = max(spark.sparkContext.defaultParallelism, -(-len(candidates) // IMAGES_PER_TASK))
 
     def decode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = [{**row, **decode_one(row, size)} for row in batch.to_pylist()]
-            yield pa.RecordBatch.from_pylist(rows, schema=_DECODED)
-
-    from pyspark.sql.pandas.types import from_arrow_schema
+            yield pa.RecordBatch.from_pylist(rows, schema=DECODED)
 
     return (
         spark.createDataFrame(table)
         .repartition(tasks)
-        .mapInArrow(decode, from_arrow_schema(_DECODED))  # type: ignore[arg-type]
+        .mapInArrow(decode, from_arrow_schema(DECODED))
     )
 
 

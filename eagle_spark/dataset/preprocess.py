@@ -10,6 +10,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+from eagle_spark.dataset.decoding import decode_all
+from eagle_spark.dataset.layout import find_layout
+from eagle_spark.dataset.matching import Candidate, match
 from eagle_spark.dataset.split import (
     SPLITS,
     assign_splits,
@@ -17,10 +21,6 @@ from eagle_spark.dataset.split import (
     group_images,
     parse_fractions,
 )
-
-from eagle_spark.dataset.decoding import decode_all
-from eagle_spark.dataset.layout import find_layout
-from eagle_spark.dataset.matching import Candidate, match
 from eagle_spark.dataset.workbook import MAX_WORKBOOK_BYTES, read_workbook
 from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.progress import watch_tasks
@@ -90,7 +90,7 @@ def _preprocess(
     decoded = decode_all(spark, takeable, settings.size).persist(StorageLevel.DISK_ONLY)
     with watch_tasks(spark, "decode", len(takeable)):
         found = _facts(decoded.where("reason IS NULL"))
-    rejects = [(c.uri, c.label, c.source, str(c.reason), c.detail) for c in candidates if c.reason]
+    rejects = [(c.uri, c.label, str(c.source), str(c.reason), c.detail) for c in candidates if c.reason]
     rejects += [
         tuple(row)
         for row in decoded.where("reason IS NOT NULL")
@@ -108,7 +108,9 @@ def _preprocess(
         for row in found[conflict].itertuples()
     ]
     found = found[~conflict].reset_index(drop=True)
-    found["split"] = _splits(found, kept_elsewhere, present, fractions, settings.seed)
+    splits = _splits(found, kept_elsewhere, present, fractions, settings.seed)
+    found["split"] = splits[: len(found)]
+    moved = kept_elsewhere.assign(to=splits[len(found) :]).query("split != to")
     _check_failure_rate(len(candidates), len(rejects), settings.max_failure_rate)
     if len(found) + len(rejects) != len(candidates):
         raise UnbalancedRun(
@@ -130,6 +132,8 @@ def _preprocess(
     branch = "preprocess"
     with watch_tasks(spark, "write", len(changed)):
         _write(warehouse, branch, rows, len(changed), stale, len(present))
+        for split, paths in moved.groupby("to")["path"]:
+            warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", branch)
     _write_rejects(warehouse, branch, run, rejects, found["path"].tolist())
     warehouse.publish(REJECTS, branch)
     snapshot = warehouse.publish(IMAGES, branch)
@@ -188,25 +192,23 @@ def _splits(
     fractions: tuple[float, float, float],
     seed: int,
 ) -> list[str]:
-    """Return the split of each found row; what stands in the table keeps the split it has."""
-    import pandas as pd
+    """Return the splits of the found rows, then of the others that the table holds.
 
+    What stands in the table keeps its split, unless a new image ties two of its groups together.
+    """
     before = dict(zip(present["path"], present["split"], strict=True))
-    every = pd.concat([found, kept_elsewhere], ignore_index=True)
+
+    def column(name: str) -> list[Any]:
+        return [*found[name], *kept_elsewhere[name]]
+
     patients = [
         None if patient is None else f"{source}/{patient}"
-        for source, patient in zip(every["source"], every["patient_id"], strict=True)
+        for source, patient in zip(column("source"), column("patient_id"), strict=True)
     ]
-    groups = group_images(patients, every["image_id"].tolist(), every["perceptual_hash"].tolist())
-    splits = assign_splits(
-        groups,
-        every["label"].tolist(),
-        every["image_id"].tolist(),
-        fractions,
-        seed,
-        fixed=[before.get(path) for path in every["path"]],
-    )
-    return splits[: len(found)]
+    ids = column("image_id")
+    groups = group_images(patients, ids, column("perceptual_hash"))
+    fixed = [before.get(path) for path in column("path")]
+    return assign_splits(groups, column("label"), ids, fractions, seed, fixed=fixed)
 
 
 def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Bytes to pixels: sniff, decode, masks and hashes. Pure functions."""

@@ -1,0 +1,195 @@
+"""Bytes to grey pixels of one size, or a named reason why not.
+
+Pillow's file classes are called by kind, past `Image.open`: only the four formats can be reached,
+and the size limit is ours and per image instead of Pillow's process-wide one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.images.png import check_chunks
+from eagle_spark.images.quiet import no_warnings
+from eagle_spark.images.sniff import HEAD_BYTES, sniff
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 64_000_000
+"""Three times the largest chest detector; 0.3 GB as RGB. Pillow's own warning begins above it."""
+MIN_SIDE = 16
+
+_FILES: dict[str, type[ImageFile]] = {
+    "png": PngImageFile,
+    "jpeg": JpegImageFile,
+    "bmp": BmpImageFile,
+    "tiff": TiffImageFile,
+}
+_DEEP_MODES = frozenset(("I;16", "I;16B", "I", "F"))
+_WHITE_IS_ZERO = 0
+_PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 262, 322, 323  # TIFF tags
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One decoded image.
+
+    Attributes:
+        pixels: `(size, size)` uint8, grey, read-only.
+        width: pixels across, as the file's header has it.
+        height: pixels down, as the file's header has it.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def read_radiograph(data: bytes, size: int) -> Radiograph:
+    """Decode an X-ray, turn it grey and resize it to `size` x `size`, whatever its proportions.
+
+    The triangle filter (Pillow's BILINEAR) averages over the whole footprint when it shrinks,
+    interpolates when it enlarges, and has no negative lobes that would ring around markers.
+    The EXIF orientation is applied, so that the pixels are those that any viewer shows.
+
+    Raises:
+        ImageRejected: EMPTY_FILE, FILE_TOO_LARGE, NOT_AN_IMAGE, TRUNCATED, CORRUPT,
+            TOO_MANY_PIXELS, TOO_SMALL or MULTIPLE_FRAMES.
+    """
+    with open_frame(data) as image:
+        width, height = image.size
+        if isinstance(image, JpegImageFile):
+            image.draft("L", (size, size))
+        image.load()
+        small = _shrink_deep(image, size) if is_deep(image) else _shrink(image, size)
+        return Radiograph(np.asarray(_upright(small, image)), width, height)
+
+
+@contextmanager
+def open_frame(data: bytes) -> Iterator[ImageFile]:
+    """Yield the one frame that `data` holds, its header checked, its pixels not yet decoded.
+
+    Whatever Pillow raises, here or in the caller's block, comes out as ImageRejected; its
+    warnings about odd metadata are dropped. Only MemoryError passes.
+    """
+    kind = _kind(data)
+    try:
+        with no_warnings():
+            if kind == "png":
+                check_chunks(data)
+            image = _FILES[kind](BytesIO(data))
+            _check_header(image)
+            yield image
+    except (ImageRejected, MemoryError):
+        raise
+    except Exception as error:
+        reason = Reason.TRUNCATED if _is_truncated(kind, data, error) else Reason.CORRUPT
+        raise ImageRejected(reason, f"{kind}: {error}") from error
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether the pixels have more than 8 bits."""
+    return image.mode in _DEEP_MODES
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Return an 8-bit image as mode `L`, by the luma weights of ITU-R 601.
+
+    Transparent pixels become black, the colour of an unexposed margin; the colour stored under
+    full transparency is arbitrary and must not show.
+    """
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        return ImageChops.multiply(layers.convert("L"), layers.getchannel("A"))
+    return image.convert("L")
+
+
+def _shrink(image: Image.Image, size: int) -> Image.Image:
+    return to_grey(image).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _shrink_deep(image: ImageFile, size: int) -> Image.Image:
+    """Return 16-bit, 32-bit or float pixels as `L`, the found range spread over 0 to 255.
+
+    Exports hold 10 to 14 bits in a 16-bit file, with or without an offset; the file does not say
+    which, and scaling by the full range would leave them black. The range is taken after the
+    resize, so that one dead detector pixel does not set it. A constant image becomes black.
+    """
+    if image.mode == "I;16B":
+        deep = Image.fromarray(np.asarray(image).astype(np.uint16))
+    else:
+        deep = image.convert("F") if image.mode == "I" else image
+    values = np.asarray(deep.resize((size, size), Image.Resampling.BILINEAR), np.float64)
+    if not np.isfinite(values).all():
+        raise ImageRejected(Reason.CORRUPT, "pixels that are not finite numbers")
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = -values
+    values = values - values.min()
+    scale = 255.0 / (values.max() or 1.0)
+    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
+
+
+def _upright(small: Image.Image, image: ImageFile) -> Image.Image:
+    """Turn `small` as the EXIF data of `image` say; a square may be turned after the resize."""
+    if "exif" not in image.info or isinstance(image, TiffImageFile):  # Pillow turns TIFFs itself
+        return small
+    small.info = image.info
+    try:
+        return ImageOps.exif_transpose(small)
+    except MemoryError:
+        raise
+    except Exception:  # unreadable EXIF data: the pixels are good, as stored
+        return small
+
+
+def _kind(data: bytes) -> str:
+    if not data:
+        raise ImageRejected(Reason.EMPTY_FILE, "0 bytes")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageRejected(
+            Reason.FILE_TOO_LARGE, f"{len(data)} bytes, more than {MAX_FILE_BYTES} allowed"
+        )
+    kind = sniff(data[:HEAD_BYTES])
+    if kind is None:
+        raise ImageRejected(Reason.NOT_AN_IMAGE, "content is no PNG, JPEG, BMP or TIFF")
+    return kind
+
+
+def _check_header(image: ImageFile) -> None:
+    width, height = image.size
+    pixels = width * height
+    if isinstance(image, TiffImageFile):  # a tile is a buffer of its own, whatever the image's size
+        tile = image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_LENGTH, 0)
+        pixels = max(pixels, tile)
+    if pixels > MAX_PIXELS:
+        raise ImageRejected(
+            Reason.TOO_MANY_PIXELS, f"{width}x{height}, more than {MAX_PIXELS} pixels allowed"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageRejected(
+            Reason.TOO_SMALL, f"{width}x{height}, at least {MIN_SIDE}x{MIN_SIDE} wanted"
+        )
+    if getattr(image, "is_animated", False):
+        raise ImageRejected(Reason.MULTIPLE_FRAMES, "one image wanted, found several")
+
+
+def _is_truncated(kind: str, data: bytes, error: Exception) -> bool:
+    """Tell bytes that end too early from bytes that are wrong."""
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        return True
+    if kind == "jpeg":
+        return b"\xff\xd9" not in data
+    if kind == "bmp":
+        return len(data) < int.from_bytes(data[2:6], "little")
+    return False
