@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
+BRANCH = "preprocess"
+REJECT_COLUMNS = ("path", "label", "source", "reason", "detail")
+Reject = tuple[str, str, str, str, str]
+
 # A file of the table gets up to this many images.
 IMAGES_PER_FILE = 4096
 
@@ -76,7 +80,6 @@ def _preprocess(
     fractions: tuple[float, float, float],
 ) -> dict[str, Any]:
     from pyspark import StorageLevel
-    from pyspark.sql.functions import broadcast, lit
 
     settings: PreprocessSettings = run.settings
     warehouse = Warehouse(spark)
@@ -87,56 +90,32 @@ def _preprocess(
 
     takeable = [found for found in candidates if found.reason is None]
     random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
+    # On disk: pixels are decoded once, and written once the split of every image is known.
     decoded = decode_all(spark, takeable, settings.size).persist(StorageLevel.DISK_ONLY)
     with watch_tasks(spark, "decode", len(takeable)):
         found = _facts(decoded.where("reason IS NULL"))
-    rejects = [(c.uri, c.label, str(c.source), str(c.reason), c.detail) for c in candidates if c.reason]
-    rejects += [
-        tuple(row)
-        for row in decoded.where("reason IS NOT NULL")
-        .select("path", "label", "source", "reason", "detail")
-        .collect()
-    ]
-
-    kept_elsewhere = present[~present["path"].isin(found["path"])]
-    conflict = _label_conflicts(found, kept_elsewhere)
-    rejects += [
-        (
-            *(row.path, row.label, row.source, Reason.CONFLICTING_LABELS.value),
-            "the same bytes stand under another label",
-        )
-        for row in found[conflict].itertuples()
-    ]
+    others = present[~present["path"].isin(found["path"])]
+    conflict = _label_conflicts(found, others)
+    rejects = _rejects(candidates, decoded, found[conflict])
     found = found[~conflict].reset_index(drop=True)
-    splits = _splits(found, kept_elsewhere, present, fractions, settings.seed)
-    found["split"] = splits[: len(found)]
-    moved = kept_elsewhere.assign(to=splits[len(found) :]).query("split != to")
-    _check_failure_rate(len(candidates), len(rejects), settings.max_failure_rate)
-    if len(found) + len(rejects) != len(candidates):
-        raise UnbalancedRun(
-            f"listed {len(candidates)}, but accepted {len(found)} + rejected {len(rejects)}"
-        )
+    _check_sums(len(candidates), len(found), len(rejects), settings.max_failure_rate)
 
+    splits = _splits(found, others, present, fractions, settings.seed)
+    found["split"] = splits[: len(found)]
+    moved = others.assign(to=splits[len(found) :]).query("split != to")
     changed = _changed(found, present)
-    chosen = spark.createDataFrame(pa.Table.from_pandas(changed[["path", "split"]]))
-    files = max(spark.sparkContext.defaultParallelism, -(-len(changed) // IMAGES_PER_FILE))
-    rows = (
-        decoded.coalesce(files)
-        .join(broadcast(chosen), "path")
-        .withColumn("ingested_at", lit(run.started))
-        .select(*(column.name for column in IMAGES.columns))
-    )
     # A file that was taken before and is rejected now must not stay as it was.
-    rejected_paths = [reject[0] for reject in rejects]
-    stale = present[present["path"].isin([*changed["path"], *rejected_paths])]["path"].tolist()
-    branch = "preprocess"
+    gone = {*changed["path"], *(reject[0] for reject in rejects)} & {*present["path"]}
+    warehouse.open_branch(IMAGES, BRANCH)
+    warehouse.remove_paths(IMAGES, sorted(gone), BRANCH)
+    for split, paths in moved.groupby("to")["path"]:
+        warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", BRANCH)
     with watch_tasks(spark, "write", len(changed)):
-        _write(warehouse, branch, rows, len(changed), stale, len(present))
-        for split, paths in moved.groupby("to")["path"]:
-            warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", branch)
-    _write_rejects(warehouse, branch, run, rejects, found["path"].tolist())
-    warehouse.publish(REJECTS, branch)
-    snapshot = warehouse.publish(IMAGES, branch)
+        _write_images(warehouse, run, decoded, changed)
+    _audit(warehouse, len(present) - len(gone) + len(changed))
+    _write_rejects(warehouse, run, rejects, found["path"].tolist())
+    warehouse.publish(REJECTS, BRANCH)
+    snapshot = warehouse.publish(IMAGES, BRANCH)
     decoded.unpersist()
 
     with_row = {c.uri for c in candidates if c.has_metadata}
@@ -179,15 +158,40 @@ def _check_size(present: pd.DataFrame, size: int) -> None:
         )
 
 
-def _label_conflicts(found: pd.DataFrame, present: pd.DataFrame) -> Any:
-    ids = [*found["image_id"], *present["image_id"]]
-    labels = [*found["label"], *present["label"]]
+def _label_conflicts(found: pd.DataFrame, others: pd.DataFrame) -> Any:
+    ids = [*found["image_id"], *others["image_id"]]
+    labels = [*found["label"], *others["label"]]
     return conflicting_labels(ids, labels)[: len(found)]
+
+
+def _rejects(
+    candidates: list[Candidate], decoded: DataFrame, conflicting: pd.DataFrame
+) -> list[Reject]:
+    unmatched = [
+        (c.uri, c.label, str(c.source), str(c.reason), c.detail) for c in candidates if c.reason
+    ]
+    broken = decoded.where("reason IS NOT NULL").select(*REJECT_COLUMNS).collect()
+    reason, detail = Reason.CONFLICTING_LABELS.value, "the same bytes stand under another label"
+    return [
+        *unmatched,
+        *((row.path, row.label, row.source, row.reason, row.detail) for row in broken),
+        *((row.path, row.label, row.source, reason, detail) for row in conflicting.itertuples()),
+    ]
+
+
+def _check_sums(listed: int, accepted: int, rejected: int, allowed: float) -> None:
+    if listed != accepted + rejected:
+        raise UnbalancedRun(f"listed {listed}, but accepted {accepted} + rejected {rejected}")
+    if listed and rejected / listed > allowed:
+        raise TooManyFailures(
+            f"{rejected} of {listed} entries rejected, more than --max-failure-rate {allowed}; "
+            "nothing was published"
+        )
 
 
 def _splits(
     found: pd.DataFrame,
-    kept_elsewhere: pd.DataFrame,
+    others: pd.DataFrame,
     present: pd.DataFrame,
     fractions: tuple[float, float, float],
     seed: int,
@@ -199,7 +203,7 @@ def _splits(
     before = dict(zip(present["path"], present["split"], strict=True))
 
     def column(name: str) -> list[Any]:
-        return [*found[name], *kept_elsewhere[name]]
+        return [*found[name], *others[name]]
 
     patients = [
         None if patient is None else f"{source}/{patient}"
@@ -208,7 +212,11 @@ def _splits(
     ids = column("image_id")
     groups = group_images(patients, ids, column("perceptual_hash"))
     fixed = [before.get(path) for path in column("path")]
-    return assign_splits(groups, column("label"), ids, fractions, seed, fixed=fixed)
+    # Each class of each source is spread over the splits on its own.
+    strata = [
+        f"{source}/{label}" for source, label in zip(column("source"), column("label"), strict=True)
+    ]
+    return assign_splits(groups, strata, ids, fractions, seed, fixed=fixed)
 
 
 def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
@@ -220,58 +228,48 @@ def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
     return found[new]
 
 
-def _check_failure_rate(listed: int, rejected: int, allowed: float) -> None:
-    if listed and rejected / listed > allowed:
-        raise TooManyFailures(
-            f"{rejected} of {listed} entries rejected, more than --max-failure-rate {allowed}; "
-            "nothing was published"
-        )
-
-
-def _write(
-    warehouse: Warehouse,
-    branch: str,
-    rows: DataFrame,
-    count: int,
-    stale: list[str],
-    present: int,
+def _write_images(
+    warehouse: Warehouse, run: Run, decoded: DataFrame, changed: pd.DataFrame
 ) -> None:
-    warehouse.open_branch(IMAGES, branch)
-    warehouse.remove_paths(IMAGES, stale, branch)
-    if count:
-        warehouse.append(IMAGES, rows, branch)
-    wanted = present - len(stale) + count
-    written = warehouse.read(IMAGES, branch)
-    found, paths = written.count(), written.select("path").distinct().count()
-    if not found == paths == wanted:
+    from pyspark.sql.functions import broadcast, lit
+
+    if changed.empty:
+        return
+    spark = warehouse.spark
+    chosen = spark.createDataFrame(pa.Table.from_pandas(changed[["path", "split"]]))
+    files = max(spark.sparkContext.defaultParallelism, -(-len(changed) // IMAGES_PER_FILE))
+    rows = (
+        decoded.coalesce(files)
+        .join(broadcast(chosen), "path")
+        .withColumn("ingested_at", lit(run.started))
+        .select(*(column.name for column in IMAGES.columns))
+    )
+    warehouse.append(IMAGES, rows, BRANCH)
+
+
+def _audit(warehouse: Warehouse, wanted: int) -> None:
+    written = warehouse.read(IMAGES, BRANCH).select("path")
+    rows, paths = written.count(), written.distinct().count()
+    if not rows == paths == wanted:
         raise UnbalancedRun(
-            f"images: wanted {wanted} rows on the branch; got {found} rows of {paths} paths"
+            f"images: wanted {wanted} rows on the branch; got {rows} rows of {paths} paths"
         )
 
 
 def _write_rejects(
-    warehouse: Warehouse,
-    branch: str,
-    run: Run,
-    rejects: list[tuple[str, ...]],
-    accepted: list[str],
+    warehouse: Warehouse, run: Run, rejects: list[Reject], accepted: list[str]
 ) -> None:
     """Bring `rejects` up to date: one row per path that is rejected now, none for accepted ones."""
-    present = {
-        (row.path, row.label, row.source, row.reason, row.detail)
-        for row in warehouse.read(REJECTS)
-        .select("path", "label", "source", "reason", "detail")
-        .collect()
-    }
+    rows = warehouse.read(REJECTS).select(*REJECT_COLUMNS).collect()
+    present = {(row.path, row.label, row.source, row.reason, row.detail) for row in rows}
     new = [reject for reject in rejects if reject not in present]
-    seen = {row[0] for row in present}
-    warehouse.open_branch(REJECTS, branch)
-    stale = seen & {*accepted, *(reject[0] for reject in new)}
-    warehouse.remove_paths(REJECTS, sorted(stale), branch)
+    outdated = {row.path for row in rows} & {*accepted, *(reject[0] for reject in new)}
+    warehouse.open_branch(REJECTS, BRANCH)
+    warehouse.remove_paths(REJECTS, sorted(outdated), BRANCH)
     if new:
         now = datetime.now(timezone.utc)
-        rows = [(*reject, run.run_id, now) for reject in new]
-        warehouse.append(REJECTS, warehouse.spark.createDataFrame(rows, REJECTS.schema()), branch)
+        added = [(*reject, run.run_id, now) for reject in new]
+        warehouse.append(REJECTS, warehouse.spark.createDataFrame(added, REJECTS.schema()), BRANCH)
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

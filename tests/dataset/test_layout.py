@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eagle_spark.dataset.layout import find_layout
+from eagle_spark.errors import InputError
+from eagle_spark.storage import FileEntry, list_folder
+
+ROOT = "hdfs://name:9000/sets/x"
+
+
+def listing(*paths: str, root: str = ROOT) -> list[FileEntry]:
+    return [FileEntry(f"{root}/{path}", 1, 0) for path in paths]
+
+
+def names(entries: tuple[FileEntry, ...]) -> list[str]:
+    return [entry.name for entry in entries]
+
+
+def test_database_layout_is_sorted_into_classes_and_workbooks() -> None:
+    found = find_layout(
+        ROOT,
+        listing(
+            "Viral Pneumonia/images/b.png",
+            "Viral Pneumonia/images/a.png",
+            "Viral Pneumonia/masks/a.png",
+            "Viral Pneumonia.metadata.xlsx",
+            "COVID/Images/c.png",
+            "COVID/MASKS/c.png",
+            "COVID.Metadata.XLSX",
+        ),
+    )
+    assert [folder.label for folder in found.classes] == ["COVID", "Viral Pneumonia"]
+    assert [folder.folder for folder in found.classes] == [
+        f"{ROOT}/COVID",
+        f"{ROOT}/Viral Pneumonia",
+    ]
+    covid, viral = found.classes
+    assert (names(covid.images), names(covid.masks), covid.has_masks) == (
+        ["c.png"],
+        ["c.png"],
+        True,
+    )
+    assert (names(viral.images), names(viral.masks)) == (["a.png", "b.png"], ["a.png"])
+    assert names(found.workbooks) == ["COVID.Metadata.XLSX", "Viral Pneumonia.metadata.xlsx"]
+
+
+def test_the_order_of_the_listing_plays_no_part() -> None:
+    entries = listing("A/images/1.png", "A/images/2.png", "B/images/1.png", "A.metadata.xlsx")
+    assert find_layout(ROOT, entries) == find_layout(ROOT, reversed(entries))
+
+
+def test_class_without_images_folder_gives_the_files_straight_in_it() -> None:
+    found = find_layout(ROOT, listing("Normal/a.png", "Normal/masks/a.png", "Normal/other/b.png"))
+    (normal,) = found.classes
+    assert (names(normal.images), names(normal.masks)) == (["a.png"], ["a.png"])
+
+
+def test_files_beside_an_images_folder_are_ignored() -> None:
+    (normal,) = find_layout(ROOT, listing("Normal/images/a.png", "Normal/README.txt")).classes
+    assert names(normal.images) == ["a.png"]
+
+
+def test_deeper_files_below_images_are_taken() -> None:
+    (normal,) = find_layout(ROOT, listing("Normal/images/p1/images/a.png")).classes
+    assert names(normal.images) == ["a.png"]
+
+
+def test_class_without_masks_has_none() -> None:
+    (normal,) = find_layout(ROOT, listing("Normal/images/a.png")).classes
+    assert not normal.has_masks
+    assert normal.masks == ()
+
+
+def test_other_files_at_the_top_are_ignored() -> None:
+    found = find_layout(
+        ROOT, listing("A/images/1.png", "manifest.csv", "README.txt", "~$A.metadata.xlsx")
+    )
+    assert found.workbooks == ()
+    assert len(found.classes) == 1
+
+
+@pytest.mark.parametrize("paths", [(), ("a.png", "A.metadata.xlsx"), ("A/masks/a.png",)])
+def test_root_without_class_folder_is_named_with_the_layout_wanted(paths: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=rf"{ROOT}: wanted <Class>/images/\*"):
+        find_layout(ROOT, listing(*paths))
+
+
+def test_root_one_level_too_high_says_where_the_set_stands() -> None:
+    with pytest.raises(InputError, match=r"deeper: set$"):
+        find_layout(ROOT, listing("set/A/images/1.png", "set/A.metadata.xlsx", "set/manifest.csv"))
+
+
+@pytest.mark.parametrize("twin", ["covid", "COVID "])
+def test_class_folders_that_differ_only_by_case_or_blanks_are_refused(twin: str) -> None:
+    with pytest.raises(InputError, match="'COVID'"):
+        find_layout(ROOT, listing("COVID/images/a.png", f"{twin}/images/b.png"))
+
+
+def test_labels_are_composed_unicode() -> None:
+    (folder,) = find_layout(ROOT, listing("Neumoni\u0301a/images/a.png")).classes
+    assert folder.label == "Neumon\u00eda"
+    assert folder.folder.endswith("Neumoni\u0301a")
+
+
+def test_label_that_is_no_utf8_can_be_stored() -> None:
+    (folder,) = find_layout(ROOT, listing("bad\udcff/images/a.png")).classes
+    assert folder.label == "bad\\udcff"
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "file://{}", "file://{}/"])
+def test_a_local_folder_is_found_by_every_spelling(tmp_path: Path, spelling: str) -> None:
+    image = tmp_path / "Viral Pneumonia" / "images" / "a #1?.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    root = spelling.format(tmp_path)
+    (folder,) = find_layout(root, list_folder(root)).classes
+    assert folder.label == "Viral Pneumonia"
+    assert folder.images[0].uri == f"file://{image}"
