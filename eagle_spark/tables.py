@@ -197,6 +197,10 @@ class Warehouse:
         """Return the published rows, or those of a branch."""
         return self.spark.table(_of_branch(table, branch))
 
+    def at(self, table: Table, snapshot: int) -> DataFrame:
+        """Return the rows of one snapshot."""
+        return self.spark.sql(f"SELECT * FROM {table.full_name} VERSION AS OF {snapshot}")
+
     def branches(self, table: Table) -> set[str]:
         refs = self.spark.sql(f"SELECT name FROM {table.full_name}.refs").collect()
         return {row.name for row in refs}
@@ -245,6 +249,17 @@ class Warehouse:
             f"SELECT snapshot_id FROM {table.full_name}.refs WHERE name = '{branch}'"
         ).first()
         return None if row is None else int(row.snapshot_id)
+
+    def files(self, table: Table, snapshot: int) -> dict[str, tuple[str, ...]]:
+        """Return the data files of a snapshot by partition value, in a steady order."""
+        rows = self.spark.sql(
+            f"SELECT file_path, partition.{table.partitioned_by} AS part "
+            f"FROM {table.full_name}.files VERSION AS OF {snapshot} ORDER BY file_path"
+        ).collect()
+        return {
+            part: tuple(row.file_path for row in rows if row.part == part)
+            for part in sorted({row.part for row in rows})
+        }
 
     def publish(self, table: Table, branch: str) -> int | None:
         """Move `main` to the audited branch in one step, drop the branch, return the snapshot.

@@ -24,6 +24,7 @@ from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.png import check_chunks
 from eagle_spark.images.quiet import no_warnings
 from eagle_spark.images.sniff import HEAD_BYTES, sniff
+from eagle_spark.images.truncation import is_truncated
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 64_000_000
@@ -84,6 +85,7 @@ def open_frame(data: bytes) -> Iterator[ImageFile]:
     warnings about odd metadata are dropped. Only MemoryError passes.
     """
     kind = _kind(data)
+    image: ImageFile | None = None
     try:
         with no_warnings():
             if kind == "png":
@@ -94,7 +96,8 @@ def open_frame(data: bytes) -> Iterator[ImageFile]:
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:
-        reason = Reason.TRUNCATED if _is_truncated(kind, data, error) else Reason.CORRUPT
+        short = is_truncated(kind, data, image, error)
+        reason = Reason.TRUNCATED if short else Reason.CORRUPT
         raise ImageRejected(reason, f"{kind}: {error}") from error
 
 
@@ -174,7 +177,8 @@ def _check_header(image: ImageFile) -> None:
         pixels = max(pixels, tile)
     if pixels > MAX_PIXELS:
         raise ImageRejected(
-            Reason.TOO_MANY_PIXELS, f"{width}x{height}, more than {MAX_PIXELS} pixels allowed"
+            Reason.TOO_MANY_PIXELS,
+            f"{pixels} pixels to decode for {width}x{height}, at most {MAX_PIXELS} allowed",
         )
     if min(width, height) < MIN_SIDE:
         raise ImageRejected(
@@ -182,14 +186,3 @@ def _check_header(image: ImageFile) -> None:
         )
     if getattr(image, "is_animated", False):
         raise ImageRejected(Reason.MULTIPLE_FRAMES, "one image wanted, found several")
-
-
-def _is_truncated(kind: str, data: bytes, error: Exception) -> bool:
-    """Tell bytes that end too early from bytes that are wrong."""
-    if isinstance(error, EOFError) or "truncated" in str(error).lower():
-        return True
-    if kind == "jpeg":
-        return b"\xff\xd9" not in data
-    if kind == "bmp":
-        return len(data) < int.from_bytes(data[2:6], "little")
-    return False

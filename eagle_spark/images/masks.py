@@ -29,6 +29,8 @@ def read_mask(data: bytes, size: int) -> NDArray[np.bool_]:
             image.load()
             small = image.resize((size, size), Image.Resampling.NEAREST)
             values = np.asarray(small if is_deep(small) else to_grey(small), np.float64)
+            if not np.isfinite(values).all():
+                raise ImageRejected(Reason.CORRUPT, "pixels that are not finite numbers")
     except ImageRejected as inner:
         raise ImageRejected(Reason.MASK_INVALID, str(inner)) from inner
     mask: NDArray[np.bool_] = (values > 0) & (2 * values >= values.max())
