@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.images.masks import decode_mask, encode_mask, read_mask
+from planted import EXPECTED, PLANTED, encoded, grey
+
+
+def lungs(side: int = 64) -> NDArray[np.bool_]:
+    mask = np.zeros((side, side), bool)
+    mask[side // 4 : side // 2, side // 8 : side // 3] = True
+    mask[side // 4 : side // 2, side // 2 : side - side // 8] = True
+    return mask
+
+
+def as_levels(high: int, dtype: type = np.uint8) -> Image.Image:
+    return Image.fromarray(lungs().astype(dtype) * dtype(high))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(as_levels(255).convert("RGB"), "PNG"),
+        encoded(as_levels(255), "PNG"),
+        encoded(as_levels(1), "PNG"),
+        encoded(as_levels(65535, np.uint16), "PNG"),
+        encoded(as_levels(255).convert("1"), "PNG"),
+        encoded(as_levels(255).convert("P"), "PNG"),
+        encoded(as_levels(255), "BMP"),
+        encoded(as_levels(255), "TIFF", compression="tiff_lzw"),
+        encoded(as_levels(255), "JPEG", quality=90),
+    ],
+    ids=["rgb", "grey", "zero_one", "16_bit", "1_bit", "palette", "bmp", "tiff", "jpeg"],
+)
+def test_every_way_to_store_a_mask_means_the_same(data: bytes) -> None:
+    found = read_mask(data, 64)
+    assert found.dtype == np.bool_
+    assert (found == lungs()).all()
+
+
+@pytest.mark.parametrize("side", [256, 100, 31])
+def test_mask_of_another_size_is_resized_without_new_edges(side: int) -> None:
+    found = read_mask(encoded(Image.fromarray(lungs(side)), "PNG"), 64)
+    assert found.shape == (64, 64)
+    assert abs(found.mean() - lungs(side).mean()) < 0.04
+    assert np.abs(np.diff(found[20].astype(int))).sum() == 4  # two lungs, four edges
+
+
+def test_full_mask_is_full() -> None:
+    assert read_mask(encoded(Image.new("L", (64, 64), 255), "PNG"), 32).all()
+
+
+def test_mask_without_a_pixel_is_empty() -> None:
+    with pytest.raises(ImageRejected) as rejected:
+        read_mask(encoded(Image.new("L", (64, 64)), "PNG"), 32)
+    assert rejected.value.reason is Reason.MASK_EMPTY
+
+
+@pytest.mark.parametrize("name", [name for name, reason in EXPECTED.items() if reason is not None])
+def test_unreadable_mask_is_invalid_and_names_the_inner_reason(name: str) -> None:
+    data = PLANTED[name]()
+    with pytest.raises(ImageRejected) as rejected:
+        read_mask(data, 64)
+    assert rejected.value.reason is Reason.MASK_INVALID
+    assert str(EXPECTED[name]) in rejected.value.detail
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_decoding_gives_back_what_was_encoded(mask: NDArray[np.bool_]) -> None:
+    found = decode_mask(encode_mask(mask))
+    assert found.dtype == np.bool_
+    assert (found == mask).all()
+
+
+def test_encoded_masks_are_small_equal_and_read_by_anyone() -> None:
+    mask = lungs(224)
+    data = encode_mask(mask)
+    assert data == encode_mask(mask.copy(order="F"))
+    assert len(data) < 400
+    assert (read_mask(data, 224) == mask).all()
+
+
+def test_decoding_refuses_what_is_no_encoded_mask() -> None:
+    with pytest.raises(ValueError, match="1-bit"):
+        decode_mask(encoded(grey(), "PNG"))
+
+
+@given(st.integers(16, 60))
+def test_reading_an_encoded_mask_at_its_size_changes_nothing(side: int) -> None:
+    assert (read_mask(encode_mask(lungs(side)), side) == lungs(side)).all()
