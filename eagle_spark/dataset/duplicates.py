@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 MAX_DISTANCE = 28
 """Bits of 256.
 
-Measured on 13,348 chest X-rays, 89 million pairs: copies that were compressed again (JPEG quality
-50 to 95), resized (150 to 1024 pixels) or made brighter or darker differ by 0 to 20 bits; all pairs
-found up to 36 bits are the same picture or the same patient again; different patients differ by 45
-bits or more, 120 as a rule.
+Measured on 13,348 chest X-rays (89 million pairs, half of them more than 120 bits apart): copies
+compressed again at JPEG quality 50 to 95, resized to 150 to 1024 pixels, or made darker or brighter
+by 15 % differ by 0 to 21 bits. The pairs looked at below 36 bits are one picture, or one patient
+taken twice; above 40 different patients begin, and their number doubles every 3 bits. Of copies
+that lost 1 % at each border, 3 % are missed.
 """
 
 _BAND_BITS = 32

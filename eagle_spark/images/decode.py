@@ -139,8 +139,8 @@ def _shrink_deep(image: ImageFile, size: int) -> Image.Image:
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = -values
     values = values - values.min()
-    scale = 255.0 / (values.max() or 1.0)
-    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
+    values = values / (values.max() or 1.0) * 255
+    return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
 def _upright(small: Image.Image, image: ImageFile) -> Image.Image:
