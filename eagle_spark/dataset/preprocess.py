@@ -248,8 +248,8 @@ def _write_images(
 
 
 def _audit(warehouse: Warehouse, wanted: int) -> None:
-    written = warehouse.read(IMAGES, BRANCH).select("path")
-    rows, paths = written.count(), written.distinct().count()
+    written = warehouse.read(IMAGES, BRANCH)
+    ((rows, paths),) = written.selectExpr("count(path)", "count(DISTINCT path)").collect()
     if not rows == paths == wanted:
         raise UnbalancedRun(
             f"images: wanted {wanted} rows on the branch; got {rows} rows of {paths} paths"

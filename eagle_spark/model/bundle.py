@@ -1,0 +1,242 @@
+"""A model is a folder: `model.keras`, `metadata.json`, `golden.npz`, `openvino/model.xml|.bin`.
+
+Every file but `metadata.json` stands in it with its SHA-256, and is checked against it before
+anything is loaded. Nothing in the folder is ever run as code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle_spark.errors import BundleError, InputError, OutputError
+from eagle_spark.model.archive import check_keras_file, weights_digest
+from eagle_spark.model.metadata import FORMAT_VERSION, METADATA, parse_metadata
+from eagle_spark.model.metadata import NETWORK as NETWORK
+from eagle_spark.storage import list_folder, locate, split_uri
+
+MAX_FILE_BYTES = 2 << 30  # of one file of a model
+INTENDED_USE = (
+    "Research use only. Not a medical device; not for diagnosis or treatment of patients."
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked model folder on the local disk.
+
+    Attributes:
+        path: the local folder.
+        model_id: the same for the same weights, classes and input contract.
+        classes: in the order of the label head.
+        size: pixels per side of the input.
+        threshold: from this probability on a pixel is lung.
+        review_below: under this confidence a person has to look.
+        engines: name -> result of its gate (`passed`, …).
+        metadata: everything that stands in `metadata.json`.
+    """
+
+    path: Path
+    model_id: str
+    classes: tuple[str, ...]
+    size: int
+    threshold: float
+    review_below: float
+    engines: Mapping[str, Mapping[str, Any]]
+    metadata: Mapping[str, Any]
+
+
+def seal(folder: Path, card: Mapping[str, Any]) -> Bundle:
+    """Write `metadata.json`, with the digests of all other files, and open the folder.
+
+    Args:
+        folder: holds `model.keras`, `golden.npz` and the exported engines.
+        card: at least `classes`, `input` (with `size`), `mask_threshold`, `review_below` and
+            `engines`; whatever else is known of the model is kept as it is.
+
+    Raises:
+        BundleError: when the card or a file is not what a model needs.
+    """
+    if not (folder / NETWORK).is_file():
+        raise BundleError(f"{folder / NETWORK}: missing")
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "model_id": _identity(folder, card),
+        "intended_use": INTENDED_USE,
+        **card,
+        "digests": {name: _digest(folder / name) for name in _files(folder)},
+    }
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2, allow_nan=False) + "\n")
+    return open_bundle(str(folder))
+
+
+def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
+    """Copy a finished local folder to `uri`, whole or not at all.
+
+    Raises:
+        OutputError: when something lies at `uri` already and `overwrite` is off, or it may not
+            be written.
+    """
+    storage, target = locate(uri)
+    parent, name = target.rsplit("/", 1)
+    stamp = uuid.uuid4().hex[:12]
+    fresh, old = f"{parent}/.{name}.{stamp}.partial", f"{parent}/.{name}.{stamp}.old"
+    check_target(uri, overwrite)
+    try:
+        for relative in [*_files(folder), METADATA]:
+            storage.write(f"{fresh}/{relative}", (folder / relative).read_bytes())
+        taken = storage.exists(target)
+        if taken:
+            storage.rename(target, old)
+        try:
+            storage.rename(fresh, target)
+        except OSError:
+            if taken:
+                storage.rename(old, target)
+            raise
+        storage.delete(old)
+    except OSError as error:
+        raise OutputError(f"--model {uri}: cannot be written: {error}") from error
+    finally:
+        storage.delete(fresh)
+
+
+def check_target(uri: str, overwrite: bool) -> None:
+    """Raise OutputError when `uri` holds anything and `overwrite` is off; cheap, for job starts."""
+    storage, target = locate(uri)
+    if not overwrite and storage.exists(target) and not _is_empty(uri, target):
+        raise OutputError(
+            f"--model {uri}: something is there already; choose another place or give --overwrite"
+        )
+
+
+def _is_empty(uri: str, path: str) -> bool:
+    if split_uri(uri)[0] == "file":  # hidden files count here: an empty folder will be deleted
+        return Path(path).is_dir() and not any(Path(path).iterdir())
+    try:
+        return next(list_folder(uri), None) is None
+    except InputError:  # not a folder
+        return False
+
+
+def open_bundle(uri: str, expected_id: str | None = None, cache: Path | None = None) -> Bundle:
+    """Check the model folder at `uri` and return it; a remote one is copied to the disk first.
+
+    Args:
+        expected_id: the model id that the caller counts on.
+        cache: local folder for copies of remote models, one folder per content; by default one of
+            this user's own in the folder for temporary files. Safe for several processes at once.
+
+    Raises:
+        BundleError: when the folder is none, or a file is missing, altered, unknown or unsafe;
+            names the file.
+    """
+    raw = _read_metadata(uri)
+    metadata = parse_metadata(raw, uri)
+    if split_uri(uri)[0] == "file":
+        folder = Path(split_uri(uri)[2])
+    else:
+        folder = (cache or _own_cache()) / hashlib.sha256(raw).hexdigest()
+        _copy(uri, folder, raw, metadata["digests"])
+    _check_files(folder, metadata["digests"])
+    check_keras_file(folder / NETWORK)
+    if metadata["model_id"] != _identity(folder, metadata):
+        raise BundleError(
+            f"{uri}/{METADATA}: model_id does not fit the weights, classes and input; altered"
+        )
+    if expected_id not in (None, metadata["model_id"]):
+        raise BundleError(
+            f"{uri}: holds the model {metadata['model_id']}, wanted {expected_id}; "
+            "was it replaced while a job ran?"
+        )
+    return Bundle(
+        path=folder,
+        model_id=metadata["model_id"],
+        classes=tuple(metadata["classes"]),
+        size=metadata["input"]["size"],
+        threshold=float(metadata["mask_threshold"]),
+        review_below=float(metadata["review_below"]),
+        engines=metadata["engines"],
+        metadata=metadata,
+    )
+
+
+def _identity(folder: Path, metadata: Mapping[str, Any]) -> str:
+    """Return the model id: SHA-256 over the weights and what gives their outputs a meaning."""
+    parts = {key: metadata[key] for key in ("classes", "input", "mask_threshold")}
+    parts["weights"] = weights_digest(folder / NETWORK)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _own_cache() -> Path:
+    return Path(tempfile.gettempdir(), f"eagle-models-{os.getuid()}")
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names, with `/`, of all files but `metadata.json`, sorted."""
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+    return sorted(name for name in names if name != METADATA)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_metadata(uri: str) -> bytes:
+    storage, path = locate(uri)
+    try:
+        return storage.read(f"{path}/{METADATA}", 16 << 20)
+    except OSError as error:
+        raise BundleError(
+            f"{uri}: not a model folder, {METADATA} cannot be read: {error}"
+        ) from error
+
+
+def _copy(uri: str, folder: Path, raw: bytes, digests: Mapping[str, str]) -> None:
+    """Copy a remote model into `folder` unless a whole copy is there; other processes may too."""
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    storage, path = locate(uri)
+    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
+    for name in digests:
+        target = fresh / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with storage.open(f"{path}/{name}") as stream:
+                target.write_bytes(stream.read())
+        except FileNotFoundError as error:
+            raise BundleError(f"{uri}/{name}: missing") from error
+    (fresh / METADATA).write_bytes(raw)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(fresh)
+
+
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    present = set(_files(folder))
+    for name in sorted(present - set(digests)):
+        raise BundleError(f"{folder / name}: not part of the model (not in {METADATA})")
+    for name, wanted in sorted(digests.items()):
+        path = folder / name
+        if name not in present:
+            raise BundleError(f"{path}: missing")
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{path}: not a regular file")
+        if _digest(path) != wanted:
+            raise BundleError(f"{path}: altered, its SHA-256 is not the one in {METADATA}")

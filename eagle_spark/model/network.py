@@ -1,0 +1,131 @@
+"""The two-head network: a frozen MobileNetV2 over one grey channel, a class head, a mask decoder.
+
+Built of Keras' own layers only, so that `keras.models.load_model(..., safe_mode=True)` reads it
+back. It has two parts, `backbone` and `heads`, which can also be run one after the other.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle_spark.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    import keras
+
+STRIDE = 32  # the backbone halves the image five times
+
+# Thin bottleneck outputs of MobileNetV2, deepest first: name -> layer. At size 224 they are
+# 7x7x320, 14x14x96, 28x28x32 and 56x56x24.
+TAPS = {
+    "f7": "block_16_project_BN",
+    "f14": "block_12_project_BN",
+    "f28": "block_5_project_BN",
+    "f56": "block_2_project_BN",
+}
+DECODER_CHANNELS = (96, 64, 48, 32)
+
+# Keras' 0.99 needs hundreds of steps before inference matches training; a short run has fewer.
+MOMENTUM = 0.9
+
+
+def build_network(
+    classes: Sequence[str], size: int, *, weights: Path | None, seed: int
+) -> keras.Model:
+    """Build the whole network; the same arguments give the same weights.
+
+    Input `pixels`: float32 `(n, size, size, 1)`, grey, 0..255. Outputs, by name: `label` float32
+    `(n, len(classes))`, probabilities in the order of `classes`; `mask` float32
+    `(n, size, size, 1)`, the probability of lung. Sets Keras' global random seed.
+
+    Args:
+        weights: HDF5 file of MobileNetV2 without top, or None for a random start.
+
+    Raises:
+        SettingsError: when `size` is not a multiple of 32, or there are fewer than two classes.
+        InputError: when the weights do not fit.
+    """
+    import keras
+
+    if size < STRIDE or size % STRIDE:
+        raise SettingsError(f"image size must be a multiple of {STRIDE}, got {size}")
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise SettingsError(f"at least two different classes are needed, got {list(classes)}")
+    keras.utils.set_random_seed(seed)
+    backbone = _backbone(size, weights)
+    heads = _heads(backbone, len(classes))
+    pixels = keras.Input((size, size, 1), name="pixels")
+    return keras.Model(pixels, heads(backbone(pixels, training=False)), name="eagle")
+
+
+def _backbone(size: int, weights: Path | None) -> keras.Model:
+    """Return pixels -> dict of the taps and `pooled` `(n, 1280)`; frozen, normalises its input."""
+    import keras
+
+    pixels = keras.Input((size, size, 1), name="pixels")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaled")(pixels)
+    grey = keras.applications.MobileNetV2(
+        input_tensor=scaled, input_shape=(size, size, 1), include_top=False, weights=None
+    )
+    if weights is not None:
+        _load_summed(grey, size, weights)
+    features = {name: grey.get_layer(layer).output for name, layer in TAPS.items()}
+    features["pooled"] = keras.layers.GlobalAveragePooling2D(name="pooled")(grey.output)
+    backbone = keras.Model(pixels, features, name="backbone")
+    backbone.trainable = False
+    return backbone
+
+
+def _load_summed(grey: keras.Model, size: int, weights: Path) -> None:
+    """Load colour weights; one grey channel through the summed kernel equals it three times."""
+    import keras
+
+    colour = keras.applications.MobileNetV2(
+        input_shape=(size, size, 3), include_top=False, weights=None
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # what does not fit may only be skipped
+            colour.load_weights(weights)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+        raise InputError(
+            f"--weights {weights}: not MobileNetV2 weights (alpha 1.0, no top): {error}"
+        ) from error
+    first, *others = colour.get_weights()
+    grey.set_weights([first.sum(axis=2, keepdims=True), *others])
+
+
+def _heads(backbone: keras.Model, classes: int) -> keras.Model:
+    """Return dict of features -> dict of `label` and `mask`."""
+    import keras
+
+    layers = keras.layers
+    inputs = {
+        name: keras.Input(tensor.shape[1:], name=name) for name, tensor in backbone.output.items()
+    }
+
+    def normalised(x: Any, name: str) -> Any:
+        return layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=name)(x)
+
+    pooled = normalised(inputs["pooled"], "label_norm")
+    label = layers.Dense(classes, activation="softmax", name="label")(pooled)
+
+    deepest, *skips = TAPS
+    first, *channels = DECODER_CHANNELS
+    x = layers.Conv2D(first, 1, name=f"mask_{deepest}")(inputs[deepest])
+    for skip, width in zip(skips, channels, strict=True):
+        x = layers.Conv2D(width, 1, name=f"mask_{skip}_reduce")(x)
+        x = layers.UpSampling2D(2, interpolation="bilinear", name=f"mask_{skip}_up")(x)
+        projected = layers.Conv2D(width, 1, name=f"mask_{skip}_skip")(inputs[skip])
+        x = layers.Add(name=f"mask_{skip}_add")([x, projected])
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"mask_{skip}_conv")(x)
+        x = normalised(x, f"mask_{skip}_norm")
+        x = layers.ReLU(name=f"mask_{skip}_relu")(x)
+    x = layers.Conv2D(1, 1, name="mask_logit")(x)
+    x = layers.UpSampling2D(4, interpolation="bilinear", name="mask_up")(x)
+    mask = layers.Activation("sigmoid", name="mask")(x)
+
+    return keras.Model(inputs, {"label": label, "mask": mask}, name="heads")

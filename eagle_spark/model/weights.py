@@ -1,0 +1,87 @@
+"""Where the backbone's first weights come from: Keras' own download, a file, or nowhere."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eagle_spark.errors import InputError, PlatformError
+from eagle_spark.storage import absolute_uri, join, locate, split_uri
+
+DOWNLOAD_TIMEOUT = 15  # seconds without an answer
+_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def weights_file(choice: str) -> Iterator[Path | None]:
+    """Give the local weights file that `--weights` names, for as long as the block lasts.
+
+    Args:
+        choice: `imagenet` (Keras' own download, kept in its cache), `none` (a random start: gives
+            None and logs a warning), or a path or URI of an HDF5 weights file.
+
+    Raises:
+        InputError: when there is no such file.
+        PlatformError: when the download cannot be reached.
+    """
+    if choice == "none":
+        _log.warning(
+            "--weights none: the backbone starts at random and stays frozen; "
+            "expect a far worse model than with --weights imagenet"
+        )
+        yield None
+    elif choice == "imagenet":
+        yield _download()
+    elif split_uri(choice)[0] == "file":
+        path = Path(split_uri(choice)[2])
+        if not path.is_file():
+            raise InputError(f"--weights {choice}: no such file")
+        yield path
+    else:
+        storage, remote = locate(choice)
+        if not storage.exists(remote):
+            raise InputError(f"--weights {choice}: no such file")
+        with tempfile.TemporaryDirectory(prefix="eagle-weights-") as folder:
+            local = Path(folder, "backbone.h5")
+            with storage.open(remote) as source, local.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            yield local
+
+
+def stage_weights(choice: str, folder: str) -> str:
+    """Copy the chosen weights into the folder `folder` (URI), so that ranks on any host read them.
+
+    Returns:
+        What to give to `weights_file` on a rank: the URI of the copy, or `none`.
+    """
+    with weights_file(choice) as path:
+        if path is None:
+            return "none"
+        copy = absolute_uri(join(folder, "backbone.h5"))
+        storage, remote = locate(copy)
+        storage.write(remote, path.read_bytes())
+        return copy
+
+
+def _download() -> Path:
+    import keras
+    from keras.src.applications.mobilenet_v2 import BASE_WEIGHT_PATH
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        return Path(keras.utils.get_file(_FILE, BASE_WEIGHT_PATH + _FILE, cache_subdir="models"))
+    except Exception as error:  # get_file raises bare Exception for whatever the network did
+        raise PlatformError(
+            f"--weights imagenet: Keras' download cannot be reached ({error}); "
+            "give a weights file with --weights PATH, or --weights none for a random start"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)

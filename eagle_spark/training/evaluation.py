@@ -1,0 +1,125 @@
+"""What a model is worth on rows of `images`: predicted by Spark, summed up on the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from eagle_spark.images.masks import decode_mask
+from eagle_spark.model.bundle import open_bundle
+from eagle_spark.model.engines import load_engine
+from eagle_spark.model.metrics import (
+    accuracy,
+    confusion_matrix,
+    dice,
+    expected_calibration_error,
+    recall_per_class,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame
+
+NEVER_SURE = 1.01  # a confidence that no image reaches
+
+_OUTCOME = pa.schema(
+    [
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("label", pa.string()),
+        ("probabilities", pa.list_(pa.float32())),
+        ("dice", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What every worker needs to predict rows of `images`. Small, picklable."""
+
+    model: str
+    model_id: str
+    engine: str
+    threads: int
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Predict rows (split, source, label, pixels, mask); `dice` is null where no mask is."""
+        bundle = open_bundle(self.model, expected_id=self.model_id)
+        engine = load_engine(bundle, self.engine, self.threads)
+        side = bundle.size
+        for batch in batches:
+            pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8)
+            probabilities, found = engine.predict(pixels.reshape(-1, side, side))
+            overlaps = [
+                None if mask is None else _overlap(decode_mask(mask), lungs >= bundle.threshold)
+                for mask, lungs in zip(batch["mask"].to_pylist(), found, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(
+                [
+                    *(batch[name] for name in ("split", "source", "label")),
+                    pa.array(list(probabilities), _OUTCOME.field("probabilities").type),
+                    pa.array(overlaps, pa.float64()),
+                ],
+                schema=_OUTCOME,
+            )
+
+
+def _overlap(mask: Any, found: Any) -> float:
+    return float(dice(mask[None], found[None])[0])
+
+
+def predict_rows(images: DataFrame, evaluator: Evaluator) -> pd.DataFrame:
+    """Return one outcome per row of `images`: split, source, label, probabilities, dice."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    columns = images.select("split", "source", "label", "pixels", "mask")
+    return columns.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
+
+
+def summarise(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return images, accuracy, Dice (mean over images with a mask), ECE and recall by class.
+
+    Figures are None where no image counts.
+    """
+    if not len(outcomes):
+        return {"images": 0, "accuracy": None, "dice": None, "ece": None, "recall_by_class": {}}
+    labels, probabilities = _arrays(outcomes, classes)
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    masked = outcomes["dice"].dropna()
+    return {
+        "images": len(outcomes),
+        "accuracy": accuracy(labels, predicted),
+        "dice": float(masked.mean()) if len(masked) else None,
+        "ece": expected_calibration_error(labels, probabilities),
+        "recall_by_class": dict(zip(classes, recall_per_class(confusion), strict=True)),
+        "confusion": confusion.tolist(),
+    }
+
+
+def review_threshold(
+    outcomes: pd.DataFrame, classes: tuple[str, ...], wanted: float = 0.98
+) -> float:
+    """Return the confidence below which a person has to look.
+
+    The lowest confidence such that those images of `outcomes` (the validation split) that reach it
+    are right in at least `wanted` of the cases; `NEVER_SURE` where there is none.
+    """
+    if not len(outcomes):
+        return NEVER_SURE
+    labels, probabilities = _arrays(outcomes, classes)
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == labels)[order]
+    share = np.cumsum(right) / np.arange(1, len(right) + 1)
+    enough = np.flatnonzero(share >= wanted)
+    return float(confidence[order][enough[-1]]) if len(enough) else NEVER_SURE
+
+
+def _arrays(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Any, Any]:
+    labels = np.array([classes.index(label) for label in outcomes["label"]], np.int64)
+    return labels, np.stack(outcomes["probabilities"].to_list())

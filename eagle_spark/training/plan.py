@@ -1,0 +1,162 @@
+"""Who reads which rows: equal steps on every rank, the same global batches for any number of ranks.
+
+The rows of a split, in file order, are cut into as many equal *lanes* as the global batch has rows.
+Step k takes one row of each lane; rank r owns lanes r*b to (r+1)*b, b = batch/ranks. So a batch
+never depends on the number of ranks, every rank does the same steps, and a table sorted by class
+still gives mixed batches. Rows that fill the last lanes are repeats from the beginning; they carry
+weight 0, so that every row counts exactly once per epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from eagle_spark.errors import InputError, SettingsError
+from eagle_spark.storage import locate
+
+COLUMNS = ("pixels", "mask", "label")
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of one Parquet file: its number in the file and its rows."""
+
+    uri: str
+    index: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class RowSlice:
+    """Rows `start` (in) to `stop` (out) of a row group; `repeat` when read elsewhere too."""
+
+    uri: str
+    row_group: int
+    start: int
+    stop: int
+    repeat: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+Lane = tuple[RowSlice, ...]
+RankRows = tuple[Lane, ...]
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """All that a rank has to know; made on the driver, sent to every rank.
+
+    Attributes:
+        training: lanes of each rank, from `plan_rows`.
+        validation: the same; empty lanes when there is no such split.
+        classes: class names in the order of the label head.
+        size: pixels per side of the images in the table and of the model.
+        batch: rows per step over all ranks.
+        weights: what `weights_file` takes; for ranks on several hosts what `stage_weights` gave.
+        staging: URI of a fresh folder that all ranks reach; holds `rank-<i>.json` and `model/`.
+        threads: TensorFlow threads per rank.
+        learning_rate: the peak, after the warm-up.
+        flip: mirror half of the training images left to right, others in each epoch.
+    """
+
+    training: tuple[RankRows, ...]
+    validation: tuple[RankRows, ...]
+    classes: tuple[str, ...]
+    size: int
+    batch: int
+    epochs: int
+    seed: int
+    weights: str
+    staging: str
+    threads: int
+    learning_rate: float = 5e-3
+    flip: bool = True
+
+    @property
+    def ranks(self) -> int:
+        return len(self.training)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch, equal on every rank."""
+        return steps_of(self.training[0])
+
+
+def steps_of(lanes: RankRows) -> int:
+    """Return how many steps the lanes of a rank hold."""
+    return sum(part.rows for part in lanes[0])
+
+
+def read_footers(uris: Iterable[str]) -> list[RowGroup]:
+    """Read the row groups of Parquet files from their footers, in the order given.
+
+    Raises:
+        InputError: when a file is no Parquet, or lacks a column that training reads.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    groups = []
+    for uri in uris:
+        storage, path = locate(uri)
+        with storage.open(path) as stream:
+            try:
+                file = pq.ParquetFile(stream)
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{uri}: not a Parquet file: {error}") from error
+            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            if missing:
+                raise InputError(f"{uri}: columns are missing: {', '.join(missing)}")
+            groups += [
+                RowGroup(uri, index, file.metadata.row_group(index).num_rows)
+                for index in range(file.metadata.num_row_groups)
+            ]
+    return groups
+
+
+def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[RankRows, ...]:
+    """Share rows over `ranks`, `batch` rows per step in all; see the module's text for the rule.
+
+    Returns:
+        For each rank its `batch / ranks` lanes. All lanes hold the same number of rows,
+        ceil(rows / batch); none when there are no rows.
+
+    Raises:
+        SettingsError: when `batch` does not divide by `ranks`.
+    """
+    if ranks < 1 or batch < 1 or batch % ranks:
+        raise SettingsError(f"batch size must be a multiple of the ranks ({ranks}), got {batch}")
+    total = sum(group.rows for group in row_groups)
+    steps = -(-total // batch)
+    lanes = [
+        tuple(_cut(row_groups, total, lane * steps, (lane + 1) * steps)) for lane in range(batch)
+    ]
+    own = batch // ranks
+    return tuple(tuple(lanes[rank * own : (rank + 1) * own]) for rank in range(ranks))
+
+
+def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Iterator[RowSlice]:
+    """Yield the slices of rows `start` to `stop`, counted on from the beginning after `total`."""
+    position = 0
+    while start < stop:
+        offset = position  # first row of this pass over all groups
+        for group in groups:
+            low, high = max(start, offset), min(stop, offset + group.rows)
+            if low < high:
+                yield RowSlice(group.uri, group.index, low - offset, high - offset, position > 0)
+                start = high
+            offset += group.rows
+        position += total
+
+
+def check_enough(rows: int, ranks: int, batch: int) -> None:
+    """Raise InputError unless the training split fills one batch."""
+    if rows < batch:
+        raise InputError(
+            f"the training split holds {rows} images, fewer than one batch of {batch} "
+            f"({ranks} ranks x {batch // ranks}); lower --batch-size or add images"
+        )

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagle_spark.errors import BundleError, OutputError
+from eagle_spark.model.bundle import check_target, open_bundle, publish_bundle, seal
+
+PLAIN = {"module": "keras.layers", "class_name": "Dense", "config": {}}
+
+
+def write_network(path: Path, layer: dict[str, Any] = PLAIN, saved: str = "monday") -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps({"config": {"layers": [layer]}}))
+        archive.writestr("metadata.json", saved)
+        archive.writestr("model.weights.h5", b"weights")
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    return {
+        "classes": ["COVID", "Normal"],
+        "input": {"size": 224},
+        "mask_threshold": 0.5,
+        "review_below": 0.8,
+        "engines": {"openvino": {"passed": True}},
+        **changes,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = tmp_path / "built"
+    (model / "openvino").mkdir(parents=True)
+    write_network(model / "model.keras")
+    (model / "golden.npz").write_bytes(b"golden")
+    (model / "openvino/model.xml").write_bytes(b"<xml/>")
+    seal(model, card())
+    return model
+
+
+def test_a_sealed_folder_opens_with_typed_metadata(folder: Path) -> None:
+    bundle = open_bundle(str(folder))
+    assert (bundle.classes, bundle.size, bundle.threshold) == (("COVID", "Normal"), 224, 0.5)
+    assert bundle.review_below == 0.8
+    assert bundle.path == folder
+    assert "Research use only" in bundle.metadata["intended_use"]
+
+
+def test_equal_weights_give_the_same_id_whenever_they_were_saved(folder: Path) -> None:
+    before = open_bundle(str(folder)).model_id
+    write_network(folder / "model.keras", saved="tuesday")
+    assert seal(folder, card(metrics={"accuracy": 1})).model_id == before
+    assert seal(folder, card(classes=["Normal", "COVID"])).model_id != before
+
+
+def drop_golden(folder: Path) -> None:
+    (folder / "golden.npz").unlink()
+
+
+def alter_engine(folder: Path) -> None:
+    (folder / "openvino/model.xml").write_bytes(b"<XML/>")
+
+
+def add_file(folder: Path) -> None:
+    (folder / "openvino/plugin.so").write_bytes(b"")
+
+
+def link_out(folder: Path) -> None:
+    (folder / "golden.npz").unlink()
+    (folder.parent / "elsewhere").write_bytes(b"golden")
+    (folder / "golden.npz").symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (drop_golden, "golden.npz: missing"),
+        (alter_engine, "model.xml: altered"),
+        (add_file, "plugin.so: not part"),
+        (link_out, "golden.npz: not a regular file"),
+    ],
+)
+def test_a_harmed_folder_is_refused_and_the_file_named(
+    folder: Path, harm: Callable[[Path], None], named: str
+) -> None:
+    harm(folder)
+    with pytest.raises(BundleError, match=named):
+        open_bundle(str(folder))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "metadata.json"
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda m: m.update(format_version=2), "format_version must be 1, got 2"),
+        (lambda m: m.pop("classes"), "classes is missing"),
+        (lambda m: m.update(classes=["one"]), "two or more"),
+        (lambda m: m["input"].update(size="224"), "input.size"),
+        (lambda m: m["classes"].reverse(), "model_id does not fit"),
+        (lambda m: m["digests"].update({"../evil": "0"}), "unsafe file name '../evil'"),
+        (lambda m: m["digests"].update({"/etc/passwd": "0"}), "unsafe file name"),
+        (lambda m: m["digests"].update({"a\\b": "0"}), "unsafe file name"),
+        (lambda m: m["digests"].pop("model.keras"), "model.keras is missing"),
+        (lambda m: m.update(engines={"keras": "yes"}), "one object per engine"),
+    ],
+)
+def test_wrong_metadata_are_refused_by_key(
+    folder: Path, change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    edit(folder, change)
+    with pytest.raises(BundleError, match=named.replace("\\", "\\\\")):
+        open_bundle(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_metadata_that_are_no_json_object_are_refused(folder: Path, content: bytes) -> None:
+    (folder / "metadata.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"metadata\.json"):
+        open_bundle(str(folder))
+
+
+def test_a_folder_without_metadata_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a model folder"):
+        open_bundle(str(tmp_path))
+
+
+def test_a_model_replaced_during_a_job_is_noticed(folder: Path) -> None:
+    with pytest.raises(BundleError, match="wanted abc"):
+        open_bundle(str(folder), expected_id="abc")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"module": "keras.layers", "class_name": "Lambda", "config": {}},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {}},
+        {"module": "evil", "class_name": "Dense", "config": {}},
+        {"module": "keras.utils", "class_name": "get_file", "config": {}},
+        {"class_name": "Own>Layer", "config": {}},
+        {**PLAIN, "config": {"activation": {"module": "builtins", "class_name": "function"}}},
+    ],
+)
+def test_layers_that_could_run_code_are_refused(folder: Path, layer: dict[str, Any]) -> None:
+    write_network(folder / "model.keras", layer)
+    with pytest.raises(BundleError, match="not a plain Keras layer"):
+        seal(folder, card())
+
+
+def test_a_network_file_with_other_members_is_refused(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "model.keras", "a") as archive:
+        archive.writestr("assets/run.py", "")
+    with pytest.raises(BundleError, match=r"assets/run\.py"):
+        seal(folder, card())
+
+
+def test_publishing_copies_every_file_and_leaves_nothing_beside_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "models" / "v1"
+    publish_bundle(folder, target.as_uri(), overwrite=False)
+    assert open_bundle(str(target)).model_id == open_bundle(str(folder)).model_id
+    assert [path.name for path in target.parent.iterdir()] == ["v1"]
+
+
+def test_a_taken_target_is_refused_unless_overwritten(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "v1"
+    target.mkdir()
+    publish_bundle(folder, str(target), overwrite=False)  # an empty folder is not taken
+    (target / "note.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"--model .*--overwrite"):
+        publish_bundle(folder, str(target), overwrite=False)
+    assert (target / "note.txt").exists()
+    publish_bundle(folder, str(target), overwrite=True)
+    assert not (target / "note.txt").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "v1"]
+
+
+def test_a_file_at_the_target_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "v1").write_text("a file")
+    with pytest.raises(OutputError):
+        check_target(str(tmp_path / "v1"), overwrite=False)
+
+
+def test_a_failing_upload_leaves_the_old_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eagle_spark.storage import LocalStorage
+
+    target = tmp_path / "v1"
+    publish_bundle(folder, str(target), overwrite=False)
+    rename = LocalStorage.rename
+
+    def fail(self: LocalStorage, source: str, goal: str) -> None:
+        if source.endswith(".partial"):
+            raise OSError("no space")
+        rename(self, source, goal)
+
+    monkeypatch.setattr(LocalStorage, "rename", fail)
+    with pytest.raises(OutputError, match="no space"):
+        publish_bundle(folder, str(target), overwrite=True)
+    open_bundle(str(target))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "v1"]
+
+
+def test_a_remote_model_is_copied_once_and_checked_each_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eagle_spark import storage
+    from eagle_spark.model import bundle
+
+    local = storage.LocalStorage()
+    monkeypatch.setattr(bundle, "locate", lambda uri: (local, uri.removeprefix("hdfs://nn")))
+    cache = tmp_path / "cache"
+    opened = open_bundle(f"hdfs://nn{folder}", cache=cache)
+    assert opened.path.parent == cache
+    assert open_bundle(f"hdfs://nn{folder}", cache=cache).path == opened.path
+    (opened.path / "golden.npz").write_bytes(b"altered")
+    with pytest.raises(BundleError, match="altered"):
+        open_bundle(f"hdfs://nn{folder}", cache=cache)

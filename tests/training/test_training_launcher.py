@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from eagle_spark.errors import PlatformError
+from eagle_spark.training.launcher import count_ranks
+
+FRESH = {"spark.python.worker.reuse": "false"}
+
+
+def yarn(executors: int, cores: int, task: int = 1) -> dict[str, str]:
+    return FRESH | {
+        "spark.executor.instances": str(executors),
+        "spark.executor.cores": str(cores),
+        "spark.task.cpus": str(task),
+    }
+
+
+@pytest.mark.parametrize(
+    ("master", "conf", "wanted", "ranks"),
+    [
+        ("local[4]", FRESH, None, 2),
+        ("local[4]", FRESH, 4, 4),
+        ("local[3, 2]", FRESH, 3, 3),
+        ("local", FRESH, None, 1),
+        ("local[4]", FRESH | {"spark.task.cpus": "2"}, 2, 2),
+        ("yarn", FRESH, None, 2),
+        ("yarn", yarn(3, 2), None, 3),
+        ("yarn", yarn(3, 2), 6, 6),
+    ],
+)
+def test_ranks_that_fit_are_started(
+    master: str, conf: dict[str, str], wanted: int | None, ranks: int
+) -> None:
+    assert count_ranks(master, conf, wanted) == ranks
+
+
+@pytest.mark.parametrize(
+    ("master", "conf", "wanted", "named"),
+    [
+        ("local[2]", FRESH, 3, r"--ranks 3: Spark has 2 task slots .*--master local\[3\]"),
+        ("local[3]", FRESH | {"spark.task.cpus": "2"}, 2, r"1 task slots.*local\[4\]"),
+        ("yarn", yarn(2, 1), 3, r"spark.executor.instances=2, .*spark.executor.instances=3"),
+        ("yarn", yarn(2, 3, 2), 3, "Spark has 2 task slots"),
+        (
+            "yarn",
+            yarn(4, 1) | {"spark.dynamicAllocation.enabled": "true"},
+            2,
+            "spark.dynamicAllocation.enabled=false",
+        ),
+        ("yarn", {}, 2, "spark.python.worker.reuse=false"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_the_barrier(
+    master: str, conf: dict[str, str], wanted: int, named: str
+) -> None:
+    with pytest.raises(PlatformError, match=named):
+        count_ranks(master, conf, wanted)

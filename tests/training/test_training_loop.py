@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eagle_spark.errors import EagleError
+from eagle_spark.training.loop import means, rank_of, wait_for, weights_digest
+from eagle_spark.training.plan import TrainPlan, plan_rows, read_footers
+
+PROGRAM = """
+import pickle, sys
+from eagle_spark.training.loop import train_rank
+train_rank(pickle.loads(sys.stdin.buffer.read()))
+"""
+
+
+def plan(images: Path, staging: Path, ranks: int) -> TrainPlan:
+    groups = read_footers([str(images)])
+    return TrainPlan(
+        training=plan_rows(groups, ranks, 8),
+        validation=plan_rows(groups[:1], ranks, 8),
+        classes=("dark", "light"),
+        size=64,
+        batch=8,
+        epochs=2,
+        seed=3,
+        weights="none",
+        staging=staging.as_uri(),
+        threads=1,
+    )
+
+
+def run(work: TrainPlan) -> list[dict[str, Any]]:
+    """Run every rank in a process of its own, as Spark would; return what they left."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(work.ranks)]
+        for port in held:
+            port.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{port.getsockname()[1]}" for port in held]
+    processes = []
+    for rank in range(work.ranks):
+        task = {"type": "worker", "index": rank}
+        environment = os.environ | {
+            "TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": task}),
+            "CUDA_VISIBLE_DEVICES": "",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, env=environment
+        )
+        assert process.stdin
+        process.stdin.write(pickle.dumps(work))
+        process.stdin.close()
+        processes.append(process)
+    try:
+        assert [process.wait(timeout=240) for process in processes] == [0] * work.ranks
+    finally:
+        for process in processes:
+            process.kill()
+    staging = Path(work.staging.removeprefix("file://"))
+    return [json.loads((staging / f"rank-{i}.json").read_bytes()) for i in range(work.ranks)]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    images_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, tuple[Path, list[dict[str, Any]]]]:
+    """Ranks -> (staging folder, records), of the same training with one rank and with two."""
+    found = {}
+    for ranks in (1, 2):
+        staging = tmp_path_factory.mktemp(f"ranks{ranks}")
+        (staging / "rank-0.json").write_text("left by an earlier attempt")
+        found[ranks] = staging, run(plan(images_file, staging, ranks))
+    return found
+
+
+@pytest.mark.train
+def test_two_ranks_end_with_bitwise_equal_weights(trained: Any) -> None:
+    first, second = trained[2][1]
+    assert first["weights_digest"] == second["weights_digest"]
+    assert [first["rank"], second["rank"]] == [0, 1]
+    shared = ["loss", "accuracy", "dice", "val_loss", "val_accuracy", "val_dice"]
+    for one, other in zip(first["epochs"], second["epochs"], strict=True):
+        assert [one[name] for name in shared] == [other[name] for name in shared]
+
+
+@pytest.mark.train
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_two_ranks_end_where_one_rank_with_the_same_batch_does(trained: Any) -> None:
+    import keras
+
+    one, two = (
+        keras.models.load_model(trained[ranks][0] / "model/model.keras", compile=False)
+        for ranks in (1, 2)
+    )
+    start = trained[1][1][0]["epochs"][0]["loss"], trained[2][1][0]["epochs"][0]["loss"]
+    assert start[0] == pytest.approx(start[1], rel=1e-3)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.train
+def test_rank_zero_alone_leaves_the_model_and_every_rank_its_record(trained: Any) -> None:
+    staging, records = trained[2]
+    left = {p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file()}
+    assert left == {"rank-0.json", "rank-1.json", "model/model.keras"}
+    for record in records:
+        assert 0 < record["peak_rss"] < 3e9
+        assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
+        last = record["epochs"][-1]
+        assert last["loss"] == pytest.approx(
+            last["classification_loss"] + last["segmentation_loss"]
+        )
+        assert last["images_per_second"] > 0
+        assert last["ram"] > 0
+
+
+def test_a_rank_that_waits_in_vain_says_for_what() -> None:
+    with pytest.raises(EagleError, match=r"after 0 s no rank-1\.json"):
+        wait_for(lambda: False, "no rank-1.json", seconds=0.0)
+
+
+def test_the_rank_is_read_from_the_cluster_configuration() -> None:
+    assert rank_of('{"task": {"type": "worker", "index": 3}}') == 3
+    assert rank_of(None) == 0
+
+
+def test_the_digest_depends_on_values_and_order() -> None:
+    a, b = np.zeros(3, np.float32), np.ones(3, np.float32)
+    assert weights_digest([a, b]) == weights_digest([a.copy(), b.copy()])
+    assert weights_digest([a, b]) != weights_digest([b, a])
+    assert weights_digest([a, -a]) != weights_digest([a, a])  # -0.0 is not 0.0 bitwise
+
+
+def test_epochs_without_masks_have_no_mask_figures() -> None:
+    figures = means(np.array([4.0, 0.0, 2.0, 0.0, 3.0, 0.0]))
+    assert figures == {
+        "loss": 0.5,
+        "classification_loss": 0.5,
+        "segmentation_loss": None,
+        "accuracy": 0.75,
+        "dice": None,
+    }
+
+
+def test_a_plan_can_be_sent_to_the_ranks(images_file: Path, tmp_path: Path) -> None:
+    work = plan(images_file, tmp_path, 2)
+    assert pickle.loads(pickle.dumps(work)) == work  # noqa: S301 - our own bytes
+    assert (work.ranks, work.steps) == (2, 7)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eagle_spark.errors import InputError, SettingsError
+from eagle_spark.training.plan import (
+    RankRows,
+    RowGroup,
+    check_enough,
+    plan_rows,
+    read_footers,
+    steps_of,
+)
+
+
+def rows_of(lanes: RankRows, *, repeats: bool) -> Counter[tuple[str, int, int]]:
+    return Counter(
+        (part.uri, part.row_group, row)
+        for lane in lanes
+        for part in lane
+        for row in range(part.start, part.stop)
+        if repeats or not part.repeat
+    )
+
+
+groups = st.lists(st.integers(0, 40), min_size=1, max_size=6).map(
+    lambda sizes: [RowGroup(f"f{i // 2}", i % 2, rows) for i, rows in enumerate(sizes)]
+)
+
+
+@given(groups, st.integers(1, 4), st.integers(1, 5))
+def test_every_row_counts_once_and_all_ranks_do_equal_steps(
+    found: list[RowGroup], ranks: int, own: int
+) -> None:
+    shared = plan_rows(found, ranks, ranks * own)
+    total = sum(group.rows for group in found)
+    steps = -(-total // (ranks * own))
+    assert [[sum(p.rows for p in lane) for lane in lanes] for lanes in shared] == [
+        [steps] * own
+    ] * ranks
+    assert [steps_of(lanes) for lanes in shared] == [steps] * ranks
+    counted = sum((rows_of(lanes, repeats=False) for lanes in shared), Counter())
+    assert counted == {(g.uri, g.index, row): 1 for g in found for row in range(g.rows)}
+
+
+@given(groups, st.integers(1, 4))
+def test_the_number_of_ranks_changes_nothing_in_the_lanes(
+    found: list[RowGroup], ranks: int
+) -> None:
+    alone = plan_rows(found, 1, 12)[0]
+    assert tuple(lane for lanes in plan_rows(found, ranks, 12) for lane in lanes) == alone
+
+
+def test_a_batch_that_does_not_divide_by_the_ranks_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"multiple of the ranks \(3\), got 8"):
+        plan_rows([RowGroup("f", 0, 10)], 3, 8)
+
+
+def test_no_rows_give_no_steps() -> None:
+    assert [steps_of(lanes) for lanes in plan_rows([], 2, 8)] == [0, 0]
+
+
+def test_fewer_images_than_one_batch_are_refused() -> None:
+    check_enough(8, 2, 8)
+    with pytest.raises(InputError, match="holds 7 images, fewer than one batch of 8"):
+        check_enough(7, 2, 8)
+
+
+def test_footers_give_the_row_groups_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "a b#1.parquet"
+    columns = {name: pa.array([b"x"] * 5) for name in ("pixels", "mask", "label", "path")}
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+    assert read_footers([f"file://{path}"]) == [
+        RowGroup(f"file://{path}", 0, 2),
+        RowGroup(f"file://{path}", 1, 2),
+        RowGroup(f"file://{path}", 2, 1),
+    ]
+
+
+def test_a_file_without_the_columns_or_of_another_kind_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"pixels": [b"x"]}), tmp_path / "few.parquet")
+    (tmp_path / "text.parquet").write_text("no Parquet at all")
+    with pytest.raises(InputError, match=r"few\.parquet: columns are missing: mask, label"):
+        read_footers([str(tmp_path / "few.parquet")])
+    with pytest.raises(InputError, match=r"text\.parquet: not a Parquet file"):
+        read_footers([str(tmp_path / "text.parquet")])
