@@ -30,6 +30,7 @@ def main(
     settings = _parse(kind, argv)
     if isinstance(settings, int):
         return settings
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first loaded
     output = os.dup(1)
     os.dup2(2, 1)
     # A scheduler's SIGTERM unwinds like any failure, so that Spark stops and the JSON line comes.

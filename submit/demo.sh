@@ -44,7 +44,11 @@ if [ -n "$data" ]; then
 fi
 
 step "3. train: two ranks in a Spark barrier stage"
-if [ "$weights" = imagenet ] && ! "$bin/python" -m eagle_spark.model.weights imagenet; then
+if [ "$weights" = imagenet ] && ! "$bin/python" - >/dev/null 2>&1 <<'END'; then
+from eagle_spark.model.weights import weights_file
+with weights_file("imagenet"):
+    pass
+END
   printf '\nWARNING: no ImageNet weights can be downloaded here; the network starts at random and\n' >&2
   printf 'will know little. Give WEIGHTS=PATH of a MobileNetV2 weights file for a real model.\n\n' >&2
   weights=none

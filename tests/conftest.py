@@ -50,3 +50,51 @@ def run_job() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+MODEL_SIZE = 64
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model folder: a network that knows nothing, but runs, exports and passes its gate."""
+    import numpy as np
+
+    from eagle_spark.model.bundle import seal
+    from eagle_spark.model.engines import KerasEngine
+    from eagle_spark.model.gate import export_openvino, run_gate, write_golden
+    from eagle_spark.model.metadata import NETWORK
+    from eagle_spark.model.network import build_network
+
+    folder = tmp_path_factory.mktemp("model") / "model"
+    folder.mkdir()
+    build_network(("A", "B", "C"), MODEL_SIZE, weights=None, seed=1).save(folder / NETWORK)
+    reference = KerasEngine(folder, 1)
+    export_openvino(reference.model, folder)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, MODEL_SIZE, MODEL_SIZE), np.uint8)
+    wanted = write_golden(folder, pixels, reference)
+    card = {
+        "classes": ["A", "B", "C"],
+        "input": {"size": MODEL_SIZE},
+        "mask_threshold": 0.5,
+        "review_below": 0.5,
+        "engines": run_gate(folder, pixels, wanted, 0.5, 1),
+    }
+    assert seal(folder, card).engines["openvino"]["passed"]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_model_folder(model_folder: Path) -> Path:
+    """The same network with other class names: another model."""
+    import shutil
+
+    from eagle_spark.model.bundle import open_bundle, seal
+    from eagle_spark.model.metadata import METADATA
+
+    folder = model_folder.with_name("other")
+    shutil.copytree(model_folder, folder)
+    card = dict(open_bundle(str(folder)).metadata) | {"classes": ["D", "E", "F"]}
+    (folder / METADATA).unlink()
+    seal(folder, {key: value for key, value in card.items() if key not in ("model_id", "digests")})
+    return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -33,7 +33,10 @@ def spool_listing(images: str, staging: str) -> int:
     storage, folder = locate(staging)
     entries = list_folder(images)
     total = 0
-    while part := list(islice(entries, ENTRIES_PER_PART)):
+    for number in count():
+        part = list(islice(entries, ENTRIES_PER_PART))
+        if number and not part:  # an empty folder leaves one empty part: readers need a file
+            break
         table = pa.Table.from_pydict(
             {
                 "path": [entry.uri for entry in part],
@@ -44,7 +47,7 @@ def spool_listing(images: str, staging: str) -> int:
         )
         stream = pa.BufferOutputStream()
         pq.write_table(table, stream)
-        storage.write(join(folder, f"part-{total:012d}.parquet"), stream.getvalue().to_pybytes())
+        storage.write(join(folder, f"part-{number:06d}.parquet"), stream.getvalue().to_pybytes())
         total += len(part)
     return total
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 IMAGES_PER_TASK = 512
 _FILE = ["path", "file_length", "file_modified"]
+# What must be true of every row.
+_SOUND = """coalesce(CASE status
+  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1
+    AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
+  WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
 
 
 def score(settings: ScoreSettings) -> dict[str, Any]:
@@ -63,16 +68,16 @@ class Night:
         self.warehouse.ensure(PREDICTIONS)
         key = [*_FILE, "model_id"]
         self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine, key)
-        before = self.counts("main") if total else {}
-        done = sum(self.counts(self.branch).values()) if total else 0
-        with watch_tasks(self.spark, "score", total - done):
-            while done < total:
+        self.remove_outdated()
+        before = self.counts("main")
+        tips = {self.warehouse.snapshot(PREDICTIONS, ref) for ref in ("main", self.branch)}
+        after = before if len(tips) == 1 else self.counts(self.branch)
+        with watch_tasks(self.spark, "score", total - sum(after.values())):
+            while (done := sum(after.values())) < total:
                 self.score_chunk()
-                now = sum(self.counts(self.branch).values())
-                if now <= done:
-                    raise UnbalancedRun(f"listed {total} files, but only {now} got a row")
-                done = now
-        after = self.counts(self.branch) if total else {}
+                after = self.counts(self.branch)
+                if sum(after.values()) <= done:
+                    raise UnbalancedRun(f"listed {total} files, but only {done} got a row")
         self.check(total, after)
         snapshot = self.publish(key)
         seconds = self.run.seconds
@@ -110,24 +115,27 @@ class Night:
             for row in self.rows(branch).groupBy("status").count().collect()
         }
 
+    def remove_outdated(self) -> None:
+        """Drop, on the branch, this model's rows of files that have changed since."""
+        rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
+        outdated = (
+            rows.join(self.listing(), _FILE, "left_anti")
+            .join(self.listing(), "path", "left_semi")
+            .select("path")
+        )
+        if outdated.first():
+            outdated.createOrReplaceTempView("eagle_outdated")
+            changed = f"{self.mine} AND path IN (SELECT path FROM eagle_outdated)"
+            self.warehouse.remove(PREDICTIONS, changed, self.branch)
+
     def score_chunk(self) -> None:
         """Score the next files that have no row yet, and commit their rows to the branch."""
-        table = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
-        chunk = (
-            self.listing()
-            .join(table, _FILE, "left_anti")
-            .orderBy("path")
-            .limit(self.settings.chunk)
-        ).persist()
-        size = chunk.count()
-        outdated = [
-            row.path for row in table.join(chunk, "path", "left_semi").select("path").collect()
-        ]
-        if outdated:
-            chunk.createOrReplaceTempView("eagle_chunk")
-            changed = f"{self.mine} AND path IN (SELECT path FROM eagle_chunk)"
-            self.warehouse.remove(PREDICTIONS, changed, self.branch)
-        tasks = max(self.spark.sparkContext.defaultParallelism, -(-size // IMAGES_PER_TASK))
+        done = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
+        left = self.listing().join(done, _FILE, "left_anti").orderBy("path")
+        # Through the driver, a chunk at most: what is scored is fixed before the branch grows.
+        chunk = left.limit(self.settings.chunk).toArrow()
+        parallelism = self.spark.sparkContext.defaultParallelism
+        tasks = max(parallelism, -(-chunk.num_rows // IMAGES_PER_TASK))
         predictor = Predictor(
             model=absolute_uri(self.settings.model),
             model_id=self.bundle.model_id,
@@ -137,9 +145,9 @@ class Night:
         )
         from pyspark.sql.pandas.types import from_arrow_schema
 
-        rows = chunk.repartition(tasks).mapInArrow(predictor, from_arrow_schema(PREDICTION))
+        files = self.spark.createDataFrame(chunk).repartition(tasks)
+        rows = files.mapInArrow(predictor, from_arrow_schema(PREDICTION))
         self.warehouse.append(PREDICTIONS, rows, self.branch)
-        chunk.unpersist()
 
     def check(self, total: int, after: dict[str, int]) -> None:
         """Hold the branch against what was listed.
@@ -150,18 +158,14 @@ class Night:
         """
         if sum(after.values()) != total:
             raise UnbalancedRun(f"listed {total} files; the branch has {after}")
-        mine = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
-        twice = mine.groupBy("path").count().where("count > 1").first()
-        if twice:
-            raise UnbalancedRun(f"{twice.path} has {twice['count']} rows of one model")
-        wrong = mine.where(
-            "(status = 'scored' AND NOT coalesce("
-            "abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3 "
-            "AND label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1, false)) "
-            "OR (status = 'rejected' AND reason IS NULL) OR status NOT IN ('scored', 'rejected')"
-        ).first()
-        if wrong:
-            raise UnbalancedRun(f"the row of {wrong.path} does not hold together: {wrong}")
+        rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
+        ((count, paths, unsound),) = rows.selectExpr(
+            "count(path)", "count(DISTINCT path)", f"min(CASE WHEN NOT ({_SOUND}) THEN path END)"
+        ).collect()
+        if count != paths:
+            raise UnbalancedRun(f"{count} rows of this model for {paths} files")
+        if unsound:
+            raise UnbalancedRun(f"the row of {unsound} does not hold together")
         rate, allowed = after.get("rejected", 0) / max(total, 1), self.settings.max_failure_rate
         if rate > allowed:
             raise TooManyFailures(

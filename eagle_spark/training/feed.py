@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eagle_spark.errors import InputError
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.storage import locate
-from eagle_spark.training.plan import COLUMNS, Lane, RankRows, RowSlice
+from eagle_spark.training.plan import COLUMNS, Lane, RankRows, RowSlice, steps_of
 
 READ_ROWS = 16  # rows decoded at a time by each lane
 BUFFER_ROWS = 256  # rows that wait, still coded, in a lane's shuffle buffer
@@ -94,24 +94,26 @@ class Feed:
             yield assemble(rows, numbers, self.size, mirrored)
 
     def dataset(self, epochs: int) -> Any:
-        """Return the batches of all epochs in turn, as a prefetching `tf.data.Dataset`.
-
-        One dataset for the whole training, not one per epoch: its end is waited for only once.
-        """
+        """Return the batches of all epochs in turn, as a prefetching `tf.data.Dataset`."""
         import tensorflow as tf
 
-        n, size = len(self.lanes), self.size
-        signature = Batch(
-            pixels=tf.TensorSpec((n, size, size, 1), tf.uint8),
-            masks=tf.TensorSpec((n, size, size, 1), tf.uint8),
-            has_mask=tf.TensorSpec((n,), tf.float32),
-            labels=tf.TensorSpec((n,), tf.int32),
-            weights=tf.TensorSpec((n,), tf.float32),
-        )
-        return tf.data.Dataset.from_generator(
-            lambda: chain.from_iterable(self.batches(epoch) for epoch in range(epochs)),
-            output_signature=signature,
-        ).prefetch(PREFETCH)
+        n, image = len(self.lanes), (self.size, self.size, 1)
+        kinds = Batch(tf.uint8, tf.uint8, tf.float32, tf.int32, tf.float32)
+        shapes = Batch((n, *image), (n, *image), (n,), (n,), (n,))  # type: ignore[arg-type]
+        source = chain.from_iterable(self.batches(epoch) for epoch in range(epochs))
+
+        def read(_: Any) -> Any:
+            found = tf.numpy_function(lambda: tuple(next(source)), [], list(kinds))
+            for tensor, shape in zip(found, shapes, strict=True):
+                tensor.set_shape(shape)
+            return Batch(*found)
+
+        options = tf.data.Options()
+        # Nothing here is left to tune; and the tuner's thread, once it sleeps for long, holds up
+        # the end of an iterator for 20 s and more (TensorFlow 2.21).
+        options.autotune.enabled = False
+        steps = epochs * steps_of(self.lanes)
+        return tf.data.Dataset.range(steps).map(read).prefetch(PREFETCH).with_options(options)
 
 
 def slice_rows(part: RowSlice) -> Iterator[Row]:

@@ -43,7 +43,7 @@ RULES = {
     "spark.dynamicAllocation.enabled": "false",
     # TensorFlow keeps its cluster for the life of a process: each attempt gets new ones.
     "spark.python.worker.reuse": "false",
-    "spark.executorEnv.TF_CPP_MIN_LOG_LEVEL": "2",
+    "spark.executorEnv.TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
 

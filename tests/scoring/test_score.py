@@ -1,0 +1,226 @@
+"""The score job: every listed file gets one row per model, published in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eagle_spark.dataset.sample import write_unlabelled
+from eagle_spark.errors import BundleError, InputError, TooManyFailures, UnbalancedRun
+from eagle_spark.images.masks import decode_mask
+from eagle_spark.scoring import score as job
+from eagle_spark.scoring.inventory import spool_listing
+from eagle_spark.session import open_session
+from eagle_spark.settings import ScoreSettings
+from eagle_spark.tables import PREDICTIONS
+from planted import EXPECTED, PLANTED
+
+pytestmark = [pytest.mark.spark, pytest.mark.train]
+
+ROWS = f"SELECT * FROM {PREDICTIONS.full_name}"
+
+
+def query(warehouse: Path, sql: str = ROWS) -> list[Any]:
+    with open_session("test", str(warehouse)) as session:
+        return session.sql(sql).collect()
+
+
+@pytest.fixture
+def night(spark: Any, model_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Score `tmp_path/images` into `tmp_path/warehouse`."""
+
+    def run(**options: Any) -> dict[str, Any]:
+        given = {"model": model_folder, "images": tmp_path / "images"} | options
+        chosen = {
+            key: str(value) if isinstance(value, Path) else value for key, value in given.items()
+        }
+        return job.score(ScoreSettings(warehouse=str(tmp_path / "warehouse"), **chosen))
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """12 sound images and 4 broken ones in nested folders."""
+    write_unlabelled(tmp_path / "images", 12, 5)
+    return tmp_path / "images"
+
+
+def balanced(result: dict[str, Any]) -> bool:
+    return result["listed"] == result["already_scored"] + result["scored"] + result["rejected"]
+
+
+def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    first = night()
+    assert balanced(first)
+    assert (first["listed"], first["scored"], first["rejected"]) == (16, 12, 4)
+    assert first["engine"] == "openvino"
+    rows = query(tmp_path / "warehouse")
+    assert Counter(row.reason for row in rows if row.status == "rejected") == Counter(
+        ["empty_file", "truncated", "not_an_image", "too_small"]
+    )
+    for row in rows:
+        assert (row.run_id, row.model_id) == (first["run_id"], first["model_id"])
+        if row.status == "scored":
+            assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-3)
+            assert row.confidence == max(row.probabilities.values()) == row.probabilities[row.label]
+            assert row.lung_area == pytest.approx(decode_mask(row.mask).mean())
+    again = night()
+    assert balanced(again)
+    assert (again["already_scored"], again["scored"], again["already_rejected"]) == (12, 0, 4)
+    assert again["snapshot_id"] == first["snapshot_id"]
+    assert sorted(query(tmp_path / "warehouse")) == sorted(rows)
+
+
+def test_new_and_changed_files_alone_are_scored(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    night()
+    sound = next(path for path in sorted(images.rglob("*.png")) if path.stat().st_size > 10_000)
+    shutil.copy(sound, images / "again.png")
+    changed = next(images.rglob("empty.png"))
+    shutil.copy(sound, changed)
+    result = night()
+    assert balanced(result)
+    assert (result["listed"], result["scored"], result["rejected"]) == (17, 2, 3)
+    rows = query(tmp_path / "warehouse")
+    assert len(rows) == len({row.path for row in rows}) == 17
+    assert len({row.image_id for row in rows if row.path.endswith(("again.png", "empty.png"))}) == 1
+
+
+def test_a_file_has_one_row_per_model(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, other_model_folder: Path
+) -> None:
+    one, two = night(), night(model=other_model_folder)
+    assert one["model_id"] != two["model_id"]
+    assert two["scored"] == 12
+    rows = query(tmp_path / "warehouse")
+    assert Counter(row.model_id for row in rows) == {one["model_id"]: 16, two["model_id"]: 16}
+
+
+def test_everything_planted_becomes_a_row(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, make in PLANTED.items():
+        (folder / name).write_bytes(make())
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "fifo.png")
+    (folder / "ünï #1?%20 \n.png").write_bytes(PLANTED["grey.png"]())
+    expected = {name: reason and str(reason) for name, reason in EXPECTED.items()}
+    expected |= {"loop.png": "unreadable", "fifo.png": "unreadable", "ünï #1?%20 \n.png": None}
+    result = night()
+    assert balanced(result)
+    found = {row.path.rsplit("/", 1)[-1]: row.reason for row in query(tmp_path / "warehouse")}
+    assert found == expected
+
+
+def test_the_result_of_an_image_does_not_depend_on_its_batch(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, spark: Any
+) -> None:
+    night()
+    together = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
+    shutil.rmtree(tmp_path / "warehouse")
+    night(chunk=1)
+    for row in query(tmp_path / "warehouse"):
+        if row.status == "scored":
+            other = together[row.path]
+            assert row.label == other.label
+            assert row.confidence == pytest.approx(other.confidence, abs=1e-3)
+            assert np.mean(decode_mask(row.mask) != decode_mask(other.mask)) < 1e-3
+
+
+def test_a_run_killed_between_chunks_is_gone_on_with(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks = 0
+    original = job.Night.score_chunk
+
+    def die_at_the_third(self: job.Night) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 3:
+            raise KeyboardInterrupt
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Night, "score_chunk", die_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            night(chunk=5)
+    assert query(tmp_path / "warehouse") == []
+    result = night(chunk=5)
+    assert balanced(result)
+    assert (result["already_scored"], result["scored"], result["rejected"]) == (0, 12, 4)
+    rows = query(tmp_path / "warehouse")
+    assert Counter(row.run_id == result["run_id"] for row in rows) == {False: 10, True: 6}
+    assert len({row.path for row in rows}) == 16
+
+
+def test_a_run_that_loses_a_row_is_not_published(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nothing(**_: object) -> Any:
+        def score(batches: Any) -> Any:
+            for _ in batches:
+                yield from ()
+
+        return score
+
+    monkeypatch.setattr(job, "Predictor", nothing)
+    with pytest.raises(UnbalancedRun, match="listed 16 files, but only 0 got a row"):
+        night()
+    assert query(tmp_path / "warehouse") == []
+
+
+def test_too_many_failures_publish_nothing_and_keep_what_was_found(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TooManyFailures, match="4 of 16 files rejected"):
+        night(max_failure_rate=0.2)
+    assert query(tmp_path / "warehouse") == []
+    assert night()["scored"] == 12
+
+
+def test_an_empty_folder_is_a_quiet_night(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    result = night()
+    assert balanced(result)
+    assert result["listed"] == 0
+
+
+def test_a_folder_or_model_that_is_not_there_is_named(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        night()
+    with pytest.raises(BundleError, match="nowhere"):
+        night(model=tmp_path / "nowhere")
+
+
+def test_the_listing_is_spooled_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eagle_spark.scoring import inventory
+
+    monkeypatch.setattr(inventory, "ENTRIES_PER_PART", 2)
+    for number in range(5):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}").write_bytes(b"")
+    assert spool_listing(str(tmp_path / "in"), str(tmp_path / "out")) == 5
+    assert len(list((tmp_path / "out").iterdir())) == 3
