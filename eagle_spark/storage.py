@@ -67,13 +67,14 @@ class LocalStorage:
         folders = [path]
         while folders:
             folder = folders.pop()
-            for entry in os.scandir(folder):
-                if is_hidden(entry.name):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    yield self._entry(entry)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        yield self._entry(entry)
 
     def _entry(self, entry: os.DirEntry[str]) -> FileEntry:
         try:

@@ -105,8 +105,7 @@ def test_a_table_that_cannot_be_trained_on_is_refused(
 
     shutil.copytree(warehouse, tmp_path / "warehouse")
     with open_session("test", str(tmp_path / "warehouse")) as session:
-        # Iceberg's files name the place they were written to; a branch keeps the original whole.
-        tables = Warehouse(session)
+        tables = Warehouse(session)  # a copy of the metadata: the original stays as it is
         session.sql(change.format(t=IMAGES.full_name))
         with pytest.raises(InputError, match=said):
             read_training_data(tables)
