@@ -27,7 +27,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eagle_spark.dataset.decoding import DECODED, decode_all, decode_one
+from eagle_spark.dataset.decoding import (
+    DECODED,
+    candidate_rows,
+    decode_all,
+    decode_one,
+    stage_decoded,
+)
 from eagle_spark.dataset.preprocess import list_candidates
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,9 +62,9 @@ def time_bare_loop(rows: list[dict[str, Any]], folder: Path) -> float:
 
 def time_stage(spark: Any, candidates: list[Any], folder: Path) -> float:
     """Time the decoding stage, its rows written as Parquet, in a warm session."""
-    target = folder / "stage"
+    shutil.rmtree(folder / "stage", ignore_errors=True)
     start = time.perf_counter()
-    decode_all(spark, candidates, SIZE).write.mode("overwrite").parquet(f"file://{target}")
+    stage_decoded(spark, candidates, SIZE, f"file://{folder / 'stage'}")
     return time.perf_counter() - start
 
 
@@ -98,7 +104,6 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    from eagle_spark.dataset.decoding import candidate_rows
     from eagle_spark.session import open_session
 
     candidates = list_candidates(given.data, None)

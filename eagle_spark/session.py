@@ -27,7 +27,6 @@ RULES = {
     "spark.sql.session.timeZone": "UTC",
     # 10,000 rows of images, the default, are gigabytes; 64 cost nothing in speed.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
-    "spark.sql.inMemoryColumnarStorage.batchSize": "64",
     # A second copy of a task that writes would write twice.
     "spark.speculation": "false",
     "spark.ui.showConsoleProgress": "false",

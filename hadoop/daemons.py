@@ -13,8 +13,14 @@ from ports import HOST, TEMPLATES, Mend
 
 HERE = Path(__file__).resolve().parent
 HISTORY_FOLDER = "/spark-history"
-# What the shaded Hadoop jars want from pyspark; not all of it, Spark's own Jersey would be in the way.
-FROM_PYSPARK = ("hadoop-client-api", "hadoop-client-runtime", "slf4j-api", "log4j-")
+# What the shaded Hadoop jars want from pyspark. Not all of it: its Jersey would be in the way.
+FROM_PYSPARK = (
+    "hadoop-client-api",
+    "hadoop-client-runtime",
+    "slf4j-api",
+    "jcl-over-slf4j",
+    "log4j-",
+)
 JAVA = (
     *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"),
     f"-Dlog4j2.configurationFile={TEMPLATES / 'log4j2.properties'}",

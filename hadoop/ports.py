@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-import re
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from string import Template
 
 HERE = Path(__file__).resolve().parent
 PORTS = HERE / "ports.conf"
@@ -42,7 +43,7 @@ def write_ports(ports: Mapping[str, int], path: Path) -> None:
 
 def free_ports(keys: Iterable[str]) -> dict[str, int]:
     """Return a free port for each key."""
-    candidates = iter(random.sample(FREE_RANGE, len(FREE_RANGE)))  # noqa: S311
+    candidates = iter(random.sample(FREE_RANGE, len(FREE_RANGE)))
     return {key: next(port for port in candidates if is_free(port)) for key in keys}
 
 
@@ -59,11 +60,18 @@ def is_free(port: int) -> bool:
     return True
 
 
-def write_conf(ports: Mapping[str, int], folder: Path) -> None:
-    """Fill the templates in; daemons, Spark and hdfs-native read the same files."""
+def write_conf(ports: Mapping[str, int], folder: Path, namenode: str, resourcemanager: str) -> None:
+    """Fill the templates in; daemons, Spark and hdfs-native read the same files.
+
+    `namenode` and `resourcemanager` are the names of their hosts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"NAMENODE_HOST": HOST, "RESOURCEMANAGER_HOST": HOST}
-    values |= {key: str(port) for key, port in ports.items()}
+    values = {"NAMENODE_HOST": namenode, "RESOURCEMANAGER_HOST": resourcemanager, **ports}
     for template in TEMPLATES.glob("*.xml"):
-        filled = re.sub(r"\$\{env\.([A-Z_0-9]+)\}", lambda m: values[m[1]], template.read_text())
-        (folder / template.name).write_text(filled)
+        (folder / template.name).write_text(Template(template.read_text()).substitute(values))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        raise SystemExit("usage: ports.py FOLDER NAMENODE RESOURCEMANAGER")
+    write_conf(read_ports(PORTS), Path(sys.argv[1]), *sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from eagle_spark.dataset.decoding import decode_all
+from eagle_spark.dataset.decoding import stage_decoded
 from eagle_spark.dataset.layout import find_layout
 from eagle_spark.dataset.matching import Candidate, match
 from eagle_spark.dataset.split import (
@@ -26,7 +27,7 @@ from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedR
 from eagle_spark.progress import watch_tasks
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings
-from eagle_spark.storage import absolute_uri, list_folder, locate
+from eagle_spark.storage import absolute_uri, join, list_folder, locate
 from eagle_spark.tables import IMAGES, REJECTS, Run, Warehouse
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 BRANCH = "preprocess"
 REJECT_COLUMNS = ("path", "label", "source", "reason", "detail")
 Reject = tuple[str, str, str, str, str]
-
-# A file of the table gets up to this many images.
-IMAGES_PER_FILE = 4096
 
 # What the driver has to know of each image to split the set and to see what changed.
 _FACTS = ("path", "label", "patient_id", "source", "image_id", "perceptual_hash")
@@ -56,7 +54,12 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
     fractions = parse_fractions(settings.split)
     candidates = list_candidates(settings.input, settings.source)
     with open_session("preprocess", settings.warehouse) as spark:
-        return _preprocess(spark, run, candidates, fractions)
+        staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
+        try:
+            return _preprocess(spark, run, candidates, fractions, staging)
+        finally:
+            storage, path = locate(staging)
+            storage.delete(path)
 
 
 def list_candidates(root: str, source: str | None) -> list[Candidate]:
@@ -78,22 +81,21 @@ def _preprocess(
     run: Run,
     candidates: list[Candidate],
     fractions: tuple[float, float, float],
+    staging: str,
 ) -> dict[str, Any]:
-    from pyspark import StorageLevel
-
     settings: PreprocessSettings = run.settings
     warehouse = Warehouse(spark)
     warehouse.ensure(IMAGES)
     warehouse.ensure(REJECTS)
+    _check_size(warehouse.read(IMAGES), settings.size)
     present = _facts(warehouse.read(IMAGES))
-    _check_size(present, settings.size)
 
     takeable = [found for found in candidates if found.reason is None]
     random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
-    # On disk: pixels are decoded once, and written once the split of every image is known.
-    decoded = decode_all(spark, takeable, settings.size).persist(StorageLevel.DISK_ONLY)
+    # Staged: pixels are decoded once, and written to the table once every split is known.
     with watch_tasks(spark, "decode", len(takeable)):
-        found = _facts(decoded.where("reason IS NULL"))
+        decoded = stage_decoded(spark, takeable, settings.size, staging)
+    found = _facts(decoded.where("reason IS NULL"))
     others = present[~present["path"].isin(found["path"])]
     conflict = _label_conflicts(found, others)
     rejects = _rejects(candidates, decoded, found[conflict])
@@ -116,7 +118,6 @@ def _preprocess(
     _write_rejects(warehouse, run, rejects, found["path"].tolist())
     warehouse.publish(REJECTS, BRANCH)
     snapshot = warehouse.publish(IMAGES, BRANCH)
-    decoded.unpersist()
 
     with_row = {c.uri for c in candidates if c.has_metadata}
     result = {
@@ -138,22 +139,22 @@ def _preprocess(
 
 
 def _facts(rows: DataFrame) -> pd.DataFrame:
-    from pyspark.sql.functions import col, map_entries, octet_length, when, xxhash64
+    """Return what the driver has to know of each image: everything but pixels and mask."""
+    from pyspark.sql.functions import col, map_entries, when, xxhash64
 
     return rows.select(
         *_FACTS,
-        *(["split"] if "split" in rows.columns else []),
-        octet_length("pixels").alias("pixel_count"),
+        *(name for name in ("split",) if name in rows.columns),
         when(col("mask").isNull(), 0).otherwise(xxhash64("mask")).alias("mask_hash"),
         xxhash64(map_entries("metadata")).alias("metadata_hash"),
     ).toPandas()
 
 
-def _check_size(present: pd.DataFrame, size: int) -> None:
-    others = set(present["pixel_count"]) - {size * size}
-    if others:
+def _check_size(images: DataFrame, size: int) -> None:
+    row = images.selectExpr("octet_length(pixels) AS pixels").first()
+    if row and row.pixels != size * size:
         raise OutputError(
-            f"--size {size}: the table images holds images of side {int(others.pop() ** 0.5)}; "
+            f"--size {size}: the table images holds images of side {math.isqrt(row.pixels)}; "
             "use that size, or another warehouse"
         )
 
@@ -237,10 +238,8 @@ def _write_images(
         return
     spark = warehouse.spark
     chosen = spark.createDataFrame(pa.Table.from_pandas(changed[["path", "split"]]))
-    files = max(spark.sparkContext.defaultParallelism, -(-len(changed) // IMAGES_PER_FILE))
     rows = (
-        decoded.coalesce(files)
-        .join(broadcast(chosen), "path")
+        decoded.join(broadcast(chosen), "path")
         .withColumn("ingested_at", lit(run.started))
         .select(*(column.name for column in IMAGES.columns))
     )

@@ -1,0 +1,239 @@
+"""`hadoop/put SOURCE TARGET`: a folder or a zip archive goes up to HDFS, several files at a time.
+
+Files that are there with the same length are skipped, so that an interrupted run is resumed by the
+same command. A file appears under its name when it is whole, never before. Names that begin with
+`.` or `_` are left out, as every reader on Hadoop leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import shutil
+import stat
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO, Any, cast
+from uuid import uuid4
+
+from eagle_spark.dataset.archive import checked_files, open_archive
+from eagle_spark.errors import EagleError, InputError, OutputError
+from eagle_spark.progress import Progress
+from eagle_spark.storage import absolute_uri, join, list_folder, locate, split_uri
+
+JOBS = 16
+_CHUNK = 1 << 20  # bytes held per file
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_LASTING = (EagleError, FileNotFoundError, FileExistsError, PermissionError)
+# hdfs-native gives up when a DataNode has just died; HDFS names another one after a while.
+_PAUSES = (1, 3, 9, 27)  # seconds
+_NAME_LIMIT = 255  # bytes of one part of a path, on HDFS as on most disks
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to upload.
+
+    Attributes:
+        name: path below the source, `/` between its parts.
+        length: bytes.
+        open: opens it for reading.
+    """
+
+    name: str
+    length: int
+    open: Callable[[], IO[bytes]]
+
+
+def upload(source: str, target: str, jobs: int = JOBS) -> dict[str, object]:
+    """Bring all files of the local folder or zip archive `source` below the URI `target`.
+
+    Returns:
+        `listed`, `uploaded`, `skipped` (files, `listed == uploaded + skipped`), `bytes`
+        (uploaded), `seconds`.
+
+    Raises:
+        InputError: before anything is uploaded, when the source cannot be taken as it is.
+        OutputError: when the target is a file.
+        EagleError: when a file could not be uploaded or has another length there; the others stay.
+    """
+    started, target = time.monotonic(), absolute_uri(target)
+    with _items(Path(source)) as items:
+        _check_names(items, target)
+        there = _lengths(target)
+        wanted = [item for item in items if there.get(item.name) != item.length]
+        _put_all({item: item.name in there for item in wanted}, target, jobs)
+        there = _lengths(target) if wanted else there
+    for item in items:
+        if there.get(item.name) != item.length:
+            raise EagleError(
+                f"{join(target, item.name)}: wanted {item.length} bytes, there are"
+                f" {there.get(item.name, 'none')}; run it again"
+            )
+    return {
+        "listed": len(items),
+        "uploaded": len(wanted),
+        "skipped": len(items) - len(wanted),
+        "bytes": sum(item.length for item in wanted),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+@contextmanager
+def _items(source: Path) -> Iterator[list[Item]]:
+    if source.is_dir():
+        yield list(_folder_items(source))
+    elif source.is_file():
+        with open_archive(source) as archive:
+            files = checked_files(archive)
+            yield [Item(e.filename, e.file_size, partial(archive.open, e)) for e in files]
+    else:
+        raise InputError(f"no such folder or zip archive: {source}")
+
+
+def _folder_items(source: Path) -> Iterator[Item]:
+    root = absolute_uri(str(source))
+    for entry in list_folder(root):
+        storage, path = locate(entry.uri)
+        try:
+            regular = stat.S_ISREG(os.stat(path).st_mode)
+        except OSError:
+            regular = False
+        if not regular:
+            raise InputError(f"not a regular file: {path!r}; nothing was uploaded")
+        yield Item(_below(root, entry.uri), entry.length, partial(storage.open, path))
+
+
+def _below(root: str, uri: str) -> str:
+    return uri.removeprefix(root.rstrip("/") + "/")
+
+
+def _check_names(items: list[Item], target: str) -> None:
+    for item in items:
+        try:
+            longest = max(len(part.encode()) for part in item.name.split("/"))
+        except UnicodeEncodeError:
+            raise InputError(f"name is not UTF-8: {item.name!r}; nothing was uploaded") from None
+        if longest > _NAME_LIMIT:
+            raise InputError(f"name is too long: {item.name!r}; nothing was uploaded")
+        if ":" in item.name and target.startswith("hdfs:"):
+            raise InputError(f"HDFS takes no colon: {item.name!r}; nothing was uploaded")
+
+
+def _lengths(target: str) -> dict[str, int]:
+    """Return the length of every file below `target`; empty when there is no such folder."""
+    storage, path = locate(target)
+    if not storage.exists(path):
+        return {}
+    try:
+        entries = list(list_folder(target))
+    except InputError as error:
+        raise OutputError(f"the target has to be a folder: {error}") from error
+    if any(entry.uri == target for entry in entries):
+        raise OutputError(f"the target has to be a folder: {target} is a file")
+    return {_below(target, entry.uri): entry.length for entry in entries}
+
+
+def _put_all(items: Mapping[Item, bool], target: str, jobs: int) -> None:
+    """Upload each item, several at a time; its value says whether to replace what is there."""
+    with ThreadPoolExecutor(jobs) as pool, Progress("upload", len(items), "files") as progress:
+        futures: dict[Future[None], Item] = {
+            pool.submit(_put_patiently, item, target, there): item for item, there in items.items()
+        }
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                progress.update(done)
+        except BaseException as error:
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, EagleError) or not isinstance(error, Exception):
+                raise
+            # hdfs-native puts the NameNode's stack trace behind the first line.
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise EagleError(f"{futures[future].name!r}: {text}; run it again to go on") from error
+
+
+def _put_patiently(item: Item, target: str, replace: bool) -> None:
+    """Upload one file, several times if HDFS wants that."""
+    for pause in _PAUSES:
+        try:
+            return _put(item, target, replace)
+        except _LASTING:
+            raise
+        except Exception:
+            if not target.startswith("hdfs:"):
+                raise
+        time.sleep(pause)
+    return _put(item, target, replace)
+
+
+def _put(item: Item, target: str, replace: bool) -> None:
+    """Upload one file under a hidden name, then rename it; `replace` one of another length."""
+    storage, path = locate(join(target, item.name))
+    hidden = f"{path.rsplit('/', 1)[0]}/.{uuid4().hex}.partial"
+    try:
+        with _create(target, hidden) as sink, item.open() as stream:
+            shutil.copyfileobj(stream, sink, _CHUNK)
+        if replace:
+            storage.delete(path)
+        storage.rename(hidden, path)
+    except BaseException as error:
+        with suppress(Exception):
+            storage.delete(hidden)
+        if isinstance(error, _DAMAGED):
+            raise InputError(f"entry {item.name!r} is damaged: {error}") from error
+        raise
+
+
+def _create(target: str, path: str) -> IO[bytes]:
+    """Open a new file of the target's file system for writing; parents are made."""
+    scheme, authority, _ = split_uri(target)
+    if scheme == "file":
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "xb")
+    return cast("IO[bytes]", _client(authority).create(path))
+
+
+@lru_cache(maxsize=1)
+def _client(authority: str) -> Any:
+    from hdfs_native import Client
+
+    return Client(f"hdfs://{authority}")
+
+
+def main() -> int:
+    """Upload as the command line says; the last line on standard output is one JSON object."""
+    parser = argparse.ArgumentParser(
+        prog="hadoop/put",
+        description="Bring a folder or zip archive to HDFS. Files that are there with the same"
+        " length are skipped: run it again to go on after an interruption.",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="local folder or zip archive")
+    parser.add_argument("target", metavar="TARGET", help="folder to fill: hdfs://… or a path")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="files at a time (%(default)s)")
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs: wanted at least 1, got {options.jobs}")
+    result: dict[str, object]
+    try:
+        result, code = upload(options.source, options.target, options.jobs), 0
+    except EagleError as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line}", file=sys.stderr)
+        result, code = {"error": line, "exit_code": error.exit_code}, error.exit_code
+    print(json.dumps(result))
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
