@@ -14,24 +14,28 @@ OUT ?= demo
 WAREHOUSE ?= $(OUT)/warehouse
 TESTS ?= tests
 
-.PHONY: help install lock demo test lint bench sql clean
+.PHONY: help install lock demo test lint bench sql hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(READY) ## Make .venv with the exact versions of requirements.lock, and the Iceberg jar
 
-$(READY): requirements.lock conf/spark-defaults.conf hadoop/jars.lock
+$(VENV)/.libraries: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
 	@java -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])' || { echo 'error: Java 17 or 21 is needed on the PATH (Debian: apt-get install openjdk-17-jre-headless)' >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+$(READY): $(VENV)/.libraries pyproject.toml setup.py conf/spark-defaults.conf hadoop/jars.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python hadoop/jars.py iceberg pyspark
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
 	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf "$$spark/conf/"
 	@# pyspark's scripts ask for any python3 on the PATH; they have to ask for this one.
-	sed -i '2i export PYSPARK_PYTHON="$${PYSPARK_PYTHON:-$(CURDIR)/$(BIN)/python}"' $(BIN)/find-spark-home
+	grep -q '^export PYSPARK_PYTHON=' $(BIN)/find-spark-home || \
+	  sed -i '2i export PYSPARK_PYTHON="$${PYSPARK_PYTHON:-$(CURDIR)/$(BIN)/python}"' $(BIN)/find-spark-home
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml
@@ -57,6 +61,15 @@ bench: install ## Speed and memory beside a bare loop; DATA=DIR with <Class>/ima
 
 sql: install ## Open spark-sql on the tables; WAREHOUSE=URI
 	bash conf/sql/open.sh '$(WAREHOUSE)'
+
+hadoop-up: install ## Start a real HDFS, YARN and history server on this machine
+	$(BIN)/python hadoop/cluster.py up
+
+hadoop-down: ## Stop exactly those processes
+	$(BIN)/python hadoop/cluster.py down
+
+hadoop-status: ## Show them, and the addresses of their web pages
+	@$(BIN)/python hadoop/cluster.py status
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) build dist *.egg-info demo spark-warehouse metastore_db derby.log .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +121,15 @@ class LocalStorage:
             os.unlink(path)
 
 
+@contextmanager
+def _hdfs_errors() -> Iterator[None]:
+    """Turn what `hdfs-native` raises besides OSError into one line of it."""
+    try:
+        yield
+    except RuntimeError as error:  # the NameNode's Java stack stands behind the first line
+        raise OSError(str(error).splitlines()[0]) from error
+
+
 class HdfsStorage:
     """HDFS by `hdfs-native`."""
 
@@ -132,16 +142,22 @@ class HdfsStorage:
     def list_files(self, path: str) -> Iterator[FileEntry]:
         """Yield every file below `path`."""
         root = path.rstrip("/") + "/"
-        for status in self._client.list_status(path, True):
-            inside = status.path.removeprefix(root).split("/")
-            if not status.isdir and not any(is_hidden(part) for part in inside):
-                yield FileEntry(self.prefix + status.path, status.length, status.modification_time)
+        with _hdfs_errors():
+            if not self._client.get_file_info(path).isdir:
+                raise NotADirectoryError(path)
+            for status in self._client.list_status(path, True):
+                inside = status.path.removeprefix(root).split("/")
+                if not status.isdir and not any(is_hidden(part) for part in inside):
+                    yield FileEntry(
+                        self.prefix + status.path, status.length, status.modification_time
+                    )
 
     def open(self, path: str) -> BinaryIO:
-        return cast(BinaryIO, self._client.read(path))
+        with _hdfs_errors():
+            return cast(BinaryIO, self._client.read(path))
 
     def read(self, path: str, limit: int) -> bytes:
-        with self._client.read(path) as stream:
+        with _hdfs_errors(), self._client.read(path) as stream:
             return bytes(stream.read(limit))
 
     def write(self, path: str, data: bytes) -> None:
@@ -150,27 +166,32 @@ class HdfsStorage:
 
         folder, name = path.rsplit("/", 1)
         partial = f"{folder}/.{name}.{os.uname().nodename}.{os.getpid()}.partial"
-        with self._client.create(partial, WriteOptions(overwrite=True)) as stream:
-            stream.write(data)
-        self._client.rename(partial, path, True)
+        with _hdfs_errors():
+            with self._client.create(partial, WriteOptions(overwrite=True)) as stream:
+                stream.write(data)
+            self._client.rename(partial, path, True)
 
     def exists(self, path: str) -> bool:
-        try:
-            self._client.get_file_info(path)
-        except FileNotFoundError:
-            return False
-        return True
+        with _hdfs_errors():
+            try:
+                self._client.get_file_info(path)
+            except FileNotFoundError:
+                return False
+            return True
 
     def make_folder(self, path: str) -> None:
-        self._client.mkdirs(path, 0o755, True)
+        with _hdfs_errors():
+            self._client.mkdirs(path, 0o755, True)
 
     def rename(self, source: str, target: str) -> None:
-        self._client.rename(source, target, False)
+        with _hdfs_errors():
+            self._client.rename(source, target, False)
 
     def delete(self, path: str) -> None:
         """Remove a file or a whole folder; nothing there is fine."""
         if self.exists(path):
-            self._client.delete(path, True)
+            with _hdfs_errors():
+                self._client.delete(path, True)
 
 
 def split_uri(uri: str) -> tuple[str, str, str]:

@@ -26,7 +26,18 @@ from urllib.request import Request, urlopen
 
 import jars
 from daemons import HISTORY_FOLDER, Daemon, daemons, format_command, java_home
-from ports import HERE, HOST, PORTS, Mend, free_ports, is_free, read_ports, write_conf, write_ports
+from ports import (
+    HERE,
+    HOST,
+    PORTS,
+    Mend,
+    free_ports,
+    is_free,
+    listens,
+    read_ports,
+    write_conf,
+    write_ports,
+)
 from processes import Process, recorded, start, stop, with_environment
 
 NODES = 2  # DataNodes, and NodeManagers
@@ -168,6 +179,10 @@ def hdfs_ready(cluster: Cluster) -> bool:
     )
 
 
+def answers(cluster: Cluster, daemon: Daemon) -> bool:
+    return all(listens(cluster.ports[key]) for key in daemon.ports)
+
+
 def yarn_ready(cluster: Cluster) -> bool:
     return cluster.yarn().get("activeNodes") == NODES
 
@@ -175,10 +190,11 @@ def yarn_ready(cluster: Cluster) -> bool:
 def wait(cluster: Cluster, what: str, ready: Callable[[Cluster], bool]) -> None:
     """Wait until `ready`; raise RuntimeError after a process has ended or time is up."""
     say(f"waiting for {what}")
-    begun = {daemon.name for daemon in cluster.daemons if cluster.pid_file(daemon.name).exists()}
+    begun = [daemon for daemon in cluster.daemons if cluster.pid_file(daemon.name).exists()]
     deadline = time.monotonic() + START_TIMEOUT
-    while not ready(cluster):
-        for name in sorted(begun - cluster.running().keys()):
+    # HDFS and YARN count a node that has just died: those that are started have to listen too.
+    while not (all(answers(cluster, daemon) for daemon in begun) and ready(cluster)):
+        for name in sorted({daemon.name for daemon in begun} - cluster.running().keys()):
             last = cluster.log(name).read_text(errors="replace").strip().splitlines()[-5:]
             raise RuntimeError("\n".join([f"{name} ended; see {cluster.log(name)}:", *last]))
         if time.monotonic() > deadline:

@@ -60,6 +60,15 @@ def is_free(port: int) -> bool:
     return True
 
 
+def listens(port: int) -> bool:
+    """Whether a server answers on this port."""
+    try:
+        socket.create_connection((HOST, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def write_conf(ports: Mapping[str, int], folder: Path, namenode: str, resourcemanager: str) -> None:
     """Fill the templates in; daemons, Spark and hdfs-native read the same files.
 

@@ -29,7 +29,9 @@ def test_it_has_the_processes_of_the_local_cluster(compose: dict[str, Any]) -> N
 
 def test_images_are_official_and_pinned(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
-        assert re.match(r"apache/(hadoop:3\.4\.\d|spark:4\.1\.\d-.*java17.*)$", service["image"]), name
+        assert re.match(r"apache/(hadoop:3\.4\.\d|spark:4\.1\.\d-.*java17.*)$", service["image"]), (
+            name
+        )
 
 
 def test_what_services_refer_to_is_there(compose: dict[str, Any]) -> None:
@@ -61,10 +63,13 @@ def test_templates_are_filled_in_for_its_hosts(tmp_path: Path, compose: dict[str
 def test_docker_compose_accepts_it() -> None:
     if shutil.which("docker-compose"):
         program = ["docker-compose"]
-    elif shutil.which("docker") and not subprocess.run(
-        ["docker", "compose", "version"],  # noqa: S607
-        capture_output=True,
-    ).returncode:
+    elif (
+        shutil.which("docker")
+        and not subprocess.run(
+            ["docker", "compose", "version"],  # noqa: S607
+            capture_output=True,
+        ).returncode
+    ):
         program = ["docker", "compose"]
     else:
         pytest.skip("no docker-compose here (Debian: apt-get install docker-compose)")

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import HADOOP, LocalCluster
+from local_cluster import HADOOP, LocalCluster
 
 from eagle_spark.storage import list_folder, locate
 

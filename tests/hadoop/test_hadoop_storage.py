@@ -6,7 +6,7 @@ import subprocess
 from uuid import uuid4
 
 import pytest
-from conftest import HADOOP, LocalCluster
+from local_cluster import HADOOP, LocalCluster
 
 from eagle_spark.errors import InputError
 from eagle_spark.storage import join, list_folder, locate

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pyspark
 import pytest
-from conftest import HADOOP, LocalCluster
+from local_cluster import HADOOP, LocalCluster
 
 pytestmark = pytest.mark.hadoop
 
@@ -86,7 +86,7 @@ def wait_for_history(cluster: LocalCluster) -> set[str]:
     """Return the ids of the applications that the history server knows."""
     address = f"http://127.0.0.1:{cluster.ports['HISTORY_WEB_PORT']}/api/v1/applications"
     for _ in range(20):
-        with urlopen(address, timeout=10) as answer:  # noqa: S310
+        with urlopen(address, timeout=10) as answer:
             found = {one["id"] for one in json.load(answer)}
         if found:
             break
