@@ -139,8 +139,6 @@ def _lengths(target: str) -> dict[str, int]:
         entries = list(list_folder(target))
     except InputError as error:
         raise OutputError(f"the target has to be a folder: {error}") from error
-    if any(entry.uri == target for entry in entries):
-        raise OutputError(f"the target has to be a folder: {target} is a file")
     return {_below(target, entry.uri): entry.length for entry in entries}
 
 

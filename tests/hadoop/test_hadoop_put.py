@@ -92,4 +92,4 @@ def test_a_file_in_the_targets_place_is_named(
     (tmp_path / "a.png").write_bytes(b"x")
     code, _, error = put(cluster, tmp_path, target)
     assert code == 2
-    assert f"{target} is a file" in error
+    assert f"the target has to be a folder: not a folder: {target}" in error
