@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 
 from eagle_spark.dataset.decoding import (
     DECODED,
+    Stager,
     candidate_rows,
-    decode_all,
     decode_one,
+    distribute,
     stage_decoded,
 )
 from eagle_spark.dataset.preprocess import list_candidates
@@ -84,19 +85,18 @@ def time_job(data: str, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def task_memory(spark: Any, candidates: list[Any]) -> int:
-    """Return the largest resident set, bytes, that a Python worker reached decoding these."""
+def task_memory(spark: Any, candidates: list[Any], folder: Path) -> int:
+    """Return the largest resident set, bytes, that a Python worker reached staging these."""
+    stager = Stager(SIZE, f"file://{folder / 'memory'}")
 
     def peak(batches: Any) -> Any:
-        for _ in batches:
+        for _ in stager(batches):
             pass
-        yield pa.RecordBatch.from_pydict(
-            {"peak": [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]}
-        )
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        yield pa.RecordBatch.from_pydict({"peak": [used]})
 
-    # The same partitions again: the same worker processes answer.
-    decoded = decode_all(spark, candidates, SIZE)
-    return int(decoded.mapInArrow(peak, "peak long").agg({"peak": "max"}).first()[0])
+    peaks = distribute(spark, candidates).mapInArrow(peak, "peak long")
+    return int(peaks.agg({"peak": "max"}).first()[0])
 
 
 def main() -> None:
@@ -121,8 +121,8 @@ def main() -> None:
                 stage.append(time_stage(spark, candidates, folder))
         memory = {}
         for some in sorted({min(1221, count), count}):
-            with open_session("bench", str(folder / "wh"), {"spark.cores.max": "2"}) as spark:
-                memory[some] = task_memory(spark, candidates[:some])
+            with open_session("bench", str(folder / "wh")) as spark:
+                memory[some] = task_memory(spark, candidates[:some], folder)
     loop = statistics.median(bare)
     figures = {
         "images": count,

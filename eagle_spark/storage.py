@@ -8,6 +8,7 @@ wrapper parses paths as URLs and loses everything behind a `#` or `?` in a file 
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,9 +49,13 @@ class Storage(Protocol):
     def read(self, path: str, limit: int) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
     def exists(self, path: str) -> bool: ...
-    def make_folder(self, path: str) -> None: ...
     def rename(self, source: str, target: str) -> None: ...
     def delete(self, path: str) -> None: ...
+
+
+def printable(name: str) -> str:
+    """Return `name` in a form that tables can store; a name that is no UTF-8 holds surrogates."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def is_hidden(name: str) -> bool:
@@ -107,9 +112,6 @@ class LocalStorage:
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
 
-    def make_folder(self, path: str) -> None:
-        Path(path).mkdir(parents=True, exist_ok=True)
-
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 
@@ -137,7 +139,11 @@ class HdfsStorage:
         from hdfs_native import Client
 
         self.prefix = f"hdfs://{authority}"
-        self._client = Client(self.prefix)
+        try:
+            self._client = Client(self.prefix)
+        except (RuntimeError, ValueError, OSError) as error:
+            line = str(error).splitlines()[0]
+            raise InputError(f"{self.prefix}: HDFS cannot be reached: {line}") from error
 
     def list_files(self, path: str) -> Iterator[FileEntry]:
         """Yield every file below `path`."""
@@ -179,10 +185,6 @@ class HdfsStorage:
                 return False
             return True
 
-    def make_folder(self, path: str) -> None:
-        with _hdfs_errors():
-            self._client.mkdirs(path, 0o755, True)
-
     def rename(self, source: str, target: str) -> None:
         with _hdfs_errors():
             self._client.rename(source, target, False)
@@ -202,7 +204,7 @@ def split_uri(uri: str) -> tuple[str, str, str]:
     """
     if "://" not in uri:
         plain = uri.removeprefix("file:") if uri.startswith("file:/") else uri
-        return "file", "", os.path.abspath(plain)
+        return "file", "", _plain(os.path.abspath(plain))
     scheme, rest = uri.split("://", 1)
     authority, _, path = rest.partition("/")
     if scheme not in ("file", "hdfs"):
@@ -211,7 +213,11 @@ def split_uri(uri: str) -> tuple[str, str, str]:
         )
     if scheme == "file" and authority:
         raise SettingsError(f"file:// URIs have three slashes (file:///…); got {uri}")
-    return scheme, authority, "/" + path.rstrip("/")
+    return scheme, authority, _plain(path)
+
+
+def _plain(path: str) -> str:
+    return "/" + posixpath.normpath("/" + path).lstrip("/")
 
 
 def absolute_uri(uri: str) -> str:
@@ -246,6 +252,8 @@ def list_folder(uri: str) -> Iterator[FileEntry]:
         raise InputError(f"not a folder: {uri}") from error
     except PermissionError as error:
         raise InputError(f"folder may not be read: {uri}: {error}") from error
+    except OSError as error:
+        raise InputError(f"folder cannot be listed: {uri}: {error}") from error
 
 
 def join(uri: str, *parts: str) -> str:

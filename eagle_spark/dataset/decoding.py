@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from eagle_spark.dataset.matching import Candidate
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id, perceptual_hash
 from eagle_spark.images.masks import encode_mask, read_mask
-from eagle_spark.storage import join, read_image
+from eagle_spark.storage import join, locate, read_image
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 IMAGES_PER_TASK = 512
+BYTES_PER_FILE = 32 * 2**20  # of pixels; what a task holds at a time
 
 _CANDIDATE = pa.schema(
     [
@@ -38,9 +42,10 @@ DECODED = pa.schema(
         ("pixels", pa.binary()),
         ("mask", pa.binary()),
         ("perceptual_hash", pa.binary()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
     ]
+)
+_REPORT = pa.schema(
+    [(name, pa.string()) for name in ("staged", "path", "label", "source", "reason", "detail")]
 )
 
 
@@ -59,35 +64,72 @@ def candidate_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     ]
 
 
-def decode_all(spark: SparkSession, candidates: Sequence[Candidate], size: int) -> DataFrame:
-    """Return one decoded or rejected row per candidate, read and decoded on the executors."""
-    from pyspark.sql.pandas.types import from_arrow_schema
+@dataclass(frozen=True)
+class Stager:
+    """Decodes candidates and writes the accepted ones as Parquet files below `staging`.
 
-    table = pa.Table.from_pylist(candidate_rows(candidates), schema=_CANDIDATE)
-    tasks = max(spark.sparkContext.defaultParallelism, -(-len(candidates) // IMAGES_PER_TASK))
+    The worker writes its pixels itself; through Spark's own writer they would cost half as much
+    again. Only files that a finished task reports count: what a failed one left is never read.
+    """
 
-    def decode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    size: int
+    staging: str
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield a row (`staged`) per file written, and one per reject."""
+        full = max(1, BYTES_PER_FILE // self.size**2)
+        rows: list[dict[str, Any]] = []
         for batch in batches:
-            rows = [{**row, **decode_one(row, size)} for row in batch.to_pylist()]
-            yield pa.RecordBatch.from_pylist(rows, schema=DECODED)
+            for candidate in batch.to_pylist():
+                rows.append({**candidate, **decode_one(candidate, self.size)})
+                if len(rows) >= full:
+                    yield self._write(rows)
+                    rows = []
+        if rows:
+            yield self._write(rows)
 
-    return (
-        spark.createDataFrame(table)
-        .repartition(tasks)
-        .mapInArrow(decode, from_arrow_schema(DECODED))
-    )
+    def _write(self, rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+        accepted = [row for row in rows if "reason" not in row]
+        report = [row for row in rows if "reason" in row]
+        if accepted:
+            uri = join(self.staging, f"{uuid4().hex}.parquet")
+            buffer = pa.BufferOutputStream()
+            table = pa.Table.from_pylist(accepted, schema=DECODED)
+            pq.write_table(table, buffer, compression="none", use_dictionary=False)
+            storage, path = locate(uri)
+            storage.write(path, buffer.getvalue().to_pybytes())
+            report.append({"staged": uri})
+        return pa.RecordBatch.from_pylist(report, schema=_REPORT)
 
 
 def stage_decoded(
     spark: SparkSession, candidates: Sequence[Candidate], size: int, staging: str
-) -> DataFrame:
-    """Decode into the folder `staging`, and return the rows as they stand there.
+) -> tuple[DataFrame, list[Any]]:
+    """Decode all candidates on the executors.
 
-    Plain Parquet, not packed: a third of what Spark's own cache costs for rows of pixels.
+    Returns:
+        The accepted images as they were staged, and a row (`path`, `label`, `source`, `reason`,
+        `detail`) for each of the others.
     """
-    folder = join(staging, "decoded")
-    decode_all(spark, candidates, size).write.option("compression", "none").parquet(folder)
-    return spark.read.parquet(folder)
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    report = distribute(spark, candidates).mapInArrow(
+        Stager(size, staging), from_arrow_schema(_REPORT)
+    )
+    rows = report.collect()
+    staged = sorted(row.staged for row in rows if row.staged)
+    schema = from_arrow_schema(DECODED)
+    decoded = (
+        spark.read.schema(schema).parquet(*staged) if staged else spark.createDataFrame([], schema)
+    )
+    return decoded, [row for row in rows if not row.staged]
+
+
+def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFrame:
+    """Return the candidates as rows, shared out over tasks."""
+    table = pa.Table.from_pylist(candidate_rows(candidates), schema=_CANDIDATE)
+    wanted = max(spark.sparkContext.defaultParallelism, -(-len(candidates) // IMAGES_PER_TASK))
+    return spark.createDataFrame(table).repartition(max(1, min(len(candidates), wanted)))
 
 
 def decode_one(candidate: dict[str, Any], size: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eagle_spark.errors import InputError
-from eagle_spark.storage import FileEntry, absolute_uri
+from eagle_spark.storage import FileEntry, absolute_uri, printable
 
 WORKBOOK_ENDING = ".metadata.xlsx"
 WANTED = f"<Class>/images/*, <Class>/masks/* where there are masks, <Class>{WORKBOOK_ENDING}"
@@ -47,11 +47,6 @@ def fold(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def printable(name: str) -> str:
-    """Return `name` in a form that tables can store; a name that is no UTF-8 holds surrogates."""
-    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eagle_spark.dataset.layout import WORKBOOK_ENDING, ClassFolder, Layout, fold, printable
+from eagle_spark.dataset.layout import WORKBOOK_ENDING, ClassFolder, Layout, fold
 from eagle_spark.dataset.workbook import BadRow, WorkbookRow
 from eagle_spark.errors import Reason
-from eagle_spark.storage import FileEntry
+from eagle_spark.storage import FileEntry, printable
 
 _EXTENSION = re.compile(r"(?<=.)\.(png|jpe?g|jfif|bmp|tiff?|gif|webp|dcm|dicom)$", re.IGNORECASE)
 _CLIMBS = re.compile(r"^/|\\|\0|://|^[A-Za-z]:/|(^|/)\.\.(/|$)")

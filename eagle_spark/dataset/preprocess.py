@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from eagle_spark.dataset.decoding import stage_decoded
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-BRANCH = "preprocess"
 REJECT_COLUMNS = ("path", "label", "source", "reason", "detail")
 Reject = tuple[str, str, str, str, str]
 
@@ -94,11 +94,11 @@ def _preprocess(
     random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
     # Staged: pixels are decoded once, and written to the table once every split is known.
     with watch_tasks(spark, "decode", len(takeable)):
-        decoded = stage_decoded(spark, takeable, settings.size, staging)
-    found = _facts(decoded.where("reason IS NULL"))
+        decoded, broken = stage_decoded(spark, takeable, settings.size, staging)
+    found = _facts(decoded)
     others = present[~present["path"].isin(found["path"])]
     conflict = _label_conflicts(found, others)
-    rejects = _rejects(candidates, decoded, found[conflict])
+    rejects = _rejects(candidates, broken, found[conflict])
     found = found[~conflict].reset_index(drop=True)
     _check_sums(len(candidates), len(found), len(rejects), settings.max_failure_rate)
 
@@ -108,16 +108,22 @@ def _preprocess(
     changed = _changed(found, present)
     # A file that was taken before and is rejected now must not stay as it was.
     gone = {*changed["path"], *(reject[0] for reject in rejects)} & {*present["path"]}
-    warehouse.open_branch(IMAGES, BRANCH)
-    warehouse.remove_paths(IMAGES, sorted(gone), BRANCH)
-    for split, paths in moved.groupby("to")["path"]:
-        warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", BRANCH)
-    with watch_tasks(spark, "write", len(changed)):
-        _write_images(warehouse, run, decoded, changed)
-    _audit(warehouse, len(present) - len(gone) + len(changed))
-    _write_rejects(warehouse, run, rejects, found["path"].tolist())
-    warehouse.publish(REJECTS, BRANCH)
-    snapshot = warehouse.publish(IMAGES, BRANCH)
+    # A branch of its own: of two runs at once one is published, and the other says so.
+    branch = run.run_id.replace("-", "_")
+    try:
+        warehouse.open_branch(IMAGES, branch)
+        warehouse.remove_paths(IMAGES, sorted(gone), branch)
+        for split, paths in moved.groupby("to")["path"]:
+            warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", branch)
+        with watch_tasks(spark, "write", len(changed)):
+            _write_images(warehouse, run, decoded, changed, branch)
+        _audit(warehouse, len(present) - len(gone) + len(changed), branch)
+        _write_rejects(warehouse, run, rejects, branch)
+        snapshot = warehouse.publish(IMAGES, branch)
+        warehouse.publish(REJECTS, branch)
+    finally:
+        for table in (IMAGES, REJECTS):
+            warehouse.drop_branch(table, branch)
 
     with_row = {c.uri for c in candidates if c.has_metadata}
     result = {
@@ -166,12 +172,11 @@ def _label_conflicts(found: pd.DataFrame, others: pd.DataFrame) -> Any:
 
 
 def _rejects(
-    candidates: list[Candidate], decoded: DataFrame, conflicting: pd.DataFrame
+    candidates: list[Candidate], broken: list[Any], conflicting: pd.DataFrame
 ) -> list[Reject]:
     unmatched = [
         (c.uri, c.label, str(c.source), str(c.reason), c.detail) for c in candidates if c.reason
     ]
-    broken = decoded.where("reason IS NOT NULL").select(*REJECT_COLUMNS).collect()
     reason, detail = Reason.CONFLICTING_LABELS.value, "the same bytes stand under another label"
     return [
         *unmatched,
@@ -211,7 +216,7 @@ def _splits(
         for source, patient in zip(column("source"), column("patient_id"), strict=True)
     ]
     ids = column("image_id")
-    groups = group_images(patients, ids, column("perceptual_hash"))
+    groups = group_images(patients, ids, column("perceptual_hash"), column("source"))
     fixed = [before.get(path) for path in column("path")]
     # Each class of each source is spread over the splits on its own.
     strata = [
@@ -226,11 +231,11 @@ def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
     keys += ["mask_hash", "metadata_hash"]
     known = set(present[keys].itertuples(index=False, name=None))
     new = [row not in known for row in found[keys].itertuples(index=False, name=None)]
-    return found[new]
+    return found[np.array(new, bool)]
 
 
 def _write_images(
-    warehouse: Warehouse, run: Run, decoded: DataFrame, changed: pd.DataFrame
+    warehouse: Warehouse, run: Run, decoded: DataFrame, changed: pd.DataFrame, branch: str
 ) -> None:
     from pyspark.sql.functions import broadcast, lit
 
@@ -243,32 +248,35 @@ def _write_images(
         .withColumn("ingested_at", lit(run.started))
         .select(*(column.name for column in IMAGES.columns))
     )
-    warehouse.append(IMAGES, rows, BRANCH)
+    warehouse.append(IMAGES, rows, branch)
 
 
-def _audit(warehouse: Warehouse, wanted: int) -> None:
-    written = warehouse.read(IMAGES, BRANCH)
-    ((rows, paths),) = written.selectExpr("count(path)", "count(DISTINCT path)").collect()
-    if not rows == paths == wanted:
+def _audit(warehouse: Warehouse, wanted: int, branch: str) -> None:
+    columns = ("path", "source", "patient_id", "split")
+    rows = warehouse.read(IMAGES, branch).select(*columns).toPandas()
+    if not len(rows) == rows["path"].nunique() == wanted:
         raise UnbalancedRun(
-            f"images: wanted {wanted} rows on the branch; got {rows} rows of {paths} paths"
+            f"images: wanted {wanted} rows on the branch; got {len(rows)} rows of "
+            f"{rows['path'].nunique()} paths"
         )
+    splits = rows.groupby(["source", "patient_id"])["split"].nunique()  # null patients are left out
+    if (splits > 1).any():
+        raise UnbalancedRun(f"a patient is in two splits: {splits[splits > 1].index[0]}")
 
 
-def _write_rejects(
-    warehouse: Warehouse, run: Run, rejects: list[Reject], accepted: list[str]
-) -> None:
-    """Bring `rejects` up to date: one row per path that is rejected now, none for accepted ones."""
+def _write_rejects(warehouse: Warehouse, run: Run, rejects: list[Reject], branch: str) -> None:
+    """Bring `rejects` up to date: of this input, what is rejected now and nothing else."""
+    root = absolute_uri(run.settings.input) + "/"
     rows = warehouse.read(REJECTS).select(*REJECT_COLUMNS).collect()
     present = {(row.path, row.label, row.source, row.reason, row.detail) for row in rows}
-    new = [reject for reject in rejects if reject not in present]
-    outdated = {row.path for row in rows} & {*accepted, *(reject[0] for reject in new)}
-    warehouse.open_branch(REJECTS, BRANCH)
-    warehouse.remove_paths(REJECTS, sorted(outdated), BRANCH)
+    outdated = {row[0] for row in present - set(rejects) if row[0].startswith(root)}
+    new = [reject for reject in rejects if reject not in present or reject[0] in outdated]
+    warehouse.open_branch(REJECTS, branch)
+    warehouse.remove_paths(REJECTS, sorted(outdated), branch)
     if new:
         now = datetime.now(timezone.utc)
         added = [(*reject, run.run_id, now) for reject in new]
-        warehouse.append(REJECTS, warehouse.spark.createDataFrame(added, REJECTS.schema()), BRANCH)
+        warehouse.append(REJECTS, warehouse.spark.createDataFrame(added, REJECTS.schema()), branch)
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -82,8 +82,7 @@ def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
     """Copy a finished local folder to `uri`, whole or not at all.
 
     Raises:
-        OutputError: when something lies at `uri` already and `overwrite` is off, or it may not
-            be written.
+        OutputError: see `check_target`; or it cannot be written.
     """
     storage, target = locate(uri)
     parent, name = target.rsplit("/", 1)
@@ -110,12 +109,30 @@ def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
 
 
 def check_target(uri: str, overwrite: bool) -> None:
-    """Raise OutputError when `uri` holds anything and `overwrite` is off; cheap, for job starts."""
+    """Check that a model can be put at `uri`; cheap, for job starts. Nothing is left behind.
+
+    Raises:
+        OutputError: when `uri` holds anything and `overwrite` is off, or anything but a model and
+            `overwrite` is on, or the nearest folder that exists may not be written.
+    """
     storage, target = locate(uri)
-    if not overwrite and storage.exists(target) and not _is_empty(uri, target):
-        raise OutputError(
-            f"--model {uri}: something is there already; choose another place or give --overwrite"
-        )
+    try:
+        taken = storage.exists(target) and not _is_empty(uri, target)
+        if taken and not overwrite:
+            raise OutputError(
+                f"--model {uri}: something is there already; "
+                "choose another place or give --overwrite"
+            )
+        if taken and not storage.exists(f"{target}/{METADATA}"):
+            raise OutputError(f"--model {uri}: is no model folder; not replaced")
+        folder = target.rsplit("/", 1)[0]
+        while folder and not storage.exists(folder):
+            folder = folder.rsplit("/", 1)[0]
+        probe = f"{folder}/.eagle-{uuid.uuid4().hex[:12]}.probe"
+        storage.write(probe, b"")
+        storage.delete(probe)
+    except OSError as error:
+        raise OutputError(f"--model {uri}: cannot be written: {error}") from error
 
 
 def _is_empty(uri: str, path: str) -> bool:

@@ -6,10 +6,13 @@ back. It has two parts, `backbone` and `heads`, which can also be run one after 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from eagle_spark.errors import InputError, SettingsError
 
@@ -55,13 +58,13 @@ def build_network(
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise SettingsError(f"at least two different classes are needed, got {list(classes)}")
     keras.utils.set_random_seed(seed)
-    backbone = _backbone(size, weights)
+    backbone = _backbone(size, weights, seed)
     heads = _heads(backbone, len(classes))
     pixels = keras.Input((size, size, 1), name="pixels")
     return keras.Model(pixels, heads(backbone(pixels, training=False)), name="eagle")
 
 
-def _backbone(size: int, weights: Path | None) -> keras.Model:
+def _backbone(size: int, weights: Path | None, seed: int) -> keras.Model:
     """Return pixels -> dict of the taps and `pooled` `(n, 1280)`; frozen, normalises its input."""
     import keras
 
@@ -70,13 +73,32 @@ def _backbone(size: int, weights: Path | None) -> keras.Model:
     grey = keras.applications.MobileNetV2(
         input_tensor=scaled, input_shape=(size, size, 1), include_top=False, weights=None
     )
-    if weights is not None:
+    if weights is None:
+        _draw_he(grey, seed)
+    else:
         _load_summed(grey, size, weights)
     features = {name: grey.get_layer(layer).output for name, layer in TAPS.items()}
     features["pooled"] = keras.layers.GlobalAveragePooling2D(name="pooled")(grey.output)
     backbone = keras.Model(pixels, features, name="backbone")
     backbone.trainable = False
     return backbone
+
+
+def _draw_he(grey: keras.Model, seed: int) -> None:
+    """Draw all kernels from N(0, 2 / fan-in) (He et al. 2015, arXiv:1502.01852).
+
+    Keras' own start counts all channels into the fan-in of a depthwise kernel; as the frozen batch
+    norms do not scale anything, images then vanish on their way (features of about 1e-12).
+    """
+    import keras
+
+    draw = np.random.default_rng(seed)
+    for layer in grey.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+            shape = layer.kernel.shape  # height, width, channels in, kernels (per channel)
+            own = isinstance(layer, keras.layers.DepthwiseConv2D)
+            fan_in = math.prod(shape[:2] if own else shape[:3])
+            layer.set_weights([draw.normal(0.0, math.sqrt(2 / fan_in), shape)])
 
 
 def _load_summed(grey: keras.Model, size: int, weights: Path) -> None:

@@ -14,6 +14,7 @@ from eagle_spark.errors import InputError, PlatformError
 from eagle_spark.storage import absolute_uri, join, locate, split_uri
 
 DOWNLOAD_TIMEOUT = 15  # seconds without an answer
+_VALUES = 2_257_984  # of MobileNetV2, alpha 1.0, three channels, no top
 _FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def weights_file(choice: str) -> Iterator[Path | None]:
             None and logs a warning), or a path or URI of an HDF5 weights file.
 
     Raises:
-        InputError: when there is no such file.
+        InputError: when there is no such file, or it holds other weights.
         PlatformError: when the download cannot be reached.
     """
     if choice == "none":
@@ -38,11 +39,14 @@ def weights_file(choice: str) -> Iterator[Path | None]:
         )
         yield None
     elif choice == "imagenet":
-        yield _download()
+        path = _download()
+        _check(path, choice)
+        yield path
     elif split_uri(choice)[0] == "file":
         path = Path(split_uri(choice)[2])
         if not path.is_file():
             raise InputError(f"--weights {choice}: no such file")
+        _check(path, choice)
         yield path
     else:
         storage, remote = locate(choice)
@@ -52,6 +56,7 @@ def weights_file(choice: str) -> Iterator[Path | None]:
             local = Path(folder, "backbone.h5")
             with storage.open(remote) as source, local.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
+            _check(local, choice)
             yield local
 
 
@@ -68,6 +73,33 @@ def stage_weights(choice: str, folder: str) -> str:
         storage, remote = locate(copy)
         storage.write(remote, path.read_bytes())
         return copy
+
+
+def _check(path: Path, choice: str) -> None:
+    """Look at the names and shapes alone: ranks would fail much later. Keras' `.h5` layout."""
+    import h5py
+
+    counted = 0
+
+    def count(_: str, item: object) -> None:
+        nonlocal counted
+        counted += item.size if isinstance(item, h5py.Dataset) else 0
+
+    try:
+        with h5py.File(path, "r") as file:
+            named = "layer_names" in file.attrs
+            file.visititems(count)
+    except (OSError, RuntimeError, KeyError) as error:
+        problem = f"cannot be read as HDF5: {error}"
+    else:
+        if named and counted == _VALUES:
+            return
+        problem = (
+            f"holds {counted} values, wanted {_VALUES}"
+            if named
+            else "holds no `layer_names`, as Keras' weights in .h5 do"
+        )
+    raise InputError(f"--weights {choice}: not MobileNetV2 weights (alpha 1.0, no top): {problem}")
 
 
 def _download() -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eagle_spark.storage import join, list_folder, locate
+from eagle_spark.storage import join, list_folder, locate, printable
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,7 +39,7 @@ def spool_listing(images: str, staging: str) -> int:
             break
         table = pa.Table.from_pydict(
             {
-                "path": [entry.uri for entry in part],
+                "path": [printable(entry.uri) for entry in part],
                 "file_length": [entry.length for entry in part],
                 "file_modified": [entry.modified for entry in part],
             },

@@ -53,8 +53,8 @@ class Predictor:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Score batches of listed files (`path`, `file_length`, `file_modified`)."""
-        bundle, engine = _loaded(self.model, self.model_id, self.engine, self.threads)
         for batch in batches:
+            bundle, engine = _loaded(self.model, self.model_id, self.engine, self.threads)
             rows = batch.to_pylist()
             yield pa.RecordBatch.from_pylist(self.score(rows, bundle, engine), schema=PREDICTION)
 

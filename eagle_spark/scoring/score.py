@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from eagle_spark.errors import MainMoved, TooManyFailures, UnbalancedRun
+from eagle_spark.errors import MainMoved, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
@@ -12,7 +13,7 @@ from eagle_spark.scoring.inventory import read_listing, spool_listing
 from eagle_spark.scoring.predict import PREDICTION, Predictor
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.storage import absolute_uri, join, locate
+from eagle_spark.storage import absolute_uri, join, list_folder, locate
 from eagle_spark.tables import PREDICTIONS, Run, Warehouse
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     run = Run.begin("score", settings)
     bundle = open_bundle(settings.model)
     engine = choose_engine(bundle, settings.engine)
+    next(
+        list_folder(settings.images), None
+    )  # a folder that is not there is said before Spark starts
     with open_session("score", settings.warehouse) as spark:
         staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
         try:
@@ -58,8 +62,9 @@ class Night:
         self.staging = staging
         self.settings: ScoreSettings = run.settings
         self.warehouse = Warehouse(spark)
-        # One branch a model: what a killed run left there is gone on with, never done again.
-        self.branch = f"score_{bundle.model_id[:16]}"
+        # One branch a model and folder: what a killed run left there is gone on with.
+        folder = sha256(absolute_uri(self.settings.images).encode()).hexdigest()
+        self.branch = f"score_{bundle.model_id[:16]}_{folder[:8]}"
         self.mine = f"model_id = '{bundle.model_id}'"
 
     def work(self) -> dict[str, Any]:
@@ -116,17 +121,21 @@ class Night:
         }
 
     def remove_outdated(self) -> None:
-        """Drop, on the branch, this model's rows of files that have changed since."""
+        """Drop, on the branch, this model's rows that no longer hold.
+
+        Those of files that changed since; of files that could not be read then, as that may pass;
+        and those that stand twice, as two runs at once may leave them.
+        """
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
-        outdated = (
-            rows.join(self.listing(), _FILE, "left_anti")
-            .join(self.listing(), "path", "left_semi")
-            .select("path")
-        )
+        here = rows.join(self.listing().select("path"), "path", "left_semi")
+        changed = here.join(self.listing(), _FILE, "left_anti").select("path")
+        unread = here.where(f"reason = '{Reason.UNREADABLE}'").select("path")
+        twice = here.groupBy("path").count().where("count > 1").select("path")
+        outdated = changed.union(unread).union(twice)
         if outdated.first():
             outdated.createOrReplaceTempView("eagle_outdated")
-            changed = f"{self.mine} AND path IN (SELECT path FROM eagle_outdated)"
-            self.warehouse.remove(PREDICTIONS, changed, self.branch)
+            gone = f"{self.mine} AND path IN (SELECT path FROM eagle_outdated)"
+            self.warehouse.remove(PREDICTIONS, gone, self.branch)
 
     def score_chunk(self) -> None:
         """Score the next files that have no row yet, and commit their rows to the branch."""
@@ -135,7 +144,7 @@ class Night:
         # Through the driver, a chunk at most: what is scored is fixed before the branch grows.
         chunk = left.limit(self.settings.chunk).toArrow()
         parallelism = self.spark.sparkContext.defaultParallelism
-        tasks = max(parallelism, -(-chunk.num_rows // IMAGES_PER_TASK))
+        tasks = min(chunk.num_rows, max(parallelism, -(-chunk.num_rows // IMAGES_PER_TASK)))
         predictor = Predictor(
             model=absolute_uri(self.settings.model),
             model_id=self.bundle.model_id,

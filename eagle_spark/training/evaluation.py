@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 NEVER_SURE = 1.01  # a confidence that no image reaches
+# Of fewer images a share says nothing: the one most sure image, if right, would be 100 % of them.
+LEAST_SURE = 10
 
 _OUTCOME = pa.schema(
     [
@@ -107,17 +109,21 @@ def review_threshold(
     """Return the confidence below which a person has to look.
 
     The lowest confidence such that those images of `outcomes` (the validation split) that reach it
-    are right in at least `wanted` of the cases; `NEVER_SURE` where there is none.
+    are right in at least `wanted` of the cases; `NEVER_SURE` where there is none, or fewer than
+    `LEAST_SURE` images reach it.
     """
     if not len(outcomes):
         return NEVER_SURE
     labels, probabilities = _arrays(outcomes, classes)
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
+    ordered = confidence[order]
     right = (probabilities.argmax(axis=1) == labels)[order]
-    share = np.cumsum(right) / np.arange(1, len(right) + 1)
-    enough = np.flatnonzero(share >= wanted)
-    return float(confidence[order][enough[-1]]) if len(enough) else NEVER_SURE
+    reached = np.arange(1, len(right) + 1)
+    share = np.cumsum(right) / reached
+    last = np.append(ordered[1:] != ordered[:-1], True)  # equally sure images pass together
+    enough = np.flatnonzero(last & (share >= wanted) & (reached >= LEAST_SURE))
+    return float(ordered[enough[-1]]) if len(enough) else NEVER_SURE
 
 
 def _arrays(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Any, Any]:

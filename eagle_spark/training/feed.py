@@ -20,7 +20,7 @@ from eagle_spark.storage import locate
 from eagle_spark.training.plan import COLUMNS, Lane, RankRows, RowSlice, steps_of
 
 READ_ROWS = 16  # rows decoded at a time by each lane
-BUFFER_ROWS = 256  # rows that wait, still coded, in a lane's shuffle buffer
+BUFFER_ROWS = 2048  # rows that wait, still coded, in the shuffle buffers of all lanes together
 READ_BYTES = 1 << 20
 PREFETCH = 2  # batches
 
@@ -59,6 +59,7 @@ class Feed:
     Attributes:
         lanes: this rank's lanes.
         first_lane: the number of its first lane among all lanes.
+        batch: the number of lanes of all ranks.
         classes: class names in the order of the labels.
         size: pixels per side.
         seed: of the shuffles and flips.
@@ -68,11 +69,17 @@ class Feed:
 
     lanes: RankRows
     first_lane: int
+    batch: int
     classes: tuple[str, ...]
     size: int
     seed: int
     shuffle: bool
     flip: bool
+
+    @property
+    def buffer_rows(self) -> int:
+        """Rows in one lane's shuffle buffer; of the whole batch, so the same for any ranks."""
+        return max(READ_ROWS, BUFFER_ROWS // self.batch)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, one row of each lane in each.
@@ -86,7 +93,7 @@ class Feed:
             for lane in range(len(self.lanes))
         ]
         streams = [
-            shuffled_rows(lane, draw) if self.shuffle else lane_rows(lane)
+            shuffled_rows(lane, draw, self.buffer_rows) if self.shuffle else lane_rows(lane)
             for lane, draw in zip(self.lanes, draws, strict=True)
         ]
         for rows in zip(*streams, strict=True):
@@ -142,14 +149,14 @@ def lane_rows(lane: Lane) -> Iterator[Row]:
         yield from slice_rows(part)
 
 
-def shuffled_rows(lane: Lane, draw: np.random.Generator) -> Iterator[Row]:
-    """Read a lane's slices in random order, through a shuffle buffer of `BUFFER_ROWS`."""
+def shuffled_rows(lane: Lane, draw: np.random.Generator, size: int) -> Iterator[Row]:
+    """Read a lane's slices in random order, through a shuffle buffer of `size` rows."""
     buffer: list[Row] = []
     for row in lane_rows(tuple(lane[int(i)] for i in draw.permutation(len(lane)))):
-        if len(buffer) < BUFFER_ROWS:
+        if len(buffer) < size:
             buffer.append(row)
             continue
-        place = int(draw.integers(BUFFER_ROWS))
+        place = int(draw.integers(size))
         yield buffer[place]
         buffer[place] = row
     yield from (buffer[int(i)] for i in draw.permutation(len(buffer)))

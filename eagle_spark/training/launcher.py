@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,11 +25,12 @@ def check_ranks(spark: SparkSession, wanted: int | None) -> int:
         PlatformError: names the conf key to change, and its value.
     """
     context = spark.sparkContext
-    return count_ranks(context.master or "local", dict(context.getConf().getAll()), wanted)
+    conf = dict(context.getConf().getAll())
+    return count_ranks(context.master or "local", conf, wanted, context.defaultParallelism)
 
 
-def count_ranks(master: str, conf: Mapping[str, str], wanted: int | None) -> int:
-    """See `check_ranks`; `conf` is Spark's whole configuration."""
+def count_ranks(master: str, conf: Mapping[str, str], wanted: int | None, found: int) -> int:
+    """See `check_ranks`; `conf` is Spark's configuration, `found` the cores behind `local[*]`."""
     if conf.get("spark.dynamicAllocation.enabled", "false").lower() == "true":
         raise PlatformError(
             "training needs all its ranks at once: give spark-submit "
@@ -46,7 +46,7 @@ def count_ranks(master: str, conf: Mapping[str, str], wanted: int | None) -> int
     if local:
         cores = local.group(1) or "1"
         default = LOCAL_RANKS
-        slots = ((os.cpu_count() or 1) if cores == "*" else int(cores)) // per_task
+        slots = (found if cores == "*" else int(cores)) // per_task
         source = f"spark.master={master}"
         mend = f"--master local[{(wanted or default) * per_task}]"
     else:

@@ -170,6 +170,7 @@ class _Trainer:
         return Feed(
             lanes=lanes,
             first_lane=rank * len(lanes),
+            batch=plan.batch,
             classes=plan.classes,
             size=plan.size,
             seed=plan.seed,

@@ -68,14 +68,16 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         EagleError: when the ranks end with different weights.
     """
     run = Run.begin("train", settings)
+    storage, place = locate(settings.warehouse)
+    if not storage.exists(place):
+        raise InputError(f"--warehouse {settings.warehouse}: no such folder")
     check_target(settings.model, settings.overwrite)
     with open_session("train", settings.warehouse, RULES) as spark:
         staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
         try:
             return _train(spark, run, staging)
         finally:
-            storage, path = locate(staging)
-            storage.delete(path)
+            storage.delete(locate(staging)[1])
 
 
 def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:

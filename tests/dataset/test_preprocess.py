@@ -13,11 +13,18 @@ from PIL import Image
 
 from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.dataset.sample import write_sample
-from eagle_spark.errors import InputError, OutputError, Reason, TooManyFailures, WorkbookError
+from eagle_spark.errors import (
+    InputError,
+    MainMoved,
+    OutputError,
+    Reason,
+    TooManyFailures,
+    WorkbookError,
+)
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings
-from eagle_spark.tables import IMAGES, REJECTS, RUNS
+from eagle_spark.tables import IMAGES, REJECTS, RUNS, Warehouse
 from planted import EXPECTED, PLANTED, encoded, grey
 
 pytestmark = pytest.mark.spark
@@ -198,6 +205,44 @@ def test_everything_planted_gets_its_own_reason_and_the_sums_balance(
     assert result["by_reason"] == Counter(reason for reason in found.values() if reason)
 
 
+def test_a_set_of_rejects_alone_and_its_mending(spark: Any, tmp_path: Path) -> None:
+    folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
+    put(folder / "COVID" / "images" / "a.png", b"")
+    workbook(folder / "COVID.metadata.xlsx", ("gone", "PNG", "64*64", "url", None, None))
+    result = run(folder, warehouse, size=64)
+    assert (result["listed"], result["accepted"], result["rejected"]) == (2, 0, 2)
+    put(folder / "COVID" / "images" / "a.png", tinted(1))
+    workbook(folder / "COVID.metadata.xlsx", ("a", "PNG", "64*64", "url", None, None))
+    result = run(folder, warehouse, size=64)
+    assert (result["listed"], result["accepted"], result["rejected"]) == (1, 1, 0)
+    assert query(warehouse, f"SELECT * FROM {REJECTS.full_name}") == []
+
+
+def test_of_two_runs_at_once_one_is_published_and_the_other_says_so(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = tmp_path / "warehouse"
+    for name in ("one", "two"):
+        for number in range(4):
+            shade = tinted(number * 9 + len(name) * (name == "two"))
+            put(tmp_path / name / "AB"[number % 2] / "images" / f"{number}.png", shade)
+    original = Warehouse.publish
+    inner: list[dict[str, Any]] = []
+
+    def let_the_other_run_first(self: Warehouse, table: Any, branch: str) -> int | None:
+        monkeypatch.setattr(Warehouse, "publish", original)
+        inner.append(run(tmp_path / "two", warehouse, size=64))
+        return self.publish(table, branch)
+
+    monkeypatch.setattr(Warehouse, "publish", let_the_other_run_first)
+    with pytest.raises(MainMoved, match="run this job again"):
+        run(tmp_path / "one", warehouse, size=64)
+    assert inner[0]["accepted"] == 4
+    assert query(warehouse, f"SELECT count(*) AS n FROM {IMAGES.full_name}")[0].n == 4
+    assert run(tmp_path / "one", warehouse, size=64)["accepted"] == 4
+    assert query(warehouse, f"SELECT count(*) AS n FROM {IMAGES.full_name}")[0].n == 8
+
+
 def test_too_many_failures_publish_nothing(spark: Any, tmp_path: Path) -> None:
     put(tmp_path / "set" / "COVID" / "images" / "a.png", tinted(1))
     put(tmp_path / "set" / "Normal" / "images" / "b.png", b"")
@@ -222,8 +267,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_killed_run_leaves_no_trace_for_readers_and_is_simply_run_again(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eagle_spark.tables import Warehouse
-
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     for number in range(6):
         put(folder / "AB"[number % 2] / "images" / f"{number}.png", tinted(number * 9))

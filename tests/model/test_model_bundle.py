@@ -186,6 +186,32 @@ def test_a_taken_target_is_refused_unless_overwritten(folder: Path, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "v1"]
 
 
+@pytest.mark.parametrize("inside", ["note.txt", ".git"])
+def test_what_is_no_model_is_never_replaced(folder: Path, tmp_path: Path, inside: str) -> None:
+    target = tmp_path / "home"
+    target.mkdir()
+    (target / inside).write_text("mine")
+    (tmp_path / "plain").write_text("mine too")
+    for taken in (target, tmp_path / "plain"):
+        with pytest.raises(OutputError, match=rf"--model {taken}: is no model folder"):
+            publish_bundle(folder, str(taken), overwrite=True)
+    assert (target / inside).read_text() == "mine"
+    assert (tmp_path / "plain").read_text() == "mine too"
+
+
+def test_a_place_that_cannot_be_written_is_noticed_early(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("a file")
+    for place in ("/proc/x/m", f"{tmp_path}/plain/m", f"{tmp_path}/plain/x/m"):
+        with pytest.raises(OutputError, match=rf"--model {place}: cannot be written"):
+            check_target(place, overwrite=False)
+
+
+@pytest.mark.parametrize("place", ["m", "new/folders/m"])
+def test_checking_a_target_leaves_nothing_there(tmp_path: Path, place: str) -> None:
+    check_target(str(tmp_path / place), overwrite=False)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_file_at_the_target_is_taken(tmp_path: Path) -> None:
     (tmp_path / "v1").write_text("a file")
     with pytest.raises(OutputError):

@@ -54,6 +54,15 @@ def test_the_same_seed_builds_the_same_weights(network: Any) -> None:
     )
 
 
+def test_a_random_backbone_tells_images_apart(network: Any, pixels: Any) -> None:
+    found = network.get_layer("backbone")(pixels[..., None].astype("float32"))
+    for name, value in found.items():
+        features = value.numpy()
+        size = np.sqrt(np.mean(features**2))
+        assert 0.1 < size < 10, name
+        assert np.abs(features[0] - features[1]).max() > 0.1 * size, name
+
+
 def test_the_backbone_is_frozen_and_its_statistics_stay(network: Any, pixels: Any) -> None:
     backbone = network.get_layer("backbone")
     assert not backbone.trainable_variables

@@ -5,10 +5,23 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from eagle_spark.errors import InputError, PlatformError
 from eagle_spark.model.weights import stage_weights, weights_file
+
+MOBILENET = 2_257_984  # values of MobileNetV2 without top, see keras.io/api/applications
+
+
+def write_weights(path: Path, values: int = MOBILENET, layers: str | None = "layer_names") -> Path:
+    """A file of the layout that Keras' own weights have; unwritten values take no room."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("Conv1/Conv1/kernel", (3, 3, 3, 32), "f4")
+        file.create_dataset("rest/rest/kernel", (values - 864,), "f4")
+        if layers:
+            file.attrs[layers] = ["Conv1", "rest"]
+    return path
 
 
 def test_none_starts_at_random_and_warns(caplog: pytest.LogCaptureFixture) -> None:
@@ -19,8 +32,7 @@ def test_none_starts_at_random_and_warns(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize("as_uri", [True, False])
 def test_a_path_or_uri_is_used_where_it_lies(tmp_path: Path, as_uri: bool) -> None:
-    file = tmp_path / "w.h5"
-    file.write_bytes(b"weights")
+    file = write_weights(tmp_path / "w.h5")
     with weights_file(file.as_uri() if as_uri else str(file)) as path:
         assert path == file
 
@@ -33,13 +45,46 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_other_weights_are_refused_before_they_are_staged(tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("not HDF5")
+    (tmp_path / "cut.h5").write_bytes(write_weights(tmp_path / "w.h5").read_bytes()[:-100])
+    write_weights(tmp_path / "top.h5", values=3_538_984)
+    write_weights(tmp_path / "no.h5", layers=None)
+    for name, problem in {
+        "text.h5": "cannot be read as HDF5",
+        "cut.h5": "cannot be read as HDF5",
+        "top.h5": "holds 3538984 values, wanted 2257984",
+        "no.h5": "holds no `layer_names`",
+    }.items():
+        with pytest.raises(InputError, match=rf"--weights .*{name}: not MobileNetV2 .*{problem}"):
+            stage_weights(str(tmp_path / name), str(tmp_path / "staging"))
+    assert not (tmp_path / "staging").exists()
+
+
+@pytest.mark.train
+def test_what_keras_itself_saves_is_taken(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None)
+    model.save_weights(tmp_path / "own.weights.h5")
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        keras.src.legacy.saving.legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    with weights_file(str(tmp_path / "own.h5")) as path:
+        assert path is not None
+    with (
+        pytest.raises(InputError, match="layer_names"),
+        weights_file(str(tmp_path / "own.weights.h5")),
+    ):
+        pass
+
+
 def test_staging_copies_the_file_for_all_ranks(tmp_path: Path) -> None:
-    (tmp_path / "w.h5").write_bytes(b"weights")
+    file = write_weights(tmp_path / "w.h5")
     copy = stage_weights(str(tmp_path / "w.h5"), str(tmp_path / "staging"))
     assert copy.startswith("file:///")
     with weights_file(copy) as path:
         assert path is not None
-        assert path.read_bytes() == b"weights"
+        assert path.read_bytes() == file.read_bytes()
     assert stage_weights("none", str(tmp_path)) == "none"
 
 

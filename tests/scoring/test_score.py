@@ -116,13 +116,51 @@ def test_everything_planted_becomes_a_row(
         (folder / name).write_bytes(make())
     (folder / "loop.png").symlink_to("loop.png")
     os.mkfifo(folder / "fifo.png")
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(PLANTED["grey.png"]())
     (folder / "ünï #1?%20 \n.png").write_bytes(PLANTED["grey.png"]())
     expected = {name: reason and str(reason) for name, reason in EXPECTED.items()}
     expected |= {"loop.png": "unreadable", "fifo.png": "unreadable", "ünï #1?%20 \n.png": None}
+    expected |= {r"caf\udce9.png": "unreadable"}  # a name that is no UTF-8 cannot be opened by it
     result = night()
     assert balanced(result)
     found = {row.path.rsplit("/", 1)[-1]: row.reason for row in query(tmp_path / "warehouse")}
     assert found == expected
+
+
+def test_what_could_not_be_read_is_tried_again(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    link = images / "link.png"
+    link.symlink_to(tmp_path / "behind.png")
+    assert night()["rejected"] == 5
+    stat = link.lstat()
+    (tmp_path / "behind.png").write_bytes(PLANTED["grey.png"]())
+    os.utime(tmp_path / "behind.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result = night()
+    assert balanced(result)
+    assert (result["scored"], result["rejected"]) == (1, 4)
+
+
+def test_rows_that_two_runs_left_twice_are_scored_anew(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = job.Night.score_chunk
+
+    def twice(self: job.Night) -> None:
+        original(self)
+        rows = self.warehouse.read(PREDICTIONS, self.branch)
+        self.warehouse.append(PREDICTIONS, rows, self.branch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Night, "score_chunk", twice)
+        with pytest.raises(UnbalancedRun, match="listed 16 files"):
+            night()
+    result = night()
+    assert balanced(result)
+    assert result["scored"] == 12
 
 
 def test_the_result_of_an_image_does_not_depend_on_its_batch(

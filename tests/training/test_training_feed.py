@@ -18,7 +18,7 @@ SIZE = 64
 def feeds(path: Path, ranks: int, *, shuffle: bool = True, flip: bool = False) -> list[Feed]:
     shared = plan_rows(read_footers([str(path)]), ranks, 8)
     return [
-        Feed(lanes, rank * len(lanes), ("dark", "light"), SIZE, 7, shuffle, flip)
+        Feed(lanes, rank * len(lanes), 8, ("dark", "light"), SIZE, 7, shuffle, flip)
         for rank, lanes in enumerate(shared)
     ]
 
@@ -64,8 +64,9 @@ def test_each_epoch_has_its_own_order_which_can_be_replayed(images_file: Path) -
 def test_a_small_buffer_still_gives_every_row_once(
     images_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "BUFFER_ROWS", 2)
-    monkeypatch.setattr(feed, "READ_ROWS", 3)
+    monkeypatch.setattr(feed, "BUFFER_ROWS", 16)
+    monkeypatch.setattr(feed, "READ_ROWS", 2)
+    assert feeds(images_file, 1)[0].buffer_rows == 2
     seen = [
         i
         for batch in feeds(images_file, 1)[0].batches(0)
@@ -73,6 +74,14 @@ def test_a_small_buffer_still_gives_every_row_once(
         if weight
     ]
     assert sorted(seen) == list(range(50))
+
+
+def test_the_shuffle_buffers_of_a_batch_hold_about_as_much_for_any_batch_and_ranks(
+    images_file: Path,
+) -> None:
+    one, two = feeds(images_file, 1)[0], feeds(images_file, 2)[0]
+    assert one.buffer_rows == two.buffer_rows == 256
+    assert [dataclasses.replace(one, batch=n).buffer_rows for n in (32, 128, 512)] == [64, 16, 16]
 
 
 def test_image_and_mask_are_mirrored_together_and_about_half_of_them(images_file: Path) -> None:

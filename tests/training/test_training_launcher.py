@@ -23,6 +23,8 @@ def yarn(executors: int, cores: int, task: int = 1) -> dict[str, str]:
         ("local[4]", FRESH, 4, 4),
         ("local[3, 2]", FRESH, 3, 3),
         ("local", FRESH, None, 1),
+        ("local[*]", FRESH, 8, 8),
+        ("local[*, 2]", FRESH | {"spark.task.cpus": "4"}, None, 2),
         ("local[4]", FRESH | {"spark.task.cpus": "2"}, 2, 2),
         ("yarn", FRESH, None, 2),
         ("yarn", yarn(3, 2), None, 3),
@@ -32,12 +34,13 @@ def yarn(executors: int, cores: int, task: int = 1) -> dict[str, str]:
 def test_ranks_that_fit_are_started(
     master: str, conf: dict[str, str], wanted: int | None, ranks: int
 ) -> None:
-    assert count_ranks(master, conf, wanted) == ranks
+    assert count_ranks(master, conf, wanted, 8) == ranks
 
 
 @pytest.mark.parametrize(
     ("master", "conf", "wanted", "named"),
     [
+        ("local[*]", FRESH, 9, r"--ranks 9: Spark has 8 task slots .*--master local\[9\]"),
         ("local[2]", FRESH, 3, r"--ranks 3: Spark has 2 task slots .*--master local\[3\]"),
         ("local[3]", FRESH | {"spark.task.cpus": "2"}, 2, r"1 task slots.*local\[4\]"),
         ("yarn", yarn(2, 1), 3, r"spark.executor.instances=2, .*spark.executor.instances=3"),
@@ -55,4 +58,4 @@ def test_what_does_not_fit_is_said_before_the_barrier(
     master: str, conf: dict[str, str], wanted: int, named: str
 ) -> None:
     with pytest.raises(PlatformError, match=named):
-        count_ranks(master, conf, wanted)
+        count_ranks(master, conf, wanted, 8)

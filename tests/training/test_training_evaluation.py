@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import pytest
+
+from eagle_spark.training.evaluation import LEAST_SURE, NEVER_SURE, review_threshold, summarise
+
+CLASSES = ("a", "b")
+
+
+def outcomes(
+    rows: Sequence[tuple[float, bool]], dice: Sequence[float | None] | None = None
+) -> pd.DataFrame:
+    """One outcome for each (confidence, is it right); all are predicted to be `a`."""
+    return pd.DataFrame(
+        {
+            "label": ["a" if right else "b" for _, right in rows],
+            "probabilities": [[sure, 1 - sure] for sure, _ in rows],
+            "dice": pd.Series(dice or [None] * len(rows), dtype="float64"),
+        }
+    )
+
+
+def test_the_threshold_is_the_lowest_confidence_that_keeps_the_share() -> None:
+    rows = [(0.99, True)] * 20 + [(0.9, True)] * 29 + [(0.8, False)] + [(0.7, False)] * 9
+    assert review_threshold(outcomes(rows), CLASSES) == 0.8  # 49 of 50
+    assert review_threshold(outcomes(rows), CLASSES, wanted=0.99) == 0.9
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_equally_sure_images_pass_or_fail_together(turn: int) -> None:
+    sure, tied = [(0.95, True)] * 20, ([(0.9, True)] * 20 + [(0.9, False)] * 20)[::turn]
+    assert review_threshold(outcomes(sure + tied), CLASSES) == 0.95
+    assert review_threshold(outcomes(tied), CLASSES) == NEVER_SURE
+
+
+def test_a_few_images_prove_nothing() -> None:
+    few = [(0.99, True)] * (LEAST_SURE - 1)
+    assert review_threshold(outcomes(few), CLASSES) == NEVER_SURE
+    assert review_threshold(outcomes([*few, (0.6, False)]), CLASSES) == NEVER_SURE
+    assert review_threshold(outcomes([*few, (0.6, True)]), CLASSES) == 0.6
+    assert review_threshold(outcomes([]), CLASSES) == NEVER_SURE
+
+
+def test_a_wrong_most_sure_image_does_not_spoil_the_rest() -> None:
+    rows = [(0.99, False)] + [(0.9, True)] * 99
+    assert review_threshold(outcomes(rows), CLASSES) == 0.9
+
+
+def test_no_outcomes_have_no_figures() -> None:
+    assert summarise(outcomes([]), CLASSES) == {
+        "images": 0,
+        "accuracy": None,
+        "dice": None,
+        "ece": None,
+        "recall_by_class": {},
+    }
+
+
+def test_dice_is_the_mean_over_images_with_a_mask() -> None:
+    rows = [(0.75, True), (0.75, True), (0.75, True), (0.75, False)]
+    found = summarise(outcomes(rows, [0.5, None, 1.0, None]), CLASSES)
+    assert found == {
+        "images": 4,
+        "accuracy": 0.75,
+        "dice": 0.75,
+        "ece": pytest.approx(0),
+        "recall_by_class": {"a": 1.0, "b": 0.0},
+        "confusion": [[3, 0], [1, 0]],
+    }
+    assert summarise(outcomes(rows), CLASSES)["dice"] is None
