@@ -106,7 +106,8 @@ def test_two_ranks_end_where_one_rank_with_the_same_batch_does(trained: Any) -> 
     start = trained[1][1][0]["epochs"][0]["loss"], trained[2][1][0]["epochs"][0]["loss"]
     assert start[0] == pytest.approx(start[1], rel=1e-3)
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-2, rtol=2e-2)
+        # Sums in another order: as far apart as a learning rate that differs by 1e-5 leads (0.7 %).
+        assert np.linalg.norm(a - b) <= 2e-2 * np.linalg.norm(a)
 
 
 @pytest.mark.train
