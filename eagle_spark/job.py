@@ -25,7 +25,7 @@ def main(
 
     The last line on standard output is one JSON object: the job's figures, or
     `{"error": …, "exit_code": …}`. Whatever else the process or a library prints goes to
-    standard error.
+    standard error, and after that line nowhere: spark-submit merges both outputs of Python.
     """
     settings = _parse(kind, argv)
     if isinstance(settings, int):
@@ -45,6 +45,7 @@ def main(
     sys.stdout.flush()
     os.write(output, (json.dumps(result, allow_nan=False, default=str) + "\n").encode())
     os.close(output)
+    _fall_silent()
     return code
 
 
@@ -54,6 +55,7 @@ def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
     except EagleError as error:
         result, code = _failed(error, error.exit_code)
         print(json.dumps(result), flush=True)
+        _fall_silent()
         return code
 
 
@@ -61,6 +63,15 @@ def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
     line = " ".join(str(error).split()) or type(error).__name__
     print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
     return {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}, code
+
+
+def _fall_silent() -> None:
+    """Point both outputs at nothing, so that no line of an exit handler follows the result."""
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _stop(signum: int, _frame: object) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -16,20 +17,26 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Show `what: done/total, rate, ETA` on standard error; silent when that is no terminal."""
+    """Show `what: done/total, rate, ETA` on the terminal, see `open_terminal`; else be silent."""
 
     def __init__(self, what: str, total: int, unit: str = "images") -> None:
         self._what, self._total, self._unit = what, total, unit
         self._start = time.monotonic()
         self._shown = False
-        self._live = sys.stderr.isatty()
+        self._terminal: TextIO | None = None
 
     def __enter__(self) -> Progress:
+        self._terminal = open_terminal()
         return self
 
+    @property
+    def live(self) -> bool:
+        """Whether anybody sees the line."""
+        return self._terminal is not None
+
     def update(self, done: int) -> None:
-        if self._live:
-            print(f"\r{self.line(done)}\x1b[K", end="", file=sys.stderr, flush=True)
+        if self._terminal:
+            self._write(f"\r{self.line(done)}\x1b[K")
             self._shown = True
 
     def line(self, done: int) -> str:
@@ -46,17 +53,37 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._shown:
-            print(file=sys.stderr, flush=True)
+            self._write("\n")
+        if self._terminal not in (None, sys.stderr):
+            with suppress(OSError):
+                self._terminal.close()
+
+    def _write(self, text: str) -> None:
+        # A terminal that somebody closes must not end the work.
+        with suppress(OSError):
+            print(text, end="", file=self._terminal, flush=True)
+
+
+def open_terminal() -> TextIO | None:
+    """Return standard error where it is a terminal, else the one this process runs in front of.
+
+    spark-submit puts a pipe in the place of both outputs of Python, so that standard error alone
+    would never do there. None where nobody looks: in the background, or without a terminal.
+    """
+    if sys.stderr.isatty():
+        return sys.stderr
+    with suppress(OSError), ExitStack() as stack:
+        terminal = stack.enter_context(open("/dev/tty", "w", errors="replace"))
+        if os.tcgetpgrp(terminal.fileno()) == os.getpgrp():
+            stack.pop_all()
+            return terminal
+    return None
 
 
 @contextmanager
 def watch_tasks(spark: SparkSession, what: str, total: int) -> Iterator[None]:
     """Show how much of `total` the Spark tasks started inside have done, once a second."""
-    if not sys.stderr.isatty() or not total:
-        yield
-        return
     context, group, ended = spark.sparkContext, uuid4().hex, Event()
-    context.setJobGroup(group, what)
 
     def poll(progress: Progress) -> None:
         tracker = context.statusTracker()
@@ -69,6 +96,10 @@ def watch_tasks(spark: SparkSession, what: str, total: int) -> Iterator[None]:
                 progress.update(total * done // tasks)
 
     with Progress(what, total) as progress:
+        if not progress.live or not total:
+            yield
+            return
+        context.setJobGroup(group, what)
         watcher = Thread(target=poll, args=(progress,), daemon=True)
         watcher.start()
         try:

@@ -10,14 +10,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from eagle_spark.errors import OutputError, PlatformError
 from eagle_spark.storage import absolute_uri, join, locate
 
 if TYPE_CHECKING:
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
 CATALOG = "eagle"
+GLOB_CHARACTERS = "*?[]{}"
 ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
 ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 
@@ -27,6 +30,8 @@ RULES = {
     "spark.sql.session.timeZone": "UTC",
     # 10,000 rows of images, the default, are gigabytes; 64 cost nothing in speed.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
+    # toPandas by Arrow instead of row by row.
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
     # A second copy of a task that writes would write twice.
     "spark.speculation": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -58,9 +63,18 @@ def check_java() -> None:
 
 
 def check_warehouse(uri: str) -> None:
-    """Raise OutputError unless a file can be written and removed in the warehouse folder."""
+    """Raise OutputError unless a file can be written and removed in the warehouse folder.
+
+    Spark's readers take `* ? [ ] { }` in a path for patterns: such a folder is refused too.
+    """
     storage, path = locate(uri)
-    probe = join(path, ".eagle-write-probe")
+    if found := sorted(set(path) & set(GLOB_CHARACTERS)):
+        raise OutputError(
+            f"--warehouse {uri} must hold none of {' '.join(GLOB_CHARACTERS)}, which Spark takes "
+            f"for patterns; got {' '.join(found)}"
+        )
+    # A name of its own: several jobs may ask at the same time.
+    probe = join(path, f".eagle-write-probe-{os.getpid()}-{uuid4().hex}")
     try:
         storage.write(probe, b"")
         storage.delete(probe)
@@ -79,8 +93,9 @@ def open_session(
     Spark already, that Spark is used, and left running.
 
     Raises:
-        PlatformError: when Java, the Iceberg jar or its extensions are missing.
-        OutputError: when the warehouse cannot be written to.
+        PlatformError: when Java, the Iceberg jar or its extensions are missing, or Spark does not
+            start.
+        OutputError: when the warehouse cannot be written to, or its path holds a pattern.
     """
     check_java()
     check_warehouse(warehouse)
@@ -97,9 +112,7 @@ def open_session(
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     for key, value in wanted.items():
         conf.setIfMissing(key, value)
-    spark = (
-        running.newSession() if running else SparkSession.builder.config(conf=conf).getOrCreate()
-    )
+    spark = running.newSession() if running else _start(conf)
     try:
         _check_iceberg(spark)
         _set_catalog(spark, absolute_uri(warehouse))
@@ -107,6 +120,18 @@ def open_session(
     finally:
         if not running:
             spark.stop()
+
+
+def _start(conf: SparkConf) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    try:
+        return SparkSession.builder.config(conf=conf).getOrCreate()
+    except Exception as error:
+        # What Java raised says it shorter than the error that py4j wraps it in.
+        cause = str(getattr(error, "java_exception", error)).strip()
+        first = cause.partition("\n")[0] or type(error).__name__
+        raise PlatformError(f"Spark did not start: {first}") from error
 
 
 def _check_iceberg(spark: SparkSession) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -354,12 +355,15 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    from importlib.metadata import version
+    """Return the versions that a result depends on; what is not installed is left out."""
+    from importlib.metadata import PackageNotFoundError, version
 
     found = {"eagle_spark": __version__, "python": platform.python_version()}
     names = ("pyspark", "tensorflow", "keras", "openvino", "numpy", "pillow", "pyarrow")
-    return found | {name: version(name) for name in names}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _of_branch(table: Table, branch: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from eagle_spark.progress import Progress
 
 FRAME = """
 import os, sys, time
@@ -62,6 +65,76 @@ def test_a_user_error_is_one_line_without_a_trace() -> None:
     _, err = job.communicate(timeout=60)
     assert "error: no such folder: x" in err.splitlines()
     assert "Traceback" not in err
+
+
+def test_nothing_follows_the_result_even_where_both_outputs_are_merged() -> None:
+    late = "import atexit; atexit.register(os.system, 'echo late; echo late >&2'); "
+    job = subprocess.run(
+        [sys.executable, "-c", FRAME.format(body=late + "raise InputError('no such folder: x')")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    *before, last = job.stdout.splitlines()
+    assert json.loads(last)["error"] == "no such folder: x"
+    assert "error: no such folder: x" in before
+    assert "late" not in job.stdout
+    assert job.returncode == 2
+
+
+def test_wrong_options_too_end_with_the_result() -> None:
+    body = FRAME.format(body="pass").replace('"--images"', '"--imagse"')
+    job = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=60)
+    assert job.returncode == json.loads(job.stdout)["exit_code"] == 2
+    assert "error: " in job.stderr
+
+
+PROGRESS = """
+import os, sys
+if sys.argv[1:]:
+    os.open(sys.argv[1], os.O_RDWR)  # the first terminal a session opens becomes its own
+from eagle_spark.progress import Progress
+with Progress("decode", 10) as progress:
+    progress.update(3)
+"""
+
+
+def show_progress(*terminal: str) -> str:
+    """Run in a session of its own, so that the terminal of whoever runs the tests is not found."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS, *terminal],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_progress_is_silent_without_a_terminal() -> None:
+    assert show_progress() == ""
+
+
+def test_progress_finds_the_terminal_behind_a_pipe() -> None:
+    ours, theirs = os.openpty()
+    try:
+        assert show_progress(os.ttyname(theirs)) == ""
+        assert b"decode: 3/10 images" in os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_the_line_of_progress_gives_count_rate_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((100.0, 104.0, 100.0, 100.0))
+    monkeypatch.setattr("eagle_spark.progress.time.monotonic", lambda: next(clock))
+    line = Progress("decode", 12_000).line(4_000)
+    assert line == "decode: 4,000/12,000 images, 1000.0/s, 8 s to go"
+    assert Progress("upload", 5, "files").line(0) == "upload: 0/5 files, 0.0/s, …"
 
 
 def test_sigterm_unwinds_and_reports() -> None:

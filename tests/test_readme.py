@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from eagle_spark.dataset.preprocess import preprocess
+from eagle_spark.dataset.sample import write_sample, write_unlabelled
+from eagle_spark.scoring.score import score
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, ScoreSettings, TrainSettings
 from eagle_spark.tables import TABLES, Warehouse
@@ -25,6 +28,32 @@ def test_every_query_runs_on_the_tables(spark: Any, tmp_path: Path) -> None:
             warehouse.ensure(table)
         for sql in queries:
             assert session.sql(sql).collect() == []
+
+
+def documented(job: str) -> set[str]:
+    """The names in the sentence that begins with `Result:` in the section of a job."""
+    section = re.split(r"\n##+ ", README.split(f"\n### {job}\n")[1])[0]
+    sentence = section.split("\nResult: ")[1].split(";")[0].split(".\n")[0]
+    return set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", sentence))))
+
+
+@pytest.mark.spark
+def test_the_result_of_preprocess_is_described(spark: Any, tmp_path: Path) -> None:
+    write_sample(tmp_path / "set", 12, 7)
+    given = PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(tmp_path / "warehouse"))
+    assert preprocess(given).keys() == documented("preprocess")
+
+
+@pytest.mark.spark
+@pytest.mark.train
+def test_the_result_of_score_is_described(spark: Any, model_folder: Path, tmp_path: Path) -> None:
+    write_unlabelled(tmp_path / "images", 4, 7)
+    given = ScoreSettings(
+        images=str(tmp_path / "images"),
+        model=str(model_folder),
+        warehouse=str(tmp_path / "warehouse"),
+    )
+    assert score(given).keys() == documented("score")
 
 
 @pytest.mark.parametrize("kind", [PreprocessSettings, TrainSettings, ScoreSettings])

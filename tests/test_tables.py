@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,9 @@ import pytest
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
 from eagle_spark.session import open_session
-from eagle_spark.tables import REJECTS, TABLES, Run, Warehouse
+from eagle_spark.tables import REJECTS, TABLES, Run, Warehouse, versions
 
-pytestmark = pytest.mark.spark
-
+ROOT = Path(__file__).resolve().parent.parent
 NOW = datetime(2026, 11, 1, tzinfo=timezone.utc)
 
 
@@ -33,6 +34,7 @@ def paths(warehouse: Warehouse, branch: str = "main") -> list[str]:
     return sorted(row.path for row in warehouse.read(REJECTS, branch).collect())
 
 
+@pytest.mark.spark
 def test_readers_of_main_see_nothing_of_a_branch_until_it_is_published(
     warehouse: Warehouse,
 ) -> None:
@@ -49,6 +51,7 @@ def test_readers_of_main_see_nothing_of_a_branch_until_it_is_published(
     assert warehouse.snapshot(REJECTS) == snapshot
 
 
+@pytest.mark.spark
 def test_a_branch_is_not_published_over_what_another_run_published(warehouse: Warehouse) -> None:
     warehouse.ensure(REJECTS)
     for branch in ("one", "two"):
@@ -60,6 +63,7 @@ def test_a_branch_is_not_published_over_what_another_run_published(warehouse: Wa
     assert paths(warehouse) == ["one"]
 
 
+@pytest.mark.spark
 def test_a_resumed_branch_brings_its_rows_along_when_main_has_moved(warehouse: Warehouse) -> None:
     warehouse.ensure(REJECTS)
     for branch in ("one", "two"):
@@ -73,6 +77,7 @@ def test_a_resumed_branch_brings_its_rows_along_when_main_has_moved(warehouse: W
     assert warehouse.branches(REJECTS) == {"main"}
 
 
+@pytest.mark.spark
 def test_a_resumed_branch_of_an_unmoved_main_is_left_as_it_is(warehouse: Warehouse) -> None:
     warehouse.ensure(REJECTS)
     warehouse.resume_branch(REJECTS, "run", "true", ["path"])
@@ -82,18 +87,21 @@ def test_a_resumed_branch_of_an_unmoved_main_is_left_as_it_is(warehouse: Warehou
     assert warehouse.snapshot(REJECTS, "run") == before
 
 
+@pytest.mark.spark
 def test_rows_of_another_shape_are_refused(warehouse: Warehouse) -> None:
     warehouse.ensure(REJECTS)
     with pytest.raises(EagleError, match=r"rows for eagle\.cxr\.rejects: wanted"):
         warehouse.append(REJECTS, rejects(warehouse, "a").drop("detail"))
 
 
+@pytest.mark.spark
 def test_a_table_of_another_shape_is_named(warehouse: Warehouse) -> None:
     warehouse.spark.sql(f"CREATE TABLE {REJECTS.full_name} (path INT) USING iceberg")
     with pytest.raises(OutputError, match=r"eagle\.cxr\.rejects in this warehouse has other"):
         warehouse.ensure(REJECTS)
 
 
+@pytest.mark.spark
 def test_every_column_of_every_table_has_a_comment(warehouse: Warehouse) -> None:
     for table in TABLES:
         warehouse.ensure(table)
@@ -101,6 +109,7 @@ def test_every_column_of_every_table_has_a_comment(warehouse: Warehouse) -> None
             assert field.metadata["comment"], (table.name, field.name)
 
 
+@pytest.mark.spark
 def test_a_warehouse_that_cannot_be_written_is_named(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     place = str(tmp_path / "file" / "warehouse")
@@ -110,3 +119,34 @@ def test_a_warehouse_that_cannot_be_written_is_named(spark: Any, tmp_path: Path)
 
 def test_run_ids_differ() -> None:
     assert Run.begin("score", None).run_id != Run.begin("score", None).run_id
+
+
+def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        if name == "tensorflow":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    assert "tensorflow" in versions()
+    monkeypatch.setattr(metadata, "version", version)
+    found = versions()
+    assert "tensorflow" not in found
+    assert {"eagle_spark", "python", "pyspark", "pyarrow"} <= found.keys()
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 1), ([""], 1), (["{tmp}/none"], 2)])
+def test_sql_says_what_is_wrong_with_its_warehouse(
+    options: list[str], code: int, tmp_path: Path
+) -> None:
+    given = [option.format(tmp=tmp_path) for option in options]
+    done = subprocess.run(
+        ["/bin/bash", str(ROOT / "conf" / "sql" / "open.sh"), *given],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code
+    wanted = "usage: open.sh WAREHOUSE" if code == 1 else f"error: no tables in file://{given[0]}"
+    assert wanted in done.stderr

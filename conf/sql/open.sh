@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Open spark-sql on the tables of a warehouse; further arguments go to spark-sql (-f FILE, -e SQL).
 set -euo pipefail
-warehouse=$1
+warehouse=${1:?usage: open.sh WAREHOUSE [-e SQL | -f FILE]}
 case $warehouse in *://*) ;; *) warehouse=file://$(realpath -m "$warehouse") ;; esac
+if [[ $warehouse == file://* && ! -d ${warehouse#file://}/cxr ]]; then
+  echo "error: no tables in $warehouse" >&2
+  exit 2
+fi
 exec "$(dirname "$0")/../../.venv/bin/spark-sql" \
   --conf spark.sql.catalogImplementation=in-memory \
   --conf spark.sql.catalog.eagle=org.apache.iceberg.spark.SparkCatalog \
