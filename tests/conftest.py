@@ -44,6 +44,7 @@ def run_job() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             timeout=JOB_TIMEOUT,
+            start_new_session=True,  # no terminal: its progress is not for ours
         )
         lines = done.stdout.strip().splitlines()
         done.result = json.loads(lines[-1]) if lines else None  # type: ignore[attr-defined]
