@@ -14,7 +14,7 @@ OUT ?= demo
 WAREHOUSE ?= $(OUT)/warehouse
 TESTS ?= tests
 
-.PHONY: help install lock demo test lint bench sql hadoop-up hadoop-down hadoop-status clean
+.PHONY: help install lock demo test lint bench sql package hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,11 +28,11 @@ $(VENV)/.libraries: requirements.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-$(READY): $(VENV)/.libraries pyproject.toml setup.py conf/spark-defaults.conf hadoop/jars.lock
+$(READY): $(VENV)/.libraries pyproject.toml setup.py conf/spark-defaults.conf conf/log4j2.properties hadoop/jars.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python hadoop/jars.py iceberg pyspark
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
-	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf "$$spark/conf/"
+	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf conf/log4j2.properties "$$spark/conf/"
 	@# pyspark's scripts ask for any python3 on the PATH; they have to ask for this one.
 	grep -q '^export PYSPARK_PYTHON=' $(BIN)/find-spark-home || \
 	  sed -i '2i export PYSPARK_PYTHON="$${PYSPARK_PYTHON:-$(CURDIR)/$(BIN)/python}"' $(BIN)/find-spark-home
@@ -61,6 +61,9 @@ bench: install ## Speed and memory beside a bare loop; DATA=DIR with <Class>/ima
 
 sql: install ## Open spark-sql on the tables; WAREHOUSE=URI
 	bash conf/sql/open.sh '$(WAREHOUSE)'
+
+package: install ## What a cluster needs, in dist/: wheel, environment.tar.gz, spark-jars.zip
+	$(BIN)/python hadoop/package.py dist
 
 hadoop-up: install ## Start a real HDFS, YARN and history server on this machine
 	$(BIN)/python hadoop/cluster.py up

