@@ -103,7 +103,7 @@ def copy_interpreter(target: Path) -> None:
     subprocess.run([patchelf, *rpath, program], check=True, timeout=60)
 
 
-def _unused_of_stdlib(folder: str, names: list[str]) -> set[str]:
+def _unused_of_stdlib(_folder: str, names: list[str]) -> set[str]:
     left_out = UNUSED_OF_PYTHON | {"site-packages", "dist-packages"}
     config = {name for name in names if name.startswith("config-")}  # for building extensions
     modules = {name for name in names if name.startswith(UNUSED_MODULES) and name.endswith(".so")}
@@ -113,7 +113,11 @@ def _unused_of_stdlib(folder: str, names: list[str]) -> set[str]:
 def shared_libraries(files: list[Path]) -> set[Path]:
     """Return the shared libraries, but glibc's, that these files are linked with."""
     shown = subprocess.run(
-        ["ldd", *map(str, files)], capture_output=True, text=True, check=True, timeout=120
+        ["ldd", *map(str, files)],  # noqa: S607  # in every Linux' PATH
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     ).stdout
     if missing := re.findall(r"(\S+) => not found", shown):
         raise SystemExit(f"error: this Python lacks shared libraries: {', '.join(missing)}")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from local_cluster import HADOOP, LocalCluster
 ROOT = HADOOP.parent
 JOB_TIMEOUT = 600  # seconds
 LOG_TIMEOUT = 60
+Conf = Sequence[str]  # KEY=VALUE
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Submitted:
         deadline = time.monotonic() + LOG_TIMEOUT
         while True:  # aggregated logs come some seconds after the end
             shown = subprocess.run(
-                [HADOOP / "logs", self.application(), "-am", "ALL", "-log_files", "stdout"],
+                [HADOOP / "logs", self.application(), "-log_files", "stdout"],
                 env=self.cluster.environment,
                 capture_output=True,
                 text=True,
@@ -64,9 +66,13 @@ class YarnJobs:
     cluster: LocalCluster
     folder: Path
 
-    def start(self, name: str, *options: object, conf: dict[str, object] | None = None) -> Submitted:
+    def start(
+        self, name: str, *options: object, conf: dict[str, object] | None = None
+    ) -> Submitted:
         """Start `spark-submit --properties-file conf/yarn-cluster.conf submit/NAME.py OPTIONS`."""
-        given = [word for key, value in (conf or {}).items() for word in ("--conf", f"{key}={value}")]
+        given = [
+            word for key, value in (conf or {}).items() for word in ("--conf", f"{key}={value}")
+        ]
         command = [
             str(Path(sys.executable).parent / "spark-submit"),
             *("--properties-file", str(ROOT / "conf" / "yarn-cluster.conf")),
@@ -88,7 +94,7 @@ class YarnJobs:
             )
         return Submitted(self.cluster, process, log)
 
-    def run(self, name: str, *options: object, conf: dict[str, object] | None = None) -> Any:
+    def run(self, name: str, *options: object, conf: Conf = ()) -> Any:
         """Run a job to its end and return its figures."""
         submitted = self.start(name, *options, conf=conf)
         code, result = submitted.end()
