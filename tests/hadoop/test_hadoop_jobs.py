@@ -19,7 +19,8 @@ from eagle_spark.session import open_session
 from eagle_spark.tables import IMAGES, PREDICTIONS, RUNS, Warehouse
 
 pytestmark = [pytest.mark.hadoop, pytest.mark.train, pytest.mark.slow]
-IMAGES_LISTED = 96
+DRAWN = 96  # images of the labelled set
+FILES = 2 * DRAWN + 3  # with masks and workbooks, which score lists too
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def jobs(
     folder = tmp_path_factory.mktemp("client")
     drawn = folder / "sample"
     command = [sys.executable, "-m", "eagle_spark.dataset.sample"]
-    command += ["--out", str(drawn), "--images", str(IMAGES_LISTED), "--seed", "7"]
+    command += ["--out", str(drawn), "--images", str(DRAWN), "--seed", "7"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     for source, target in ((package, "/eagle_spark"), (drawn, "/data/sample")):
         put = [str(HADOOP / "put"), str(source), cluster.uri + target]
@@ -91,14 +92,14 @@ def test_preprocess_gives_the_same_rows_as_on_one_machine(
     places: dict[str, str], preprocessed: Any, run_job: Any, spark: Any, tmp_path: Path
 ) -> None:
     assert preprocessed["listed"] == preprocessed["accepted"] + preprocessed["rejected"]
-    assert preprocessed["accepted"] == preprocessed["masks"] == IMAGES_LISTED
+    assert preprocessed["accepted"] == preprocessed["masks"] == DRAWN
     local = run_job(
         "preprocess", "--input", places["input"], "--warehouse", tmp_path / "w", "--size", 64
     )
     assert local.result["by_split"] == preprocessed["by_split"]
     columns = "path, image_id, label, patient_id, source, split, pixels, mask"
     here = rows(spark, str(tmp_path / "w"), IMAGES, columns)
-    assert len(here) == IMAGES_LISTED
+    assert len(here) == DRAWN
     assert here == rows(spark, places["warehouse"], IMAGES, columns)
 
 
@@ -120,7 +121,8 @@ def test_score_gives_the_same_rows_as_on_one_machine(
 ) -> None:
     options = ["--images", places["input"], "--model", places["model"]]
     scored = jobs.run("score", *options, "--warehouse", places["warehouse"])
-    assert scored["listed"] == scored["scored"] + scored["rejected"] == 2 * IMAGES_LISTED
+    assert scored["listed"] == scored["scored"] + scored["rejected"] == FILES
+    assert scored["rejected"] == 3
     local = run_job("score", *options, "--warehouse", tmp_path / "w")
     assert local.result["scored"] == scored["scored"]
     columns = "path, image_id, status, label, confidence, lung_area, mask"
@@ -176,7 +178,7 @@ def test_a_datanode_and_a_nodemanager_die_while_scoring(
         process.kill()
     code, result = submitted.end()
     assert code == 0, result
-    assert result["listed"] == result["scored"] + result["rejected"] == 2 * IMAGES_LISTED
+    assert result["listed"] == result["scored"] + result["rejected"] == FILES
     paths = rows(spark, warehouse, PREDICTIONS, "path")
     assert len(paths) == len(set(paths)) == result["listed"]
 

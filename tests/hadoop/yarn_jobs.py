@@ -70,9 +70,7 @@ class YarnJobs:
         self, name: str, *options: object, conf: dict[str, object] | None = None
     ) -> Submitted:
         """Start `spark-submit --properties-file conf/yarn-cluster.conf submit/NAME.py OPTIONS`."""
-        given = [
-            word for key, value in (conf or {}).items() for word in ("--conf", f"{key}={value}")
-        ]
+        given = [word for setting in conf for word in ("--conf", setting)]
         command = [
             str(Path(sys.executable).parent / "spark-submit"),
             *("--properties-file", str(ROOT / "conf" / "yarn-cluster.conf")),
