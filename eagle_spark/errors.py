@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 
@@ -31,9 +32,10 @@ class Reason(str, Enum):
 
 
 class EagleError(Exception):
-    """Raised when a job cannot reach its end; exit code 1."""
+    """Raised when a job cannot reach its end; exit code 1. `figures` go into its JSON line."""
 
     exit_code = 1
+    figures: Mapping[str, object] = {}  # nobody writes to it
 
 
 class UserError(EagleError):

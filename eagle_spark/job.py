@@ -62,7 +62,9 @@ def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
 def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
     line = " ".join(str(error).split()) or type(error).__name__
     print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
-    return {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}, code
+    figures = error.figures if isinstance(error, EagleError) else {}
+    failed = {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}
+    return {**figures, **failed}, code
 
 
 def _fall_silent() -> None:

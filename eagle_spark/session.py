@@ -41,6 +41,9 @@ LOCAL_RULES = {
     "spark.master": "local[*]",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
+    # A task whose HDFS blocks lie on another host name waits for an executor there; on one machine
+    # none comes, and nobody offers the task again: it would wait for ever.
+    "spark.locality.wait": "0s",
     # On one machine the web page would listen on every interface.
     "spark.ui.enabled": "false",
 }

@@ -156,6 +156,16 @@ class TrainSettings:
         wanted="a whole number from 0 up",
         check=lambda seed: seed >= 0,
     )
+    max_restarts: int = _option(
+        "how often ranks that died or hang are started again, from the last finished epoch",
+        default=3,
+        metavar="N",
+        wanted="a whole number from 0 up",
+        check=lambda restarts: restarts >= 0,
+    )
+    resume: bool = _option(
+        "go on from the last finished epoch of the same training that was stopped", default=False
+    )
     overwrite: bool = _option("replace the model folder if it exists", default=False)
 
 
@@ -180,6 +190,27 @@ class ScoreSettings:
         "auto takes the fastest that passed the model's parity gate and is installed",
         default="auto",
         choices=("auto", "openvino", "keras"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """Check whether this environment is fit for the jobs, and say what mends it where not."""
+
+    warehouse: str = _warehouse()
+    ranks: int | None = _option(
+        "number of training processes to find room for; without it one per executor",
+        default=None,
+        metavar="N",
+        wanted="a whole number from 1 up",
+        check=lambda ranks: ranks >= 1,
+    )
+    weights: str = _option(
+        "backbone weights that train will be told to take",
+        default="imagenet",
+        metavar="imagenet|PATH|none",
+        wanted="imagenet, none or a file URI",
+        check=_not_blank,
     )
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -96,7 +102,7 @@ def test_reading_stops_one_byte_behind_the_limit(tmp_path: Path) -> None:
     assert len(read_image(str(tmp_path / "x"), 4)) == 5
 
 
-def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_writing_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     storage, path = locate(str(tmp_path / "deep" / "x"))
     storage.write(path, b"one")
     storage.write(path, b"two")
@@ -104,5 +110,151 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["x"]
 
 
+class Breaking(io.BytesIO):
+    """A source that breaks off after its first block."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError("the line is cut")
+        return super().read(size)
+
+
+def breaking() -> IO[bytes]:
+    return Breaking(b"half")
+
+
+def test_a_source_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+    storage, path = locate(str(tmp_path / "x"))
+    storage.write(path, b"old")
+    with pytest.raises(OSError, match="the line is cut"):
+        storage.put(path, breaking)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x", b"old")]
+
+
+def test_a_name_as_long_as_the_disk_takes_can_be_written(tmp_path: Path) -> None:
+    storage, path = locate(str(tmp_path / ("ü" * 127 + "x")))
+    storage.write(path, b"1")
+    assert storage.read(path, 2) == b"1"
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir], ids=["file", "folder"])
+def test_renaming_onto_anything_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    storage, path = locate(str(tmp_path))
+    with pytest.raises(FileExistsError):
+        storage.rename(f"{path}/a", f"{path}/b")
+    assert (tmp_path / "a").exists()
+
+
 def test_join_does_not_double_slashes() -> None:
     assert join("hdfs://n/a/", "b", "c") == "hdfs://n/a/b/c"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hdfs://user:secret@host:8020/x",
+        "hdfs://secret@host/x",
+        "hdfs://user:sec/ret@host/x",
+        "file://user:secret@host/x",
+        "s3://user:secret@bucket/x",
+    ],
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        locate(uri)
+    for part in ("secret", "sec", "ret@", "user:"):
+        assert part not in str(caught.value)
+
+
+def write_site(folder: Path, name: str, **settings: str) -> None:
+    """Write a site file; `__` in a key stands for a dot."""
+    properties = (
+        f"<property><name>{key.replace('__', '.')}</name><value>\n {value}\n</value></property>"
+        for key, value in settings.items()
+    )
+    (folder / name).write_text(f"<configuration>{''.join(properties)}</configuration>")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty HADOOP_CONF_DIR."""
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(folder))
+    monkeypatch.delenv("HADOOP_HOME", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("address", ["hdfs://name:9000", "hdfs://name:9000/"])
+def test_hdfs_without_a_host_is_the_default_file_system(site: Path, address: str) -> None:
+    write_site(site, "core-site.xml", fs__defaultFS=address)
+    assert absolute_uri("hdfs:///a b/c") == "hdfs://name:9000/a b/c"
+
+
+@pytest.mark.parametrize("address", ["file:///", "s3a://key:secret@bucket", "hdfs:///x", None])
+def test_a_default_file_system_that_is_no_hdfs_is_refused(site: Path, address: str | None) -> None:
+    if address:
+        write_site(site, "core-site.xml", fs__defaultFS=address)
+    with pytest.raises(SettingsError, match=r"fs\.defaultFS") as caught:
+        absolute_uri("hdfs:///a")
+    assert "secret" not in str(caught.value)
+
+
+def test_hdfs_without_a_host_and_without_configuration_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    monkeypatch.delenv("HADOOP_HOME", raising=False)
+    with pytest.raises(SettingsError, match="no HADOOP_CONF_DIR is set"):
+        absolute_uri("hdfs:///a")
+
+
+def test_a_damaged_site_file_is_named(site: Path) -> None:
+    (site / "core-site.xml").write_text("<configuration>")
+    with pytest.raises(SettingsError, match=r"core-site\.xml: cannot be read"):
+        absolute_uri("hdfs:///a")
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Return a port that takes connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_what_does_not_answer_is_named_in_time(
+    site: Path, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eagle_spark.storage import hdfs
+
+    monkeypatch.setattr(hdfs, "REACH_SECONDS", 0)
+    monkeypatch.setattr(hdfs, "_ANSWER_SECONDS", 0.5)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, not listening
+        uris = [f"127.0.0.1:{port}" for port in (closed.getsockname()[1], silent)]
+        write_site(
+            site,
+            "hdfs-site.xml",
+            dfs__ha__namenodes__away="one, two",
+            **{"dfs.namenode.rpc-address.away.one": uris[0]},
+            **{"dfs.namenode.rpc-address.away.two": uris[1]},
+        )
+        for authority in [*uris, "away", "no.such.host.invalid:8020", "a..b"]:
+            with pytest.raises(InputError, match=f"^hdfs://{authority}: HDFS cannot be reached"):
+                locate(f"hdfs://{authority}/x")
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="host:port"):
+        locate("hdfs://host:99999/x")
+
+
+def test_the_module_loads_nothing_heavy() -> None:
+    program = "import sys, eagle_spark.storage; print('hdfs_native' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "False"

@@ -11,32 +11,26 @@ import argparse
 import json
 import lzma
 import os
-import shutil
 import stat
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
-from uuid import uuid4
+from typing import IO
 
 from eagle_spark.dataset.archive import checked_files, open_archive
 from eagle_spark.errors import EagleError, InputError, OutputError
 from eagle_spark.progress import Progress
-from eagle_spark.storage import absolute_uri, join, list_folder, locate, split_uri
+from eagle_spark.storage import absolute_uri, join, list_folder, locate
 
 JOBS = 16
-_CHUNK = 1 << 20  # bytes held per file
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
-_LASTING = (EagleError, FileNotFoundError, FileExistsError, PermissionError)
-# hdfs-native gives up when a DataNode has just died; HDFS names another one after a while.
-_PAUSES = (1, 3, 9, 27)  # seconds
 _NAME_LIMIT = 255  # bytes of one part of a path, on HDFS as on most disks
 
 
@@ -72,7 +66,7 @@ def upload(source: str, target: str, jobs: int = JOBS) -> dict[str, object]:
         _check_names(items, target)
         there = _lengths(target)
         wanted = [item for item in items if there.get(item.name) != item.length]
-        _put_all({item: item.name in there for item in wanted}, target, jobs)
+        _put_all(wanted, target, jobs)
         there = _lengths(target) if wanted else there
     for item in items:
         if there.get(item.name) != item.length:
@@ -142,11 +136,11 @@ def _lengths(target: str) -> dict[str, int]:
     return {_below(target, entry.uri): entry.length for entry in entries}
 
 
-def _put_all(items: Mapping[Item, bool], target: str, jobs: int) -> None:
-    """Upload each item, several at a time; its value says whether to replace what is there."""
+def _put_all(items: Sequence[Item], target: str, jobs: int) -> None:
+    """Upload each item, several at a time."""
     with ThreadPoolExecutor(jobs) as pool, Progress("upload", len(items), "files") as progress:
         futures: dict[Future[None], Item] = {
-            pool.submit(_put_patiently, item, target, there): item for item, there in items.items()
+            pool.submit(_put, item, target): item for item in items
         }
         try:
             for done, future in enumerate(as_completed(futures), 1):
@@ -156,57 +150,16 @@ def _put_all(items: Mapping[Item, bool], target: str, jobs: int) -> None:
             pool.shutdown(cancel_futures=True)
             if isinstance(error, EagleError) or not isinstance(error, Exception):
                 raise
-            # hdfs-native puts the NameNode's stack trace behind the first line.
-            text = (str(error).splitlines() or [type(error).__name__])[0]
+            text = str(error) or type(error).__name__
             raise EagleError(f"{futures[future].name!r}: {text}; run it again to go on") from error
 
 
-def _put_patiently(item: Item, target: str, replace: bool) -> None:
-    """Upload one file, several times if HDFS wants that."""
-    for pause in _PAUSES:
-        try:
-            return _put(item, target, replace)
-        except _LASTING:
-            raise
-        except Exception:
-            if not target.startswith("hdfs:"):
-                raise
-        time.sleep(pause)
-    return _put(item, target, replace)
-
-
-def _put(item: Item, target: str, replace: bool) -> None:
-    """Upload one file under a hidden name, then rename it; `replace` one of another length."""
+def _put(item: Item, target: str) -> None:
     storage, path = locate(join(target, item.name))
-    hidden = f"{path.rsplit('/', 1)[0]}/.{uuid4().hex}.partial"
     try:
-        with _create(target, hidden) as sink, item.open() as stream:
-            shutil.copyfileobj(stream, sink, _CHUNK)
-        if replace:
-            storage.delete(path)
-        storage.rename(hidden, path)
-    except BaseException as error:
-        with suppress(Exception):
-            storage.delete(hidden)
-        if isinstance(error, _DAMAGED):
-            raise InputError(f"entry {item.name!r} is damaged: {error}") from error
-        raise
-
-
-def _create(target: str, path: str) -> IO[bytes]:
-    """Open a new file of the target's file system for writing; parents are made."""
-    scheme, authority, _ = split_uri(target)
-    if scheme == "file":
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return open(path, "xb")
-    return cast("IO[bytes]", _client(authority).create(path))
-
-
-@lru_cache(maxsize=1)
-def _client(authority: str) -> Any:
-    from hdfs_native import Client
-
-    return Client(f"hdfs://{authority}")
+        storage.put(path, item.open)
+    except _DAMAGED as error:
+        raise InputError(f"entry {item.name!r} is damaged: {error}") from error
 
 
 def main() -> int:

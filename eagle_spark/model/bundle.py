@@ -10,10 +10,14 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,12 @@ from eagle_spark.errors import BundleError, InputError, OutputError
 from eagle_spark.model.archive import check_keras_file, weights_digest
 from eagle_spark.model.metadata import FORMAT_VERSION, METADATA, parse_metadata
 from eagle_spark.model.metadata import NETWORK as NETWORK
-from eagle_spark.storage import list_folder, locate, split_uri
+from eagle_spark.storage import LocalStorage, list_folder, locate, split_uri
 
 MAX_FILE_BYTES = 2 << 30  # of one file of a model
+CACHED = 4  # copies of remote models that are kept on a node
+UNUSED_SECONDS = 24 * 3600  # after which a copy is no longer needed; engines load at their start
+COPY_BYTES = 8 << 20  # held at a time
 INTENDED_USE = (
     "Research use only. Not a medical device; not for diagnosis or treatment of patients."
 )
@@ -91,7 +98,8 @@ def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
     check_target(uri, overwrite)
     try:
         for relative in [*_files(folder), METADATA]:
-            storage.write(f"{fresh}/{relative}", (folder / relative).read_bytes())
+            opened = partial(LocalStorage().open, str(folder / relative))
+            storage.put(f"{fresh}/{relative}", opened)
         taken = storage.exists(target)
         if taken:
             storage.rename(target, old)
@@ -105,7 +113,8 @@ def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
     except OSError as error:
         raise OutputError(f"--model {uri}: cannot be written: {error}") from error
     finally:
-        storage.delete(fresh)
+        with suppress(OSError):  # the error that counts is on its way
+            storage.delete(fresh)
 
 
 def check_target(uri: str, overwrite: bool) -> None:
@@ -150,7 +159,8 @@ def open_bundle(uri: str, expected_id: str | None = None, cache: Path | None = N
     Args:
         expected_id: the model id that the caller counts on.
         cache: local folder for copies of remote models, one folder per content; by default one of
-            this user's own in the folder for temporary files. Safe for several processes at once.
+            this user's own in the folder for temporary files. Safe for several processes at once;
+            holds the `CACHED` models used last, and any that was used within a day.
 
     Raises:
         BundleError: when the folder is none, or a file is missing, altered, unknown or unsafe;
@@ -194,7 +204,16 @@ def _identity(folder: Path, metadata: Mapping[str, Any]) -> str:
 
 
 def _own_cache() -> Path:
-    return Path(tempfile.gettempdir(), f"eagle-models-{os.getuid()}")
+    """Return the cache of this user, into which nobody else can put anything."""
+    folder = Path(tempfile.gettempdir(), f"eagle-models-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise BundleError(
+            f"{folder}: models are copied only into a folder that this user owns and nobody else"
+            " may enter (mode 0700); remove it, or set TMPDIR to another place"
+        )
+    return folder
 
 
 def _files(folder: Path) -> list[str]:
@@ -223,26 +242,44 @@ def _read_metadata(uri: str) -> bytes:
 
 def _copy(uri: str, folder: Path, raw: bytes, digests: Mapping[str, str]) -> None:
     """Copy a remote model into `folder` unless a whole copy is there; other processes may too."""
-    if folder.is_dir():
+    with suppress(OSError):
+        os.utime(folder)  # in use: not to be removed
         return
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     storage, path = locate(uri)
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
-    for name in digests:
-        target = fresh / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with storage.open(f"{path}/{name}") as stream:
-                target.write_bytes(stream.read())
-        except FileNotFoundError as error:
-            raise BundleError(f"{uri}/{name}: missing") from error
-    (fresh / METADATA).write_bytes(raw)
+    try:
+        for name in digests:
+            (fresh / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with storage.open(f"{path}/{name}") as source, (fresh / name).open("wb") as target:
+                shutil.copyfileobj(source, target, COPY_BYTES)
+        (fresh / METADATA).write_bytes(raw)
+        _move(fresh, folder)
+    except FileNotFoundError as error:
+        raise BundleError(f"{uri}/{name}: missing") from error
+    except OSError as error:
+        raise BundleError(f"{uri}: cannot be copied to {folder}: {error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    _prune(folder.parent)
+
+
+def _move(fresh: Path, folder: Path) -> None:
     try:
         fresh.rename(folder)
     except OSError:
-        if not folder.is_dir():
+        if not folder.is_dir():  # no other process was faster
             raise
-        shutil.rmtree(fresh)
+
+
+def _prune(cache: Path) -> None:
+    """Remove the copies, whole or not, that nobody has used for a day, but the newest."""
+    used: dict[Path, float] = {}
+    for path in cache.iterdir():
+        with suppress(FileNotFoundError):  # another process does the same
+            used[path] = path.lstat().st_mtime
+    for path in sorted(used, key=used.__getitem__)[:-CACHED]:
+        if time.time() - used[path] > UNUSED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_files(folder: Path, digests: Mapping[str, str]) -> None:

@@ -100,14 +100,14 @@ class Feed:
             mirrored = [self.flip and bool(draw.integers(2)) for draw in draws]
             yield assemble(rows, numbers, self.size, mirrored)
 
-    def dataset(self, epochs: int) -> Any:
-        """Return the batches of all epochs in turn, as a prefetching `tf.data.Dataset`."""
+    def dataset(self, epochs: range) -> Any:
+        """Return the batches of these epochs in turn, as a prefetching `tf.data.Dataset`."""
         import tensorflow as tf
 
         n, image = len(self.lanes), (self.size, self.size, 1)
         kinds = Batch(tf.uint8, tf.uint8, tf.float32, tf.int32, tf.float32)
         shapes = Batch((n, *image), (n, *image), (n,), (n,), (n,))  # type: ignore[arg-type]
-        source = chain.from_iterable(self.batches(epoch) for epoch in range(epochs))
+        source = chain.from_iterable(self.batches(epoch) for epoch in epochs)
 
         def read(_: Any) -> Any:
             found = tf.numpy_function(lambda: tuple(next(source)), [], list(kinds))
@@ -119,7 +119,7 @@ class Feed:
         # Nothing here is left to tune; and the tuner's thread, once it sleeps for long, holds up
         # the end of an iterator for 20 s and more (TensorFlow 2.21).
         options.autotune.enabled = False
-        steps = epochs * steps_of(self.lanes)
+        steps = len(epochs) * steps_of(self.lanes)
         return tf.data.Dataset.range(steps).map(read).prefetch(PREFETCH).with_options(options)
 
 

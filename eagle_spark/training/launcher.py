@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from eagle_spark.errors import PlatformError
+from eagle_spark.errors import EagleError, PlatformError
+from eagle_spark.training.failure import RankLost, explain
+from eagle_spark.training.heartbeat import Watch
 from eagle_spark.training.plan import TrainPlan
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 LOCAL_RANKS = 2
+SLOT_SECONDS = 300.0  # how long a cluster may take to replace executors
 
 
 def check_ranks(spark: SparkSession, wanted: int | None) -> int:
@@ -42,18 +48,16 @@ def count_ranks(master: str, conf: Mapping[str, str], wanted: int | None, found:
             "--conf spark.python.worker.reuse=false (it is true)"
         )
     per_task = int(conf.get("spark.task.cpus", "1"))
-    local = re.fullmatch(r"local(?:\[(\*|\d+)(?:,\s*\d+)?\])?", master)
-    if local:
-        cores = local.group(1) or "1"
+    executors, each = _sizes(master, conf, found)
+    slots = executors * each
+    if _local(master):
         default = LOCAL_RANKS
-        slots = (found if cores == "*" else int(cores)) // per_task
         source = f"spark.master={master}"
         mend = f"--master local[{(wanted or default) * per_task}]"
     else:
-        default = int(conf.get("spark.executor.instances", "2"))
-        each = int(conf.get("spark.executor.cores", "1"))
-        slots = default * (each // per_task)
-        source = f"spark.executor.instances={default}, spark.executor.cores={each}"
+        default = executors
+        cores = conf.get("spark.executor.cores", "1")
+        source = f"spark.executor.instances={executors}, spark.executor.cores={cores}"
         mend = f"--conf spark.executor.instances={wanted or default}"
     ranks = wanted or max(min(default, slots), 1)
     if ranks > slots:
@@ -64,14 +68,69 @@ def count_ranks(master: str, conf: Mapping[str, str], wanted: int | None, found:
     return ranks
 
 
-def run_ranks(spark: SparkSession, plan: TrainPlan) -> dict[str, Any]:
-    """Run `train_rank` on every rank, one barrier task each; return what rank 0 returns."""
+def _local(master: str) -> re.Match[str] | None:
+    return re.fullmatch(r"local(?:\[(\*|\d+)(?:,\s*\d+)?\])?", master)
+
+
+def _sizes(master: str, conf: Mapping[str, str], found: int) -> tuple[int, int]:
+    """Return how many executors Spark was asked for, and the task slots of each."""
+    per_task = int(conf.get("spark.task.cpus", "1"))
+    if local := _local(master):
+        cores = local.group(1) or "1"
+        return 1, (found if cores == "*" else int(cores)) // per_task
+    executors = int(conf.get("spark.executor.instances", "2"))
+    return executors, int(conf.get("spark.executor.cores", "1")) // per_task
+
+
+def wait_for_slots(spark: SparkSession, ranks: int, seconds: float = SLOT_SECONDS) -> None:
+    """Wait until no task of an earlier attempt runs and there is an executor for every rank.
+
+    Raises:
+        EagleError: when that takes longer than `seconds`.
+    """
+    context = spark.sparkContext
+    conf = dict(context.getConf().getAll())
+    master = context.master or "local"
+    _, each = _sizes(master, conf, context.defaultParallelism)
+    deadline, told = time.monotonic() + seconds, False
+    while True:
+        infos = context._jsc.sc().statusTracker().getExecutorInfos()
+        executors = len(infos) - (0 if _local(master) else 1)  # the driver is among them
+        running = sum(info.numRunningTasks() for info in infos)
+        if executors * each >= ranks and not running:
+            return
+        have = f"{executors * each} task slots for {ranks} ranks, {running} old tasks running"
+        if time.monotonic() > deadline:
+            raise EagleError(f"after {seconds:.0f} s Spark has {have}")
+        if not told:
+            print(f"waiting for executors: {have}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(0.5)
+
+
+def run_ranks(spark: SparkSession, plan: TrainPlan) -> None:
+    """Run `train_rank` on every rank, one barrier task each, in new processes.
+
+    Raises:
+        RankLost: when a rank died, failed or hung; all of them are ended then.
+        UserError: what a rank raised of that kind: trying again would not help.
+    """
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import PySparkException
     from spark_tensorflow_distributor import MirroredStrategyRunner
 
     from eagle_spark.training.loop import train_rank
 
+    context, group = spark.sparkContext, uuid4().hex
     # The strategy is made by the rank itself, after it has capped TensorFlow's threads.
     runner = MirroredStrategyRunner(num_slots=plan.ranks, use_gpu=False, use_custom_strategy=True)
-    spark.sparkContext.setJobDescription(f"train on {plan.ranks} ranks")
-    record: dict[str, Any] = runner.run(train_rank, plan=plan)
-    return record
+    context.setJobGroup(group, f"train on {plan.ranks} ranks")
+    watch = Watch(plan.staging, plan.ranks, plan.stall, lambda: context.cancelJobGroup(group))
+    try:
+        with watch:
+            runner.run(train_rank, plan=plan)
+    except (Py4JJavaError, PySparkException) as error:
+        text = watch.complaint
+        raise (RankLost(text) if text else explain(str(error))) from error
+    finally:
+        context._jsc.clearJobGroup()

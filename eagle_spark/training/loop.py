@@ -12,7 +12,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from eagle_spark.model.losses import dice, label_loss, mask_loss
 from eagle_spark.model.network import build_network
 from eagle_spark.model.weights import weights_file
 from eagle_spark.storage import join, locate
+from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
 from eagle_spark.training.feed import Feed
+from eagle_spark.training.heartbeat import Pulse
 from eagle_spark.training.monitor import Monitor
 from eagle_spark.training.plan import RankRows, TrainPlan, steps_of
 
@@ -33,13 +35,16 @@ WARM_UP = 0.1  # share of all steps
 LEAVE_SECONDS = 600.0  # how long a rank that is done waits for the others
 
 Totals = NDArray[np.float64]
+Figures = dict[str, float | None]
 
 
 def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train as the rank that `TF_CONFIG` names; to be called in a fresh process.
 
-    Rank 0 leaves `<staging>/model/model.keras`; every rank leaves `<staging>/rank-<i>.json` and
-    waits until those of all ranks are there.
+    It goes on from the checkpoint `plan.start`, and tells its steps to `plan.staging`, where the
+    driver keeps a `Watch`: without one the process ends. Rank 0 leaves a checkpoint after each
+    epoch and `<staging>/model/model.keras`; every rank leaves `<staging>/rank-<i>.json` and waits
+    until those of all ranks are there.
 
     Args:
         callbacks: `keras.callbacks.Callback`s, driven at the beginning and end of training and of
@@ -53,13 +58,20 @@ def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]
         EagleError: when another rank does not come to its end.
     """
     rank = rank_of(os.environ.get("TF_CONFIG"))
+    with Pulse(plan.staging, rank, plan.stall) as pulse:
+        return _train_rank(plan, rank, callbacks, pulse)
+
+
+def _train_rank(
+    plan: TrainPlan, rank: int, callbacks: Sequence[Any], pulse: Pulse
+) -> dict[str, Any]:
     storage, staging = locate(plan.staging)
-    storage.delete(f"{staging}/rank-{rank}.json")
-    strategy = _strategy(plan.threads)
     started = time.monotonic()
+    strategy = _strategy(plan.threads)
     with strategy.scope(), weights_file(plan.weights) as weights:
-        trainer = _Trainer(plan, weights, strategy)
-    epochs = trainer.run(rank, callbacks)
+        trainer = _Trainer(plan, weights, strategy, pulse)
+        history = trainer.restore() if plan.start else []
+    trainer.run(rank, callbacks, history)
 
     with tempfile.TemporaryDirectory(prefix="eagle-train-") as folder:
         saved = Path(folder, "model.keras")  # all ranks save: it may read shared variables
@@ -68,10 +80,11 @@ def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]
             storage.write(f"{staging}/model/{saved.name}", saved.read_bytes())
     record = {
         "rank": rank,
+        "node": node_name(),
         "weights_digest": weights_digest(trainer.model.get_weights()),
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - started, 3),
-        "epochs": epochs,
+        "epochs": [epoch[rank] for epoch in history],
     }
     storage.write(f"{staging}/rank-{rank}.json", json.dumps(record, allow_nan=False).encode())
     wait_for(
@@ -79,6 +92,12 @@ def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]
         f"other ranks have not ended (no rank-<i>.json in {join(plan.staging)})",
     )
     return record
+
+
+def node_name() -> str:
+    """Return this machine's name; on YARN that of its NodeManager, with the port."""
+    host = os.environ.get("NM_HOST", os.uname().nodename)
+    return ":".join([host, os.environ["NM_PORT"]]) if "NM_PORT" in os.environ else host
 
 
 def rank_of(tf_config: str | None) -> int:
@@ -116,11 +135,11 @@ def _strategy(threads: int) -> Any:
 class _Trainer:
     """The network, its optimizer and its compiled steps; made within the strategy's scope."""
 
-    def __init__(self, plan: TrainPlan, weights: Path | None, strategy: Any) -> None:
+    def __init__(self, plan: TrainPlan, weights: Path | None, strategy: Any, pulse: Pulse) -> None:
         import keras
         import tensorflow as tf
 
-        self.plan, self.strategy = plan, strategy
+        self.plan, self.strategy, self.pulse = plan, strategy, pulse
         self.model = build_network(plan.classes, plan.size, weights=weights, seed=plan.seed)
         self.backbone = self.model.get_layer("backbone")
         self.heads = self.model.get_layer("heads")
@@ -138,32 +157,60 @@ class _Trainer:
         self._check = tf.function(lambda batch: strategy.run(self._check_step, (batch,)))
         self._reduce = tf.function(lambda row: strategy.run(_sum_over_ranks, (row,)))
 
-    def run(self, rank: int, callbacks: Sequence[Any]) -> list[dict[str, float | None]]:
-        """Train all epochs; return each one's figures, the same on all ranks but for the load."""
+    def run(self, rank: int, callbacks: Sequence[Any], history: list[list[Figures]]) -> None:
+        """Train the epochs that `history` lacks; add each one's figures, one entry a rank.
+
+        They are the same on all ranks but for the load.
+        """
         import keras
 
         plan = self.plan
-        training = iter(self._feed(plan.training[rank], rank, train=True).dataset(plan.epochs))
-        checking = iter(self._feed(plan.validation[rank], rank, train=False).dataset(plan.epochs))
+        epochs = range(len(history), plan.epochs)
+        training = iter(self._feed(plan.training[rank], rank, train=True).dataset(epochs))
+        checking = iter(self._feed(plan.validation[rank], rank, train=False).dataset(epochs))
         checks = steps_of(plan.validation[rank])
         driven = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.model.stop_training = False
-        history: list[dict[str, float | None]] = []
         driven.on_train_begin()
-        for epoch in range(plan.epochs):
+        for epoch in epochs:
             driven.on_epoch_begin(epoch)
             monitor = Monitor()
             figures = self._pass(self._train, training, plan.steps)
-            load = monitor.read(images=plan.steps * plan.batch)
+            loads = self._loads(rank, monitor.read(images=plan.steps * plan.batch))
             if checks:
                 found = self._pass(self._check, checking, checks)
                 figures |= {f"val_{name}": value for name, value in found.items()}
-            history.append({"epoch": epoch + 1, **figures, **load})
+            history.append([{"epoch": epoch + 1, **figures, **load} for load in loads])
+            if rank == 0:
+                arrays = [self._own(variable).numpy() for variable in self._variables]
+                save_checkpoint(plan.checkpoints, epoch + 1, arrays, {"history": history})
             driven.on_epoch_end(epoch, {k: v for k, v in figures.items() if v is not None})
             if self.model.stop_training:
                 break
         driven.on_train_end()
+
+    def restore(self) -> list[list[Figures]]:
+        """Take the state of the checkpoint `plan.start`; return the figures of its epochs."""
+        assert self.plan.start
+        arrays, state = load_checkpoint(self.plan.start)
+        for variable, array in zip(self._variables, arrays, strict=True):
+            variable.assign(array)
+        history: list[list[Figures]] = state["history"]
         return history
+
+    @property
+    def _variables(self) -> list[Any]:
+        return [*self.model.variables, *self.optimizer.variables]
+
+    def _own(self, variable: Any) -> Any:
+        """Return this rank's copy of a variable, without asking the others."""
+        return self.strategy.experimental_local_results(variable.value)[0]
+
+    def _loads(self, rank: int, load: Mapping[str, float]) -> list[dict[str, float]]:
+        """Return the load of every rank."""
+        table = np.zeros((self.plan.ranks, len(load)))
+        table[rank] = list(load.values())
+        return [dict(zip(load, row, strict=True)) for row in self._reduce(table).numpy().tolist()]
 
     def _feed(self, lanes: RankRows, rank: int, *, train: bool) -> Feed:
         plan = self.plan
@@ -178,11 +225,12 @@ class _Trainer:
             flip=train and plan.flip,
         )
 
-    def _pass(self, step: Any, batches: Iterator[Any], steps: int) -> dict[str, float | None]:
+    def _pass(self, step: Any, batches: Iterator[Any], steps: int) -> Figures:
         """Run an epoch's batches and return the means over all ranks."""
         totals: Totals = np.zeros(6)
         for _ in range(steps):
             totals += step(next(batches)).numpy()
+            self.pulse.step()
         return means(self._reduce(totals).numpy())
 
     def _train_step(self, batch: Any) -> Any:
@@ -240,7 +288,7 @@ def _sum_over_ranks(value: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
-def means(totals: Totals) -> dict[str, float | None]:
+def means(totals: Totals) -> Figures:
     """Return figures per row from (rows, masks, label loss, mask loss, right, Dice), all sums.
 
     `segmentation_loss` and `dice` are None where no row has a mask.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from eagle_spark.errors import InputError, SettingsError
 from eagle_spark.storage import locate
+from eagle_spark.training.heartbeat import STALL_SECONDS
 
 COLUMNS = ("pixels", "mask", "label")
 
@@ -58,7 +59,10 @@ class TrainPlan:
         batch: rows per step over all ranks.
         weights: what `weights_file` takes; for ranks on several hosts what `stage_weights` gave.
         staging: URI of a fresh folder that all ranks reach; holds `rank-<i>.json` and `model/`.
+        checkpoints: URI of the folder that rank 0 writes the state after each epoch to.
         threads: TensorFlow threads per rank.
+        stall: a rank that makes no step for so many seconds is given up.
+        start: URI of the checkpoint to go on from; None for the beginning.
         learning_rate: the peak, after the warm-up.
         flip: mirror half of the training images left to right, others in each epoch.
     """
@@ -72,7 +76,10 @@ class TrainPlan:
     seed: int
     weights: str
     staging: str
+    checkpoints: str
     threads: int
+    stall: float = STALL_SECONDS
+    start: str | None = None
     learning_rate: float = 5e-3
     flip: bool = True
 

@@ -24,6 +24,7 @@ from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import EPOCHS, IMAGES, Run, Warehouse, versions
+from eagle_spark.training.checkpoint import checkpoint_folder
 from eagle_spark.training.evaluation import (
     NEVER_SURE,
     Evaluator,
@@ -31,9 +32,10 @@ from eagle_spark.training.evaluation import (
     review_threshold,
     summarise,
 )
-from eagle_spark.training.launcher import check_ranks, run_ranks
+from eagle_spark.training.launcher import check_ranks
 from eagle_spark.training.loop import MASK_THRESHOLD
 from eagle_spark.training.plan import TrainPlan, check_enough, plan_rows, read_footers
+from eagle_spark.training.restarts import forget, train_ranks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,7 +67,8 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         InputError: when the table `images` is missing, too small, of one class or of mixed sizes.
         OutputError: when the model folder exists, or cannot be written.
         PlatformError: when there are fewer slots than ranks.
-        EagleError: when the ranks end with different weights.
+        EagleError: when ranks were lost more often than `max_restarts`, or end with different
+            weights.
     """
     run = Run.begin("train", settings)
     storage, place = locate(settings.warehouse)
@@ -86,13 +89,14 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     ranks = check_ranks(spark, settings.ranks)
     data = read_training_data(warehouse)
     plan = _plan(data, settings, ranks, staging)
-    run_ranks(spark, plan)
-    records = _records(staging, ranks)
+    resume = settings.resume or _second_driver(spark)
+    trained = train_ranks(spark, plan, settings.max_restarts, resume)
+    records = _records(trained.staging, ranks)
 
     with tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name:
         folder = Path(name, "model")
         folder.mkdir()
-        storage, path = locate(join(staging, "model", NETWORK))
+        storage, path = locate(join(trained.staging, "model", NETWORK))
         (folder / NETWORK).write_bytes(storage.read(path, MAX_MODEL_BYTES))
         card: dict[str, Any] = {
             "classes": list(data.classes),
@@ -124,6 +128,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         review_below = review_threshold(parts["val"], data.classes)
         seal(folder, {**card, "metrics": metrics, "review_below": review_below})
         publish_bundle(folder, settings.model, settings.overwrite)
+        forget(plan)
 
     model_id = bundle.model_id
     _write_epochs(warehouse, run, model_id, records)
@@ -134,8 +139,11 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         "review_below": review_below,
         "epochs": settings.epochs,
         "ranks": ranks,
-        "restarts": 0,
+        "restarts": len(trained.restart_reasons),
+        "restart_reasons": list(trained.restart_reasons),
+        "resumed_from": trained.resumed_from,
         "images": data.counts,
+        "nodes": sorted({record["node"] for record in records}),
         "rank_peak_memory_mb": [round(record["peak_rss"] / 2**20) for record in records],
         "weights_digests": [record["weights_digest"] for record in records],
         "rank_seconds": max(record["seconds"] for record in records),
@@ -219,8 +227,25 @@ def _plan(data: TrainingData, settings: TrainSettings, ranks: int, staging: str)
         seed=settings.seed,
         weights=stage_weights(settings.weights, staging),
         staging=staging,
+        checkpoints=checkpoint_folder(
+            absolute_uri(settings.warehouse), _identity(data, settings, ranks)
+        ),
         threads=1,
     )
+
+
+def _identity(data: TrainingData, settings: TrainSettings, ranks: int) -> dict[str, Any]:
+    """Return all that the weights depend on, and where they go: what `--resume` has to find."""
+    told = asdict(settings) | {"ranks": ranks, "model": absolute_uri(settings.model)}
+    for name in ("warehouse", "overwrite", "resume", "max_restarts"):
+        del told[name]
+    return told | {"snapshot": data.snapshot, "versions": versions()}
+
+
+def _second_driver(spark: SparkSession) -> bool:
+    """Whether YARN started this driver because the one before it died."""
+    attempt = spark.sparkContext._jsc.sc().applicationAttemptId()
+    return bool(attempt.isDefined() and int(attempt.get()) > 1)
 
 
 def _records(staging: str, ranks: int) -> list[dict[str, Any]]:

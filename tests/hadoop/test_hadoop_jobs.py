@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from local_cluster import HADOOP, LocalCluster
 from yarn_jobs import Submitted, YarnJobs
 
 from eagle_spark.session import open_session
+from eagle_spark.storage import list_folder, locate
 from eagle_spark.tables import IMAGES, PREDICTIONS, RUNS, Warehouse
 
 pytestmark = [pytest.mark.hadoop, pytest.mark.train, pytest.mark.slow]
+EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
 FILES = 2 * DRAWN + 3  # with masks and workbooks, which score lists too
 
@@ -73,12 +76,39 @@ def preprocessed(jobs: YarnJobs, places: dict[str, str]) -> Any:
     )
 
 
+TRAINING = ("--weights", "none", "--epochs", 30, "--ranks", 2)
+
+
 @pytest.fixture(scope="module")
 def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
-    options = ["--weights", "none", "--epochs", 2, "--ranks", 2]
-    return jobs.run(
-        "train", "--warehouse", places["warehouse"], "--model", places["model"], *options
+    """Train, and kill the executor of rank 1 after the first checkpoint."""
+    submitted = jobs.start(
+        "train", "--warehouse", places["warehouse"], "--model", places["model"], *TRAINING
     )
+    wait_for_file(submitted, f"{places['warehouse']}/cxr/_checkpoints", "epoch-")
+    beat = wait_for_file(submitted, f"{places['warehouse']}/cxr/_staging", "heartbeat-1")
+    storage, path = locate(beat)
+    rank = psutil.Process(json.loads(storage.read(path, 4096))["pid"])
+    (executor,) = (one for one in rank.parents() if EXECUTOR in one.cmdline())
+    assert submitted.application() in " ".join(executor.cmdline())
+    for process in (executor, rank):
+        process.kill()
+    code, result = submitted.end()
+    assert code == 0, result
+    return result
+
+
+def wait_for_file(submitted: Submitted, folder: str, beginning: str) -> str:
+    """Return the URI of a file below the folder, as soon as there is one of such a name."""
+    deadline = time.monotonic() + 240
+    storage, path = locate(folder)
+    while True:
+        files = list_folder(folder) if storage.exists(path) else ()
+        if found := [file.uri for file in files if file.name.startswith(beginning)]:
+            return found[0]
+        assert time.monotonic() < deadline, submitted.log.read_text()
+        assert submitted.process.poll() is None, submitted.end()
+        time.sleep(0.2)
 
 
 def rows(spark: Any, warehouse: str, table: Any, columns: str) -> list[tuple[Any, ...]]:
@@ -103,15 +133,17 @@ def test_preprocess_gives_the_same_rows_as_on_one_machine(
     assert here == rows(spark, places["warehouse"], IMAGES, columns)
 
 
-def test_two_ranks_on_two_nodes_train_what_two_ranks_on_one_machine_train(
+def test_ranks_on_two_nodes_one_of_them_killed_train_what_one_machine_trains_undisturbed(
     places: dict[str, str], trained: Any, run_job: Any, tmp_path: Path
 ) -> None:
     assert trained["ranks"] == 2
-    assert len(set(trained["weights_digests"])) == 1
-    options = ["--weights", "none", "--epochs", 2, "--ranks", 2]
+    assert trained["restarts"] == 1
+    assert len(trained["nodes"]) == 2
     local = run_job(
-        "train", "--warehouse", places["warehouse"], "--model", tmp_path / "model", *options
+        "train", "--warehouse", places["warehouse"], "--model", tmp_path / "model", *TRAINING
     )
+    assert local.returncode == 0, local.stdout
+    assert local.result["restarts"] == 0
     for figure in ("weights_digests", "model_id", "accuracy", "dice", "val_accuracy", "val_dice"):
         assert local.result[figure] == trained[figure], figure
 
@@ -208,7 +240,7 @@ def node_of(submitted: Submitted, main: str) -> str:
 def wait_for_executors(submitted: Submitted, wanted: int) -> list[psutil.Process]:
     """Return the executors' processes once there are so many."""
     deadline = time.monotonic() + 120
-    while len(found := processes_of(submitted, "YarnCoarseGrainedExecutorBackend")) < wanted:
+    while len(found := processes_of(submitted, EXECUTOR)) < wanted:
         assert time.monotonic() < deadline, submitted.log.read_text()
         assert submitted.process.poll() is None, submitted.log.read_text()
         time.sleep(0.2)

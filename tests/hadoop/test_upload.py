@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from eagle_spark.dataset import archive as rules
-from eagle_spark.dataset import upload as room
 from eagle_spark.dataset.upload import main, upload
 from eagle_spark.errors import EagleError, InputError, OutputError
 
@@ -80,7 +80,7 @@ def test_an_interrupted_upload_leaves_whole_files_only_and_goes_on(
         raise OSError("the line is cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(room.shutil, "copyfileobj", broken)
+        patch.setattr(shutil, "copyfileobj", broken)
         with pytest.raises(EagleError, match="the line is cut; run it again") as caught:
             upload(str(source), str(tmp_path / "to"))
     assert caught.value.exit_code == 1
@@ -91,7 +91,7 @@ def test_an_interrupted_upload_leaves_whole_files_only_and_goes_on(
 def test_a_file_that_arrives_shorter_fails_the_run(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.shutil, "copyfileobj", lambda _stream, sink, _size: sink.write(b"x"))
+    monkeypatch.setattr(shutil, "copyfileobj", lambda _stream, sink, _size: sink.write(b"x"))
     with pytest.raises(EagleError, match=r"wanted \d+ bytes, there are 1"):
         upload(str(source), str(tmp_path / "to"))
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -239,18 +242,83 @@ def test_a_failing_upload_leaves_the_old_model(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "v1"]
 
 
-def test_a_remote_model_is_copied_once_and_checked_each_time(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def remote(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URI of a model that has to be copied; the disk plays the other machine."""
     from eagle_spark import storage
     from eagle_spark.model import bundle
 
     local = storage.LocalStorage()
     monkeypatch.setattr(bundle, "locate", lambda uri: (local, uri.removeprefix("hdfs://nn")))
+    return f"hdfs://nn{folder}"
+
+
+def test_a_remote_model_is_copied_once_and_checked_each_time(remote: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    opened = open_bundle(f"hdfs://nn{folder}", cache=cache)
+    opened = open_bundle(remote, cache=cache)
     assert opened.path.parent == cache
-    assert open_bundle(f"hdfs://nn{folder}", cache=cache).path == opened.path
+    assert open_bundle(remote, cache=cache).path == opened.path
     (opened.path / "golden.npz").write_bytes(b"altered")
     with pytest.raises(BundleError, match="altered"):
-        open_bundle(f"hdfs://nn{folder}", cache=cache)
+        open_bundle(remote, cache=cache)
+
+
+def test_a_copy_that_breaks_off_leaves_nothing(folder: Path, remote: str, tmp_path: Path) -> None:
+    (folder / "openvino/model.xml").unlink()
+    with pytest.raises(BundleError, match=r"openvino/model\.xml: missing"):
+        open_bundle(remote, cache=tmp_path / "cache")
+    assert not any((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_error(remote: str, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(BundleError, match=r"cannot be copied to .*cache"):
+        open_bundle(remote, cache=tmp_path / "cache")
+
+
+def test_the_cache_forgets_what_nobody_used_for_a_day(remote: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    days = {"old": 9.0, ".left.partial": 8.0, "a": 0.9, "b": 5.0, "c": 4.0, "d": 3.0}
+    for name, age in days.items():
+        (cache / name).mkdir(parents=True)
+        used = time.time() - age * 24 * 3600
+        os.utime(cache / name, (used, used))
+    opened = open_bundle(remote, cache=cache).path
+    assert {path.name for path in cache.iterdir()} == {"a", "c", "d", opened.name}
+    os.utime(opened, (0, 0))
+    open_bundle(remote, cache=cache)  # in use again
+    assert time.time() - opened.stat().st_mtime < 3600
+
+
+def open_to_all(cache: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o777)
+
+
+def link_elsewhere(cache: Path) -> None:
+    (cache.parent / "elsewhere").mkdir(mode=0o700)
+    cache.symlink_to(cache.parent / "elsewhere")
+
+
+def give_away(cache: Path) -> None:
+    cache.mkdir(mode=0o700)
+    if os.getuid():
+        pytest.skip("only root gives folders away")
+    os.chown(cache, 65534, 65534)
+
+
+@pytest.mark.parametrize("plant", [open_to_all, link_elsewhere, give_away])
+def test_a_cache_into_which_others_could_put_files_is_refused(
+    remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cache = tmp_path / f"eagle-models-{os.getuid()}"
+    plant(cache)
+    with pytest.raises(BundleError, match=rf"{cache}: models are copied only into a folder"):
+        open_bundle(remote)
+    if cache.is_symlink():
+        cache.unlink()
+    else:
+        cache.rmdir()
+    assert open_bundle(remote).path.parent == cache
+    assert cache.stat().st_mode & 0o777 == 0o700

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eagle_spark.images.masks import encode_mask
+from eagle_spark.training.plan import TrainPlan, plan_rows, read_footers
 
 SIZE = 64
 
@@ -35,3 +39,48 @@ def images_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "images.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=21)
     return path
+
+
+@pytest.fixture(scope="session")
+def make_plan(images_file: Path) -> Callable[..., TrainPlan]:
+    """Plan a small training below a folder: `staging` and `checkpoints` are in it."""
+
+    def make(
+        folder: Path,
+        ranks: int,
+        epochs: int = 2,
+        stall: float = 60.0,
+        classes: tuple[str, ...] = ("dark", "light"),
+    ) -> TrainPlan:
+        groups = read_footers([str(images_file)])
+        return TrainPlan(
+            training=plan_rows(groups, ranks, 8),
+            validation=plan_rows(groups[:1], ranks, 8),
+            classes=classes,
+            size=SIZE,
+            batch=8,
+            epochs=epochs,
+            seed=3,
+            weights="none",
+            staging=(folder / "staging").as_uri(),
+            checkpoints=(folder / "checkpoints").as_uri(),
+            threads=1,
+            stall=stall,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Path]:
+    """Wait until a running process has made a file of a pattern; return the first by name."""
+
+    def wait(folder: Path, pattern: str, process: subprocess.Popen[bytes]) -> Path:
+        deadline = time.monotonic() + 240
+        while not (found := sorted(folder.glob(pattern))):
+            assert time.monotonic() < deadline, f"no {pattern}"
+            assert process.poll() is None, f"ended before there was {pattern}"
+            time.sleep(0.01)
+        return found[0]
+
+    return wait

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from eagle_spark.dataset.preprocess import preprocess
@@ -19,6 +27,10 @@ from eagle_spark.tables import EPOCHS, IMAGES, RUNS, Warehouse
 from eagle_spark.training.train import read_training_data, train
 
 SIZE = 96
+TRAIN_EPOCHS = 8  # short ones: enough of them are left after a few
+ROOT = Path(__file__).resolve().parents[2]
+WAIT = 600  # seconds
+WaitFor = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +43,31 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def train_options(warehouse: Path, model: Path) -> list[str]:
+    sizes = ["--ranks", "2", "--epochs", str(TRAIN_EPOCHS), "--batch-size", "8"]
+    return ["--warehouse", str(warehouse), "--model", str(model), "--weights", "none", *sizes]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    warehouse: Path, tmp_path_factory: pytest.TempPathFactory, run_job: Callable[..., Any]
+) -> tuple[Path, dict[str, Any]]:
+    """A model folder, and what the undisturbed job said of it."""
+    model = tmp_path_factory.mktemp("models") / "a model"
+    done = run_job("train", *train_options(warehouse, model))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return model, done.result
+
+
 @pytest.mark.spark
 @pytest.mark.train
 @pytest.mark.slow
 def test_two_ranks_make_a_model_that_scores_alike(
-    warehouse: Path, tmp_path: Path, run_job: Callable[..., Any]
+    warehouse: Path, trained: tuple[Path, dict[str, Any]], run_job: Callable[..., Any]
 ) -> None:
-    model = tmp_path / "a model"
-    options = ("--warehouse", warehouse, "--model", model, "--weights", "none")
-    done = run_job("train", *options, "--ranks", 2, "--epochs", 2, "--batch-size", 8)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = done.result
-    assert (result["ranks"], result["epochs"], result["restarts"]) == (2, 2, 0)
+    model, result = trained
+    assert (result["ranks"], result["epochs"]) == (2, TRAIN_EPOCHS)
+    assert (result["restarts"], result["restart_reasons"], result["resumed_from"]) == (0, [], 0)
     assert len(set(result["weights_digests"])) == 1
     assert len(result["weights_digests"]) == 2
     assert max(result["rank_peak_memory_mb"]) < 3000
@@ -55,19 +80,86 @@ def test_two_ranks_make_a_model_that_scores_alike(
     assert bundle.engines["openvino"]["passed"]
     assert bundle.metadata["training"]["snapshot_id"] == result["snapshot_id"]
     assert bundle.metadata["metrics"]["test"]["accuracy"] == result["accuracy"]
-    assert not [path for path in tmp_path.iterdir() if path != model]
+    assert not [path for path in model.parent.iterdir() if path != model]
 
     with open_session("test", str(warehouse)) as session:
         epochs = session.sql(f"SELECT * FROM {EPOCHS.full_name}").collect()
         (run,) = session.sql(f"SELECT * FROM {RUNS.full_name} WHERE job = 'train'").collect()
-    assert {(row.rank, row.epoch) for row in epochs} == {(0, 1), (0, 2), (1, 1), (1, 2)}
+    numbers = range(1, TRAIN_EPOCHS + 1)
+    assert {(row.rank, row.epoch) for row in epochs} == set(product((0, 1), numbers))
     assert {row.model_id for row in epochs} == {run.model_id} == {result["model_id"]}
     assert json.loads(run.result) == result
     assert not (warehouse / "cxr" / "_staging" / result["run_id"]).exists()
+    assert not list(warehouse.glob("cxr/_checkpoints/*"))
 
-    again = run_job("train", *options)
+    again = run_job("train", *train_options(warehouse, model))
     assert again.returncode == 2
     assert str(model) in again.result["error"]
+
+
+@pytest.mark.spark
+@pytest.mark.train
+@pytest.mark.slow
+def test_a_killed_driver_a_damaged_checkpoint_and_a_killed_rank_leave_the_model_as_it_is(
+    warehouse: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, wait_for: WaitFor
+) -> None:
+    options = train_options(warehouse, tmp_path / "model")
+    with submitted(tmp_path / "first", *options) as job:
+        checkpoint = wait_for(warehouse, "cxr/_checkpoints/*/epoch-*.npz", job)
+        ranks = ranks_of(warehouse)
+        driver = psutil.Process(job.pid)
+        for process in [driver, *driver.children()]:  # the JVM, Python, and the ranks' parent
+            process.kill()
+        _, alive = psutil.wait_procs(ranks, WAIT)
+        assert not alive
+    *_, newest = sorted(checkpoint.parent.glob("epoch-*.npz"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    finished = int(newest.name[6:12]) - 1
+    shutil.rmtree(warehouse / "cxr" / "_staging")
+
+    with submitted(tmp_path / "second", *options, "--resume") as job:
+        wait_for(warehouse, f"cxr/_checkpoints/*/epoch-*{finished + 2}-*.npz", job)
+        ranks_of(warehouse)[1].kill()
+        assert job.wait(WAIT) == 0, (tmp_path / "second").read_text()[-3000:]
+    *said, last = (tmp_path / "second").read_text().splitlines()
+    result = json.loads(last)
+    assert any(newest.name in line and "is damaged" in line for line in said)
+    assert result["resumed_from"] == finished
+    assert result["restarts"] == 1
+    assert "rank 1" in result["restart_reasons"][0]
+    interrupted = [line for line in said if line.startswith("training was interrupted: ")]
+    assert [result["restart_reasons"][0] in line for line in interrupted] == [True]
+    assert result["weights_digests"] == trained[1]["weights_digests"]
+    assert result["model_id"] == trained[1]["model_id"]
+    assert not list(warehouse.glob("cxr/_checkpoints/*"))
+    with open_session("test", str(warehouse)) as session:
+        of_this_run = f"WHERE run_id = '{result['run_id']}'"
+        (run,) = session.sql(f"SELECT result FROM {RUNS.full_name} {of_this_run}").collect()
+        epochs = session.sql(f"SELECT rank, epoch FROM {EPOCHS.full_name} {of_this_run}").collect()
+    assert json.loads(run.result) == result
+    assert sorted(epochs) == list(product((0, 1), range(1, TRAIN_EPOCHS + 1)))
+
+
+@contextmanager
+def submitted(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The train job, running; whatever it prints goes to `log`."""
+    command = [Path(sys.executable).parent / "spark-submit", ROOT / "submit" / "train.py", *options]
+    with log.open("wb") as output:
+        job = subprocess.Popen(
+            list(map(str, command)), stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            yield job
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait(WAIT)
+
+
+def ranks_of(warehouse: Path) -> list[psutil.Process]:
+    """The processes of the ranks that train now."""
+    beats = sorted(warehouse.glob("cxr/_staging/*/attempt-1/heartbeat-*.json"))
+    return [psutil.Process(json.loads(beat.read_bytes())["pid"]) for beat in beats]
 
 
 @pytest.mark.spark
@@ -101,8 +193,6 @@ def test_a_warehouse_without_the_table_is_named(spark: Any, tmp_path: Path) -> N
 def test_a_table_that_cannot_be_trained_on_is_refused(
     warehouse: Path, tmp_path: Path, change: str, said: str
 ) -> None:
-    import shutil
-
     shutil.copytree(warehouse, tmp_path / "warehouse")
     with open_session("test", str(tmp_path / "warehouse")) as session:
         tables = Warehouse(session)  # a copy of the metadata: the original stays as it is

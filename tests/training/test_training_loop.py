@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 
 from eagle_spark.errors import EagleError
 from eagle_spark.training.loop import means, rank_of, wait_for, weights_digest
-from eagle_spark.training.plan import TrainPlan, plan_rows, read_footers
+from eagle_spark.training.plan import TrainPlan
+
+MakePlan = Callable[..., TrainPlan]
 
 PROGRAM = """
 import pickle, sys
@@ -24,24 +27,11 @@ train_rank(pickle.loads(sys.stdin.buffer.read()))
 """
 
 
-def plan(images: Path, staging: Path, ranks: int) -> TrainPlan:
-    groups = read_footers([str(images)])
-    return TrainPlan(
-        training=plan_rows(groups, ranks, 8),
-        validation=plan_rows(groups[:1], ranks, 8),
-        classes=("dark", "light"),
-        size=64,
-        batch=8,
-        epochs=2,
-        seed=3,
-        weights="none",
-        staging=staging.as_uri(),
-        threads=1,
-    )
-
-
 def run(work: TrainPlan) -> list[dict[str, Any]]:
     """Run every rank in a process of its own, as Spark would; return what they left."""
+    staging = Path(work.staging.removeprefix("file://"))
+    staging.mkdir(exist_ok=True)
+    (staging / "running").touch()  # the driver's Watch
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(work.ranks)]
         for port in held:
@@ -67,20 +57,18 @@ def run(work: TrainPlan) -> list[dict[str, Any]]:
     finally:
         for process in processes:
             process.kill()
-    staging = Path(work.staging.removeprefix("file://"))
     return [json.loads((staging / f"rank-{i}.json").read_bytes()) for i in range(work.ranks)]
 
 
 @pytest.fixture(scope="module")
 def trained(
-    images_file: Path, tmp_path_factory: pytest.TempPathFactory
+    make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, tuple[Path, list[dict[str, Any]]]]:
     """Ranks -> (staging folder, records), of the same training with one rank and with two."""
     found = {}
     for ranks in (1, 2):
-        staging = tmp_path_factory.mktemp(f"ranks{ranks}")
-        (staging / "rank-0.json").write_text("left by an earlier attempt")
-        found[ranks] = staging, run(plan(images_file, staging, ranks))
+        work = make_plan(tmp_path_factory.mktemp(f"ranks{ranks}"), ranks)
+        found[ranks] = Path(work.staging.removeprefix("file://")), run(work)
     return found
 
 
@@ -114,7 +102,8 @@ def test_two_ranks_end_where_one_rank_with_the_same_batch_does(trained: Any) -> 
 def test_rank_zero_alone_leaves_the_model_and_every_rank_its_record(trained: Any) -> None:
     staging, records = trained[2]
     left = {p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file()}
-    assert left == {"rank-0.json", "rank-1.json", "model/model.keras"}
+    beats = {"running", "heartbeat-0.json", "heartbeat-1.json"}
+    assert left == {"rank-0.json", "rank-1.json", "model/model.keras"} | beats
     for record in records:
         assert 0 < record["peak_rss"] < 3e9
         assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
@@ -154,7 +143,7 @@ def test_epochs_without_masks_have_no_mask_figures() -> None:
     }
 
 
-def test_a_plan_can_be_sent_to_the_ranks(images_file: Path, tmp_path: Path) -> None:
-    work = plan(images_file, tmp_path, 2)
+def test_a_plan_can_be_sent_to_the_ranks(make_plan: MakePlan, tmp_path: Path) -> None:
+    work = make_plan(tmp_path, 2)
     assert pickle.loads(pickle.dumps(work)) == work  # noqa: S301 - our own bytes
     assert (work.ranks, work.steps) == (2, 7)

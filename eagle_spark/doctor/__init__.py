@@ -1,0 +1,1 @@
+"""The preflight checks: is this environment fit for the jobs?"""

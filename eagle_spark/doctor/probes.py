@@ -1,0 +1,177 @@
+"""What is looked at, on the driver and on every executor."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from eagle_spark.doctor.checks import Report, Yarn
+from eagle_spark.errors import EagleError
+from eagle_spark.storage import absolute_uri, join, list_folder, locate, split_uri
+from eagle_spark.tables import versions
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+EXECUTOR_SECONDS = 30.0  # how long executors may take to come
+ANSWER_SECONDS = 40.0  # how long they may take to answer
+
+
+def report(warehouse: str, seen: str | None = None) -> Report:
+    """Look at this process and its machine.
+
+    Args:
+        warehouse: where it writes, renames, reads and deletes a file of its own.
+        seen: URI of a file that the driver wrote, to be read as well.
+    """
+    local = os.environ.get("LOCAL_DIRS", tempfile.gettempdir()).split(",")[0]
+    return Report(
+        place=" ".join([socket.gethostname(), os.environ.get("CONTAINER_ID", "")]).strip(),
+        versions={**versions(), "java": java_version()},
+        clock=time.time(),
+        storage=try_storage(warehouse, seen),
+        free=shutil.disk_usage(local).free,
+    )
+
+
+def java_version() -> str:
+    """Return what the Java of this process' environment calls itself, or why it does not."""
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else "java"
+    try:
+        shown = subprocess.run(
+            [java, "-version"], capture_output=True, text=True, timeout=20
+        ).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"none ({error})"
+    found = re.search(r'version "([^"]+)"', shown)
+    return found.group(1) if found else "none"
+
+
+def try_storage(warehouse: str, seen: str | None) -> str | None:
+    """Write, rename, read and delete a file in the warehouse; return what went wrong, or None."""
+    name = f".eagle-doctor-{uuid4().hex}"
+    try:
+        storage, path = locate(join(absolute_uri(warehouse), name))
+        try:
+            storage.write(path, b"doctor")
+            storage.rename(path, f"{path}-renamed")
+            if storage.read(f"{path}-renamed", 16) != b"doctor":
+                return "what was written is not what is read"
+            if seen:
+                there, place = locate(seen)
+                there.read(place, 16)
+        finally:
+            storage.delete(path)
+            storage.delete(f"{path}-renamed")
+    except (OSError, EagleError) as error:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return None
+
+
+def leave_file(warehouse: str) -> tuple[str, float]:
+    """Leave a file for executors to read; return its URI and its time by the storage's clock."""
+    folder = join(absolute_uri(warehouse), f"doctor-{uuid4().hex}")
+    uri = join(folder, "driver")
+    storage, path = locate(uri)
+    storage.write(path, b"doctor")
+    (entry,) = list_folder(folder)
+    return uri, entry.modified / 1000
+
+
+def remove_file(uri: str) -> None:
+    storage, path = locate(uri)
+    storage.delete(path.rsplit("/", 1)[0])
+
+
+def executors(spark: SparkSession, wanted: int) -> int:
+    """Wait until so many executors have come, or `EXECUTOR_SECONDS`; return how many there are."""
+    deadline = time.monotonic() + EXECUTOR_SECONDS
+    while True:
+        infos = spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()
+        if len(infos) - 1 >= wanted or time.monotonic() > deadline:
+            return len(infos) - 1
+        time.sleep(0.5)
+
+
+def ask_executors(
+    spark: SparkSession, warehouse: str, seen: str, there: int, slots: int
+) -> list[Report]:
+    """Return a report of each executor: of the one process here on one machine.
+
+    Args:
+        there: executors that have come.
+        slots: tasks that each runs at a time.
+
+    Raises:
+        EagleError: when they do not answer within `ANSWER_SECONDS`.
+    """
+
+    def look(_: Iterable[int]) -> Iterator[Report]:
+        time.sleep(1)  # so that no executor takes the tasks of another
+        yield report(warehouse, seen)
+
+    context, group = spark.sparkContext, uuid4().hex
+    tasks = 2 * max(there * slots, 1)
+    context.setJobGroup(group, "doctor")
+    late = Timer(ANSWER_SECONDS, lambda: context.cancelJobGroup(group))
+    late.start()
+    try:
+        found = context.parallelize(range(tasks), tasks).mapPartitions(look).collect()
+    except Exception as error:
+        raise EagleError(f"executors do not answer: {str(error).splitlines()[0]}") from error
+    finally:
+        late.cancel()
+    return list({one.place: one for one in found}.values())
+
+
+def warehouse_space(spark: SparkSession, warehouse: str) -> int:
+    """Return the free bytes of the file system that holds the warehouse."""
+    scheme, _, place = split_uri(warehouse)
+    if scheme == "file":
+        return shutil.disk_usage(place).free
+    jvm: Any = spark.sparkContext._jvm
+    path = jvm.org.apache.hadoop.fs.Path(absolute_uri(warehouse))
+    files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    return int(files.getStatus(path).getRemaining())
+
+
+def ask_yarn(spark: SparkSession, queue: str) -> Yarn:
+    """Return what the ResourceManager says now."""
+    context: Any = spark.sparkContext
+    jvm = context._jvm
+    client = jvm.org.apache.hadoop.yarn.client.api.YarnClient.createYarnClient()
+    client.init(
+        jvm.org.apache.hadoop.yarn.conf.YarnConfiguration(context._jsc.hadoopConfiguration())
+    )
+    client.start()
+    try:
+        running = context._gateway.new_array(jvm.org.apache.hadoop.yarn.api.records.NodeState, 1)
+        running[0] = jvm.org.apache.hadoop.yarn.api.records.NodeState.RUNNING
+        nodes = list(client.getNodeReports(running))
+        memory = cores = 0
+        for node in nodes:
+            has, used = node.getCapability(), node.getUsed()
+            memory += has.getMemorySize() - used.getMemorySize()
+            cores += has.getVirtualCores() - used.getVirtualCores()
+        found = client.getQueueInfo(queue)
+        state = f"{queue} is {found.getQueueState()}" if found is not None else None
+    finally:
+        client.stop()
+    return Yarn(len(nodes), memory * 2**20, cores, state)
+
+
+def hadoop_conf() -> tuple[str | None, bool]:
+    """Return `HADOOP_CONF_DIR` and whether it holds a core-site.xml."""
+    folder = os.environ.get("HADOOP_CONF_DIR")
+    return folder, bool(folder) and Path(str(folder), "core-site.xml").is_file()

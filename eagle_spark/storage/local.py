@@ -1,0 +1,75 @@
+"""The disk of the machine that asks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import IO, BinaryIO
+
+from eagle_spark.storage.files import CHUNK, FileEntry, Storage, is_hidden, partial_of
+
+
+class LocalStorage(Storage):
+    """The disk of the machine that asks."""
+
+    prefix = "file://"
+
+    def list_files(self, path: str) -> Iterator[FileEntry]:
+        """Yield every file below `path`, folder by folder; links to folders are not followed."""
+        folders = [path]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        yield self._entry(entry)
+
+    def _entry(self, entry: os.DirEntry[str]) -> FileEntry:
+        try:
+            found = entry.stat()
+        except OSError:  # a broken or looping link: listed, so that it is counted and rejected
+            found = entry.stat(follow_symlinks=False)
+        return FileEntry(self.prefix + entry.path, found.st_size, int(found.st_mtime * 1000))
+
+    def open(self, path: str) -> BinaryIO:
+        return open(path, "rb")
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Return at most `limit` bytes of a regular file; raise OSError for anything else."""
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not os.path.isfile(descriptor):
+                raise OSError(f"not a regular file: {path}")
+            return stream.read(limit)
+
+    def put(self, path: str, source: Callable[[], IO[bytes]]) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        partial = partial_of(path)
+        try:
+            with source() as stream, open(partial, "xb") as sink:
+                shutil.copyfileobj(stream, sink, CHUNK)
+            os.replace(partial, path)
+        except BaseException:
+            self.delete(partial)
+            raise
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def rename(self, source: str, target: str) -> None:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "something is there already", target)
+        os.rename(source, target)
+
+    def delete(self, path: str) -> None:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eagle_spark.errors import EagleError
+from eagle_spark.training.checkpoint import (
+    checkpoint_folder,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+
+ARRAYS = [
+    np.arange(6, dtype=np.float32).reshape(2, 3),
+    np.array(7, np.int64),
+    np.array([-0.0, np.nan, 1e-45], np.float32),
+    np.zeros((0, 4)),
+]
+
+
+def save(folder: Path, epochs: int) -> list[Path]:
+    """Save that many checkpoints; return what is left, the oldest first."""
+    for epoch in range(1, epochs + 1):
+        save_checkpoint(str(folder), epoch, ARRAYS, {"epoch": epoch})
+    return sorted(folder.iterdir())
+
+
+def test_arrays_and_state_come_back_bit_by_bit(tmp_path: Path) -> None:
+    place = save_checkpoint(
+        str(tmp_path / "new"), 3, ARRAYS, {"history": [{"loss": 0.1, "m": None}]}
+    )
+    arrays, state = load_checkpoint(place.uri)
+    assert state == {"history": [{"loss": 0.1, "m": None}]}
+    for wanted, found in zip(ARRAYS, arrays, strict=True):
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        assert found.tobytes() == wanted.tobytes()
+
+
+def test_more_than_ten_arrays_keep_their_order(tmp_path: Path) -> None:
+    place = save_checkpoint(str(tmp_path), 1, [np.array(i) for i in range(120)], {})
+    assert [int(array) for array in load_checkpoint(place.uri)[0]] == list(range(120))
+
+
+def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
+    assert newest_checkpoint(str(tmp_path / "never made")) is None
+    left = save(tmp_path, 12)
+    assert [path.name[:12] for path in left] == ["epoch-000011", "epoch-000012"]
+    newest = newest_checkpoint(str(tmp_path))
+    assert newest is not None
+    assert (newest.epoch, newest.uri) == (12, left[1].as_uri())
+
+
+def test_going_on_from_an_older_one_replaces_what_came_after_it(tmp_path: Path) -> None:
+    save(tmp_path, 4)
+    save_checkpoint(str(tmp_path), 4, ARRAYS, {"epoch": "4 again"})
+    third, fourth = sorted(tmp_path.iterdir())
+    assert load_checkpoint(third.as_uri())[1] == {"epoch": 3}
+    assert load_checkpoint(fourth.as_uri())[1] == {"epoch": "4 again"}
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
+def test_a_damaged_newest_one_is_told_of_and_the_one_before_is_taken(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, newest = save(tmp_path, 2)
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes({"flipped": data, "truncated": data[:-1], "empty": b""}[damage])
+    with pytest.raises(EagleError, match="SHA-256"):
+        load_checkpoint(newest.as_uri())
+    found = newest_checkpoint(str(tmp_path))
+    assert found is not None
+    assert (found.epoch, found.uri) == (1, before.as_uri())
+    assert newest.as_uri() in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [before]
+
+
+def test_nothing_is_taken_where_all_are_damaged_or_none_is_whole(tmp_path: Path) -> None:
+    for path in save(tmp_path, 2):
+        path.write_bytes(b"x")
+    (tmp_path / f".epoch-000003-{'0' * 64}.npz.17.partial").write_bytes(b"half")
+    (tmp_path / "epoch-000003.npz").write_bytes(b"not ours")
+    assert newest_checkpoint(str(tmp_path)) is None
+
+
+def test_each_training_has_a_folder_of_its_own() -> None:
+    one = checkpoint_folder("file:///w", {"seed": 1, "epochs": 2})
+    assert one == checkpoint_folder("file:///w", {"epochs": 2, "seed": 1})
+    assert one != checkpoint_folder("file:///w", {"seed": 2, "epochs": 2})
+    assert one.startswith("file:///w/cxr/_checkpoints/")

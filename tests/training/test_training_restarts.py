@@ -1,0 +1,165 @@
+"""Real ranks under Spark, killed, stopped and misled; the whole job is in test_train_job."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from eagle_spark.training.plan import TrainPlan
+
+pytestmark = [pytest.mark.spark, pytest.mark.train, pytest.mark.slow]
+
+WAIT = 240  # seconds
+EPOCHS = 8  # short ones: enough of them are left after the first
+DRIVER = """
+import json, os, pickle, sys
+from pyspark.sql import SparkSession
+from eagle_spark.errors import EagleError
+from eagle_spark.session import LOCAL_RULES
+from eagle_spark.training.restarts import train_ranks
+
+os.environ["PYSPARK_PYTHON"] = sys.executable
+builder = SparkSession.builder.config("spark.python.worker.reuse", "false")
+for key, value in (LOCAL_RULES | {"spark.master": "local[2]"}).items():
+    builder = builder.config(key, value)
+plan, max_restarts, resume = pickle.load(sys.stdin.buffer)
+try:
+    found = vars(train_ranks(builder.getOrCreate(), plan, max_restarts, resume))
+except EagleError as error:
+    found = {"kind": type(error).__name__, "error": str(error)}
+print(json.dumps(found), flush=True)
+"""
+
+
+class Training:
+    """One driver process and the ranks it starts."""
+
+    def __init__(self, plan: TrainPlan, max_restarts: int = 3, resume: bool = False) -> None:
+        self.folder = Path(plan.staging.removeprefix("file://")).parent
+        self.folder.mkdir(exist_ok=True)
+        self._log = (self.folder / "log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        assert self.process.stdin
+        pickle.dump((plan, max_restarts, resume), self.process.stdin)
+        self.process.stdin.close()
+
+    def result(self) -> dict[str, Any]:
+        assert self.process.stdout
+        found: dict[str, Any] = json.loads(self.process.stdout.read() or "{}")
+        assert self.process.wait(WAIT) == 0, self.log()
+        return found
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def records(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        staging = Path(result["staging"].removeprefix("file://"))
+        return [json.loads((staging / f"rank-{rank}.json").read_bytes()) for rank in (0, 1)]
+
+    def end(self) -> None:
+        """Kill what is left of it."""
+        try:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            below = []
+        for process in [*below, self.process]:
+            process.kill()
+        self.process.wait(WAIT)
+        if self.process.stdout:
+            self.process.stdout.close()
+        self._log.close()
+
+
+MakePlan = Callable[..., TrainPlan]
+Wait = Callable[[Training], list[psutil.Process]]
+
+
+@contextmanager
+def training(plan: TrainPlan, **options: Any) -> Iterator[Training]:
+    started = Training(plan, **options)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+@pytest.fixture(scope="module")
+def digest(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights at the end of the training that nobody disturbs."""
+    with training(make_plan(tmp_path_factory.mktemp("calm"), 2, EPOCHS)) as calm:
+        result = calm.result()
+        assert (result["restart_reasons"], result["resumed_from"]) == ([], 0)
+        first, second = calm.records(result)
+        assert first["weights_digest"] == second["weights_digest"]
+        return str(first["weights_digest"])
+
+
+@pytest.fixture
+def after_an_epoch(wait_for: Callable[..., Path]) -> Wait:
+    """Wait for the first checkpoint; return the processes of the ranks."""
+
+    def wait(one: Training) -> list[psutil.Process]:
+        wait_for(one.folder, "checkpoints/epoch-*.npz", one.process)
+        beats = [one.folder / f"staging/attempt-1/heartbeat-{rank}.json" for rank in (0, 1)]
+        return [psutil.Process(json.loads(beat.read_bytes())["pid"]) for beat in beats]
+
+    return wait
+
+
+def check_ended_alike(one: Training, result: dict[str, Any], digest: str) -> None:
+    for rank, record in enumerate(one.records(result)):
+        assert record["weights_digest"] == digest
+        assert [epoch["epoch"] for epoch in record["epochs"]] == list(range(1, EPOCHS + 1))
+        assert all(epoch["ram"] > 0 for epoch in record["epochs"])
+        assert record["rank"] == rank
+
+
+def test_ranks_that_stand_still_are_noticed_and_replaced(
+    make_plan: MakePlan, tmp_path: Path, digest: str, after_an_epoch: Wait
+) -> None:
+    """Both of them: one alone is noticed by TensorFlow in the other."""
+    with training(make_plan(tmp_path, 2, EPOCHS, stall=30.0)) as disturbed:
+        ranks = after_an_epoch(disturbed)
+        for rank in ranks:
+            rank.suspend()
+        result = disturbed.result()
+        (reason,) = result["restart_reasons"]
+        assert f"rank 0 (process {ranks[0].pid} on " in reason
+        assert "has given no sign of life for" in reason
+        assert "restart 1 of 3; " in disturbed.log()
+        check_ended_alike(disturbed, result, digest)
+        assert not any(rank.is_running() for rank in ranks)
+
+
+def test_without_restarts_the_line_names_resume(
+    make_plan: MakePlan, tmp_path: Path, after_an_epoch: Wait
+) -> None:
+    with training(make_plan(tmp_path, 2, EPOCHS), max_restarts=0) as disturbed:
+        after_an_epoch(disturbed)[0].kill()
+        result = disturbed.result()
+        assert result["kind"] == "EagleError"
+        assert f" of {EPOCHS} epochs are finished; --resume goes on" in result["error"]
+        assert "rank 0" in result["error"]
+
+
+def test_a_bad_row_is_no_reason_to_try_again(make_plan: MakePlan, tmp_path: Path) -> None:
+    with training(make_plan(tmp_path, 2, EPOCHS, classes=("dark", "grey"))) as misled:
+        result = misled.result()
+        assert result["kind"] == "InputError"
+        assert result["error"].startswith("the table holds the label 'light'")
+        assert "restart" not in misled.log()
