@@ -39,6 +39,11 @@ def start(body: str) -> subprocess.Popen[str]:
     [
         ("return {'listed': 3}", 0, {"listed": 3}),
         (
+            "error = InputError('x'); error.figures = {'failed': 1}; raise error",
+            2,
+            {"failed": 1, "error": "x", "kind": "InputError", "exit_code": 2},
+        ),
+        (
             "raise InputError('no such folder: x')",
             2,
             {"error": "no such folder: x", "kind": "InputError", "exit_code": 2},
