@@ -104,7 +104,9 @@ class HdfsStorage(Storage):
         with source() as stream:
             try:
                 with _errors():
-                    sink = self._client.create(partial)
+                    # Not the stream around it, whose finalizer would close it after a failure:
+                    # that waits for ever for the DataNode that is gone.
+                    sink = self._client.inner.create(partial, hdfs_native.WriteOptions())
                 while block := stream.read(CHUNK):
                     with _errors():
                         sink.write(block)
@@ -200,7 +202,7 @@ def _patiently(action: Callable[[], None], what: str) -> None:
         except PassingError as error:
             if time.monotonic() - started > _PATIENCE:
                 raise
-            _log.warning("%s: once more in %d s: %s", what, pause, error)
+            _log.warning("%s: once more in %d s: %s", what, pause, str(error))
         time.sleep(pause)
     return action()
 

@@ -66,9 +66,7 @@ class YarnJobs:
     cluster: LocalCluster
     folder: Path
 
-    def start(
-        self, name: str, *options: object, conf: dict[str, object] | None = None
-    ) -> Submitted:
+    def start(self, name: str, *options: object, conf: Conf = ()) -> Submitted:
         """Start `spark-submit --properties-file conf/yarn-cluster.conf submit/NAME.py OPTIONS`."""
         given = [word for setting in conf for word in ("--conf", setting)]
         command = [
