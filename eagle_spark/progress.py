@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str = "images") -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._start = time.monotonic()
+        self._start, self._first = time.monotonic(), 0
         self._shown = False
         self._terminal: TextIO | None = None
 
@@ -34,15 +34,19 @@ class Progress:
         """Whether anybody sees the line."""
         return self._terminal is not None
 
-    def update(self, done: int) -> None:
+    def begin(self, done: int) -> None:
+        """Measure the rate from now on, when `done` units are done already."""
+        self._start, self._first = time.monotonic(), done
+
+    def update(self, done: int, note: str = "") -> None:
         if self._terminal:
-            self._write(f"\r{self.line(done)}\x1b[K")
+            self._write(f"\r{self.line(done)}{note}\x1b[K")
             self._shown = True
 
     def line(self, done: int) -> str:
-        """Return the line for `done` units, rate measured since the start."""
+        """Return the line for `done` units, rate measured since the beginning."""
         seconds = time.monotonic() - self._start
-        rate = done / seconds if seconds > 0 else 0.0
+        rate = (done - self._first) / seconds if seconds > 0 else 0.0
         left = f"{(self._total - done) / rate:.0f} s to go" if rate else "…"
         return f"{self._what}: {done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left}"
 

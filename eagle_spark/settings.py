@@ -156,15 +156,28 @@ class TrainSettings:
         wanted="a whole number from 0 up",
         check=lambda seed: seed >= 0,
     )
+    cache_features: str = _option(
+        "on keeps what the frozen backbone says of each image in the table `features`; off asks it "
+        "in every epoch, and mirrors at random",
+        default="on",
+        choices=("on", "off"),
+    )
+    feature_budget: float = _option(
+        "gigabytes that the features of this training may take",
+        default=20.0,
+        metavar="GB",
+        wanted="a number above 0",
+        check=lambda budget: budget > 0,
+    )
     max_restarts: int = _option(
-        "how often ranks that died or hang are started again, from the last finished epoch",
+        "how often ranks that died or hang are started again, from the last checkpoint",
         default=3,
         metavar="N",
         wanted="a whole number from 0 up",
         check=lambda restarts: restarts >= 0,
     )
     resume: bool = _option(
-        "go on from the last finished epoch of the same training that was stopped", default=False
+        "go on from the last checkpoint of the same training that was stopped", default=False
     )
     overwrite: bool = _option("replace the model folder if it exists", default=False)
 

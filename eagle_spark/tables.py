@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -62,6 +63,14 @@ class Table:
         schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
         assert isinstance(schema, StructType)
         return schema
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a table: its URI and the values of its partition."""
+
+    uri: str
+    partition: Mapping[str, Any]
 
 
 IMAGES = Table(
@@ -128,6 +137,36 @@ PREDICTIONS = Table(
     ),
 )  # fmt: skip
 
+FEATURES = Table(
+    "features",
+    "Cache of training: what a frozen backbone says of an image, one row per image and augmentation copy",
+    (
+        Column("path", "STRING", "URI of the file, as in images"),
+        Column("image_id", "STRING", "sha256 of the bytes of the file, hex"),
+        Column("label", "STRING", "class, as in images"),
+        Column("source", "STRING", "collection or hospital, as in images"),
+        Column("split", "STRING", "train or val, as in images"),
+        Column("copy", "INT", "0 as found, 1 mirrored left to right"),
+        Column("masked", "BOOLEAN", "whether there is a mask; the taps are kept for those alone"),
+        Column("backbone", "STRING", "sha256 of the exported backbone, its precision and size with it"),
+        Column("bucket", "INT", "rows that are computed and committed together"),
+        Column("mask", "BINARY", "lungs as a 1-bit PNG, as found; null where there is none", True),
+        Column("f7", "BINARY", "tap at 1/32 of the size: float16, height x width x channels", True),
+        Column("f14", "BINARY", "tap at 1/16", True),
+        Column("f28", "BINARY", "tap at 1/8", True),
+        Column("f56", "BINARY", "tap at 1/4", True),
+        Column("statistics", "BINARY", "what the class head sees: float16"),
+        Column("computed_at", "TIMESTAMP", "when, UTC"),
+    ),
+    partitioned_by="backbone, split, masked, bucket",
+    properties=(
+        # About 60 masked rows of size 224 a row group: what training reads at a time.
+        ("write.parquet.row-group-size-bytes", str(16 * 2**20)),
+        # Numbers of 16 bits hardly pack.
+        ("write.parquet.compression-codec", "uncompressed"),
+    ),
+)  # fmt: skip
+
 RUNS = Table(
     "runs",
     "Job runs: one row per run that reached its end",
@@ -156,7 +195,7 @@ EPOCHS = Table(
     ),
 )  # fmt: skip
 
-TABLES = (IMAGES, REJECTS, PREDICTIONS, RUNS, EPOCHS)
+TABLES = (IMAGES, REJECTS, FEATURES, PREDICTIONS, RUNS, EPOCHS)
 
 
 class Warehouse:
@@ -229,10 +268,10 @@ class Warehouse:
         """Delete the rows of the branch for which the SQL condition holds."""
         self.spark.sql(f"DELETE FROM {_of_branch(table, branch)} WHERE {condition}")
 
-    def remove_paths(self, table: Table, paths: list[str], branch: str) -> None:
-        """Delete the rows of these paths on the branch."""
+    def remove_paths(self, table: Table, paths: list[str], branch: str, also: str = "true") -> None:
+        """Delete the rows of these paths on the branch for which the SQL condition holds."""
         if paths:
-            self.remove(table, f"path IN (SELECT path FROM {self._view(paths)})", branch)
+            self.remove(table, f"path IN (SELECT path FROM {self._view(paths)}) AND {also}", branch)
 
     def update_paths(self, table: Table, paths: list[str], change: str, branch: str) -> None:
         """Apply the SQL assignment `change` to the rows of these paths on the branch."""
@@ -253,16 +292,13 @@ class Warehouse:
         ).first()
         return None if row is None else int(row.snapshot_id)
 
-    def files(self, table: Table, snapshot: int) -> dict[str, tuple[str, ...]]:
-        """Return the data files of a snapshot by partition value, in a steady order."""
+    def files(self, table: Table, snapshot: int) -> list[DataFile]:
+        """Return the data files of a snapshot, ordered by path."""
         rows = self.spark.sql(
-            f"SELECT file_path, partition.{table.partitioned_by} AS part "
-            f"FROM {table.full_name}.files VERSION AS OF {snapshot} ORDER BY file_path"
+            f"SELECT file_path, partition FROM {table.full_name}.files "
+            f"VERSION AS OF {snapshot} ORDER BY file_path"
         ).collect()
-        return {
-            part: tuple(row.file_path for row in rows if row.part == part)
-            for part in sorted({row.part for row in rows})
-        }
+        return [DataFile(row.file_path, row.partition.asDict()) for row in rows]
 
     def publish(self, table: Table, branch: str) -> int | None:
         """Move `main` to the audited branch in one step, drop the branch, return the snapshot.
@@ -282,6 +318,13 @@ class Warehouse:
             ) from error
         self.drop_branch(table, branch)
         return self.snapshot(table)
+
+    def expire(self, table: Table, before: datetime) -> None:
+        """Forget snapshots made before that time, but the present one, and delete their files."""
+        self.spark.sql(
+            f"CALL {CATALOG}.system.expire_snapshots(table => '{table.full_name}', "
+            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}', retain_last => 1)"
+        )
 
     def resume_branch(self, table: Table, branch: str, mine: str, key: list[str]) -> None:
         """Make `branch`, or go on with the one that a killed run left.

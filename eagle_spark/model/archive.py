@@ -23,6 +23,8 @@ _MODULES = {
     "keras.regularizers",
     "keras.src.models.functional",
 }
+# Arithmetic that Keras has no layer for.
+_OPERATIONS = {("keras.src.ops.numpy", "Mean"), ("keras.src.ops.numpy", "Std")}
 # Stand for data of the graph, not for an object that is made.
 _MARKS = {"__keras_tensor__", "__tuple__"}
 _CODE = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}
@@ -47,7 +49,9 @@ def check_keras_file(path: Path) -> None:
         raise BundleError(f"{path}: not a Keras model file: {error}") from error
     for found in _objects(config):
         name, module = found["class_name"], found.get("module")
-        if name not in _MARKS and (name in _CODE or module not in _MODULES):
+        if name in _MARKS or (module, name) in _OPERATIONS:
+            continue
+        if name in _CODE or module not in _MODULES:
             raise BundleError(f"{path}: holds {module}.{name}, which is not a plain Keras layer")
 
 

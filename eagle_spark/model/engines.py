@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eagle_spark.errors import BundleError, PlatformError
 from eagle_spark.model.bundle import Bundle
+from eagle_spark.model.exports import compile_openvino
 from eagle_spark.model.metadata import NETWORK
 
 OPENVINO_FILE = "openvino/model.xml"
@@ -60,18 +61,7 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(self, folder: Path, threads: int) -> None:
-        import openvino as ov
-
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            # Pinned threads of several processes would share one core.
-            "ENABLE_CPU_PINNING": False,
-            "PERFORMANCE_HINT": "LATENCY",
-            # Some CPUs would calculate in bf16 unasked.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        self._model = ov.Core().compile_model(folder / OPENVINO_FILE, "CPU", settings)
-        self._request = self._model.create_infer_request()
+        self._request = compile_openvino(folder / OPENVINO_FILE, threads)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         self._request.infer({"pixels": np.ascontiguousarray(pixels[..., np.newaxis])})

@@ -1,42 +1,20 @@
-"""Exports of a model, and the gate that each engine must pass against Keras on golden images."""
+"""The gate that each engine must pass against Keras on golden images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.model.engines import ENGINES, OPENVINO_FILE, Engine, Predictions
+from eagle_spark.model.engines import ENGINES, Engine, Predictions
 from eagle_spark.model.metadata import GOLDEN
 from eagle_spark.model.metrics import dice
-
-if TYPE_CHECKING:
-    import keras
 
 BATCHES = (1, 7, 32, 64)
 PROBABILITY_TOLERANCE = 1e-3
 DICE_FLOOR = 0.999
-
-
-def export_openvino(model: keras.Model, folder: Path) -> None:
-    """Write `openvino/model.xml|.bin` into a model folder: float32, input uint8, any batch size."""
-    import openvino as ov
-    from openvino.preprocess import PrePostProcessor
-
-    target = folder / OPENVINO_FILE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    raw = target.with_name("raw.xml")
-    model.export(str(raw), format="openvino", verbose=False)
-    exported = ov.Core().read_model(raw)
-    steps = PrePostProcessor(exported)
-    steps.input().tensor().set_element_type(ov.Type.u8)
-    steps.input().preprocess().convert_element_type(ov.Type.f32)
-    ov.save_model(steps.build(), target, compress_to_fp16=False)
-    del exported, steps
-    for leftover in (raw, raw.with_suffix(".bin")):
-        leftover.unlink()
 
 
 def write_golden(folder: Path, pixels: NDArray[np.uint8], reference: Engine) -> Predictions:

@@ -12,6 +12,7 @@ from eagle_spark.errors import BundleError
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
 NETWORK = "model.keras"
+WEIGHTS = "model.weights.h5"
 GOLDEN = "golden.npz"
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

@@ -1,7 +1,8 @@
 """The two-head network: a frozen MobileNetV2 over one grey channel, a class head, a mask decoder.
 
 Built of Keras' own layers only, so that `keras.models.load_model(..., safe_mode=True)` reads it
-back. It has two parts, `backbone` and `heads`, which can also be run one after the other.
+back. It has two parts, `backbone` and `heads`, which training runs one after the other: what the
+backbone says of an image never changes, so it is asked once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +23,31 @@ if TYPE_CHECKING:
 
 STRIDE = 32  # the backbone halves the image five times
 
-# Thin bottleneck outputs of MobileNetV2, deepest first: name -> layer. At size 224 they are
-# 7x7x320, 14x14x96, 28x28x32 and 56x56x24.
+
+@dataclass(frozen=True)
+class Tap:
+    """A thin bottleneck output of MobileNetV2; images have `stride` times its height and width."""
+
+    layer: str
+    stride: int
+    channels: int
+
+    def shape(self, size: int) -> tuple[int, int, int]:
+        """Return (height, width, channels) for images of this size."""
+        return size // self.stride, size // self.stride, self.channels
+
+
+# Deepest first. The numbers in the names are sides at size 224.
 TAPS = {
-    "f7": "block_16_project_BN",
-    "f14": "block_12_project_BN",
-    "f28": "block_5_project_BN",
-    "f56": "block_2_project_BN",
+    "f7": Tap("block_16_project_BN", 32, 320),
+    "f14": Tap("block_12_project_BN", 16, 96),
+    "f28": Tap("block_5_project_BN", 8, 32),
+    "f56": Tap("block_2_project_BN", 4, 24),
 }
 DECODER_CHANNELS = (96, 64, 48, 32)
+# What the class head sees: the mean of the last output; mean, deviation and means of the quarters
+# of f14; mean and deviation of f28; deviation of f56.
+STATISTICS = 1280 + 6 * 96 + 2 * 32 + 24
 
 # Keras' 0.99 needs hundreds of steps before inference matches training; a short run has fewer.
 MOMENTUM = 0.9
@@ -53,21 +71,21 @@ def build_network(
     """
     import keras
 
-    if size < STRIDE or size % STRIDE:
-        raise SettingsError(f"image size must be a multiple of {STRIDE}, got {size}")
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise SettingsError(f"at least two different classes are needed, got {list(classes)}")
-    keras.utils.set_random_seed(seed)
-    backbone = _backbone(size, weights, seed)
-    heads = _heads(backbone, len(classes))
+    backbone = build_backbone(size, weights=weights, seed=seed)
+    heads = build_heads(classes, size, seed)
     pixels = keras.Input((size, size, 1), name="pixels")
     return keras.Model(pixels, heads(backbone(pixels, training=False)), name="eagle")
 
 
-def _backbone(size: int, weights: Path | None, seed: int) -> keras.Model:
-    """Return pixels -> dict of the taps and `pooled` `(n, 1280)`; frozen, normalises its input."""
+def build_backbone(size: int, *, weights: Path | None, seed: int) -> keras.Model:
+    """Build pixels -> dict of the `TAPS` and `statistics` `(n, STATISTICS)`; frozen.
+
+    Arguments and errors are those of `build_network`.
+    """
     import keras
 
+    if size < STRIDE or size % STRIDE:
+        raise SettingsError(f"image size must be a multiple of {STRIDE}, got {size}")
     pixels = keras.Input((size, size, 1), name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaled")(pixels)
     grey = keras.applications.MobileNetV2(
@@ -77,11 +95,29 @@ def _backbone(size: int, weights: Path | None, seed: int) -> keras.Model:
         _draw_he(grey, seed)
     else:
         _load_summed(grey, size, weights)
-    features = {name: grey.get_layer(layer).output for name, layer in TAPS.items()}
-    features["pooled"] = keras.layers.GlobalAveragePooling2D(name="pooled")(grey.output)
+    features = {name: grey.get_layer(tap.layer).output for name, tap in TAPS.items()}
+    features["statistics"] = _statistics(grey.output, features)
     backbone = keras.Model(pixels, features, name="backbone")
     backbone.trainable = False
     return backbone
+
+
+def _statistics(last: Any, taps: dict[str, Any]) -> Any:
+    from keras import layers, ops
+
+    plane = (1, 2)
+    half = taps["f14"].shape[1] // 2
+    quarters = layers.AveragePooling2D(half, name="quarters")(taps["f14"])
+    parts = [
+        layers.GlobalAveragePooling2D(name="pooled")(last),
+        ops.mean(taps["f14"], axis=plane),
+        ops.std(taps["f14"], axis=plane),
+        layers.Flatten(name="quarter_means")(quarters),
+        ops.mean(taps["f28"], axis=plane),
+        ops.std(taps["f28"], axis=plane),
+        ops.std(taps["f56"], axis=plane),
+    ]
+    return layers.Concatenate(name="statistics")(parts)
 
 
 def _draw_he(grey: keras.Model, seed: int) -> None:
@@ -120,20 +156,26 @@ def _load_summed(grey: keras.Model, size: int, weights: Path) -> None:
     grey.set_weights([first.sum(axis=2, keepdims=True), *others])
 
 
-def _heads(backbone: keras.Model, classes: int) -> keras.Model:
-    """Return dict of features -> dict of `label` and `mask`."""
+def build_heads(classes: Sequence[str], size: int, seed: int) -> keras.Model:
+    """Build dict of features, as the backbone gives them -> dict of `label` and `mask`.
+
+    Raises:
+        SettingsError: when there are fewer than two classes.
+    """
     import keras
 
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise SettingsError(f"at least two different classes are needed, got {list(classes)}")
+    keras.utils.set_random_seed(seed)
     layers = keras.layers
-    inputs = {
-        name: keras.Input(tensor.shape[1:], name=name) for name, tensor in backbone.output.items()
-    }
+    inputs = {name: keras.Input(tap.shape(size), name=name) for name, tap in TAPS.items()}
+    statistics = keras.Input((STATISTICS,), name="statistics")
+    label = layers.Dense(
+        len(classes), activation="softmax", kernel_initializer="zeros", name="label"
+    )(statistics)
 
     def normalised(x: Any, name: str) -> Any:
         return layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=name)(x)
-
-    pooled = normalised(inputs["pooled"], "label_norm")
-    label = layers.Dense(classes, activation="softmax", name="label")(pooled)
 
     deepest, *skips = TAPS
     first, *channels = DECODER_CHANNELS
@@ -150,4 +192,5 @@ def _heads(backbone: keras.Model, classes: int) -> keras.Model:
     x = layers.UpSampling2D(4, interpolation="bilinear", name="mask_up")(x)
     mask = layers.Activation("sigmoid", name="mask")(x)
 
-    return keras.Model(inputs, {"label": label, "mask": mask}, name="heads")
+    features = {**inputs, "statistics": statistics}
+    return keras.Model(features, {"label": label, "mask": mask}, name="heads")

@@ -1,6 +1,6 @@
-"""Checkpoints: the state of a training after an epoch, one file each, whole or not there.
+"""Checkpoints: the state of a training after so many steps, one file each, whole or not there.
 
-A file is named `epoch-<n>-<sha256 of its bytes>.npz`, so that damage shows before anything is
+A file is named `step-<n>-<sha256 of its bytes>.npz`, so that damage shows before anything is
 loaded. What the arrays mean is the caller's: they come back in the order they were given.
 """
 
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from eagle_spark.errors import EagleError
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
 
-_NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{64})\.npz")
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.npz")
 _STATE = "state"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the checkpoint after `epoch` epochs is."""
+    """Where the checkpoint after `step` steps is."""
 
-    epoch: int
+    step: int
     uri: str
 
 
@@ -40,9 +40,9 @@ def checkpoint_folder(warehouse: str, key: Mapping[str, Any]) -> str:
 
 
 def save_checkpoint(
-    folder: str, epoch: int, arrays: Sequence[NDArray[Any]], state: Mapping[str, Any]
+    folder: str, step: int, arrays: Sequence[NDArray[Any]], state: Mapping[str, Any]
 ) -> Place:
-    """Write the state after `epoch` epochs; the one before it is kept, all others are removed.
+    """Write the state after `step` steps; the one before it is kept, all others are removed.
 
     Args:
         state: goes into JSON.
@@ -52,12 +52,12 @@ def save_checkpoint(
     named[_STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     np.savez(buffer, **named)
     data = buffer.getvalue()
-    name = f"epoch-{epoch:06d}-{hashlib.sha256(data).hexdigest()}.npz"
-    place = Place(epoch, join(absolute_uri(folder), name))
+    name = f"step-{step:09d}-{hashlib.sha256(data).hexdigest()}.npz"
+    place = Place(step, join(absolute_uri(folder), name))
     storage, path = locate(place.uri)
     storage.write(path, data)
     others = [found for found in _places(folder) if not found.uri.endswith(name)]
-    before = max((found for found in others if found.epoch < epoch), key=_epoch, default=None)
+    before = max((found for found in others if found.step < step), key=_step, default=None)
     for found in others:
         if found is not before:
             _remove(found)
@@ -77,7 +77,7 @@ def load_checkpoint(uri: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
 
 def newest_checkpoint(folder: str) -> Place | None:
     """Return the newest sound checkpoint; damaged ones are told of and removed."""
-    for place in sorted(_places(folder), key=_epoch, reverse=True):
+    for place in sorted(_places(folder), key=_step, reverse=True):
         try:
             _checked(place.uri)
             return place
@@ -105,8 +105,8 @@ def _places(folder: str) -> list[Place]:
     return [Place(int(match.group(1)), uri) for uri, match in named if match]
 
 
-def _epoch(place: Place) -> int:
-    return place.epoch
+def _step(place: Place) -> int:
+    return place.step
 
 
 def _remove(place: Place) -> None:

@@ -19,7 +19,7 @@ from eagle_spark.storage import join, locate
 
 STALL_SECONDS = 120.0
 START_FACTOR = 3  # before its first step a rank loads TensorFlow, builds the network, traces graphs
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 2.0
 GIVEN_UP = 75  # exit code of a rank whose attempt the driver gave up
 MAX_BEAT_BYTES = 4096
 
@@ -47,14 +47,17 @@ class Pulse:
     def __init__(self, staging: str, rank: int, stall: float) -> None:
         self._staging, self._rank = staging, rank
         self._interval = beat_seconds(stall)
-        self._beats = self._steps = 0
+        self._beats = self._work = self._step = 0
+        self._loss: float | None = None
         self._ended = Event()
         self._parent = os.getppid()
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def step(self) -> None:
-        """Count one more piece of work done."""
-        self._steps += 1
+    def step(self, step: int | None = None, loss: float | None = None) -> None:
+        """Count one more piece of work done; for a training step its number and the loss."""
+        self._work += 1
+        if step is not None:
+            self._step, self._loss = step, loss
 
     def __enter__(self) -> Pulse:
         self._thread.start()
@@ -76,8 +79,15 @@ class Pulse:
             self._ended.wait(self._interval)
 
     def _beat(self) -> bytes:
-        beat = {"beat": self._beats, "step": self._steps}
-        return json.dumps(beat | {"pid": os.getpid(), "host": os.uname().nodename}).encode()
+        beat = {
+            "beat": self._beats,
+            "work": self._work,
+            "step": self._step,
+            "loss": self._loss,
+            "pid": os.getpid(),
+            "host": os.uname().nodename,
+        }
+        return json.dumps(beat).encode()
 
 
 @dataclass
@@ -85,9 +95,9 @@ class _Seen:
     """What was last heard of a rank, and when by the driver's clock."""
 
     beat: int
-    step: int
+    work: int
     beat_at: float
-    step_at: float
+    work_at: float
     process: str = "its process"
 
 
@@ -103,8 +113,8 @@ class Liveness:
         seen = self._seen[rank]
         if beat["beat"] != seen.beat:
             seen.beat, seen.beat_at = beat["beat"], now
-        if beat["step"] != seen.step:
-            seen.step, seen.step_at = beat["step"], now
+        if beat["work"] != seen.work:
+            seen.work, seen.work_at = beat["work"], now
         seen.process = f"process {beat['pid']} on {beat['host']}"
 
     def complaint(self, now: float) -> str | None:
@@ -112,23 +122,33 @@ class Liveness:
         silent, stuck = [], []
         for rank, seen in enumerate(self._seen):
             name = f"rank {rank} ({seen.process})"
-            patience = self._stall * (1 if seen.step else START_FACTOR)
+            patience = self._stall * (1 if seen.work else START_FACTOR)
             if now - seen.beat_at > (self._stall if seen.beat else patience):
                 silent.append(f"{name} has given no sign of life for {now - seen.beat_at:.0f} s")
-            if now - seen.step_at > patience:
-                stuck.append(f"{name} has made no step for {now - seen.step_at:.0f} s")
+            if now - seen.work_at > patience:
+                stuck.append(f"{name} has made no step for {now - seen.work_at:.0f} s")
         return "; ".join(silent or stuck) or None
 
 
 class Watch:
-    """The driver's side: while it is open, ranks may run; `cancel` is called when one is still.
+    """The driver's side: while it is open, ranks may run.
+
+    `cancel` is called when one is still, `told` with every new beat of rank 0.
 
     Attributes:
         complaint: why `cancel` was called, or None.
     """
 
-    def __init__(self, staging: str, ranks: int, stall: float, cancel: Callable[[], None]) -> None:
-        self._staging, self._ranks, self._stall, self._cancel = staging, ranks, stall, cancel
+    def __init__(
+        self,
+        staging: str,
+        ranks: int,
+        stall: float,
+        cancel: Callable[[], None],
+        told: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self._staging, self._ranks, self._stall = staging, ranks, stall
+        self._cancel, self._told = cancel, told
         self._ended = Event()
         self._thread = Thread(target=self._run, name="watch", daemon=True)
         self.complaint: str | None = None
@@ -154,6 +174,8 @@ class Watch:
                 with suppress(OSError, ValueError):
                     beat = json.loads(storage.read(path, MAX_BEAT_BYTES))
                     liveness.hear(rank, beat, time.monotonic())
+                    if rank == 0:
+                        self._told(beat)
             self.complaint = self.complaint or liveness.complaint(time.monotonic())
             if self.complaint:
                 self._cancel()

@@ -6,10 +6,11 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from eagle_spark.errors import EagleError, PlatformError
+from eagle_spark.progress import Progress
 from eagle_spark.training.failure import RankLost, explain
 from eagle_spark.training.heartbeat import Watch
 from eagle_spark.training.plan import TrainPlan
@@ -108,6 +109,24 @@ def wait_for_slots(spark: SparkSession, ranks: int, seconds: float = SLOT_SECOND
         time.sleep(0.5)
 
 
+class Teller:
+    """Shows on the driver what rank 0 tells of its steps, wherever it runs."""
+
+    def __init__(self, progress: Progress, plan: TrainPlan) -> None:
+        self._progress, self._plan, self._begun = progress, plan, False
+
+    def __call__(self, beat: Mapping[str, Any]) -> None:
+        step, plan = beat["step"], self._plan
+        if not step:
+            return
+        if not self._begun:
+            self._progress.begin(step * plan.batch)
+            self._begun = True
+        epoch = -(-step // plan.steps)
+        note = f"; epoch {epoch} of {plan.epochs}, step {step - (epoch - 1) * plan.steps} of "
+        self._progress.update(step * plan.batch, f"{note}{plan.steps}, loss {beat['loss']:.3f}")
+
+
 def run_ranks(spark: SparkSession, plan: TrainPlan) -> None:
     """Run `train_rank` on every rank, one barrier task each, in new processes.
 
@@ -123,11 +142,17 @@ def run_ranks(spark: SparkSession, plan: TrainPlan) -> None:
 
     context, group = spark.sparkContext, uuid4().hex
     # The strategy is made by the rank itself, after it has capped TensorFlow's threads.
-    runner = MirroredStrategyRunner(num_slots=plan.ranks, use_gpu=False, use_custom_strategy=True)
+    runner = MirroredStrategyRunner(
+        num_slots=plan.ranks, use_gpu=plan.use_gpu, use_custom_strategy=True
+    )
     context.setJobGroup(group, f"train on {plan.ranks} ranks")
-    watch = Watch(plan.staging, plan.ranks, plan.stall, lambda: context.cancelJobGroup(group))
+    progress = Progress("train", plan.steps * plan.epochs * plan.batch)
+    watch = Watch(
+        *(plan.staging, plan.ranks, plan.stall, lambda: context.cancelJobGroup(group)),
+        Teller(progress, plan),
+    )
     try:
-        with watch:
+        with progress, watch:
             runner.run(train_rank, plan=plan)
     except (Py4JJavaError, PySparkException) as error:
         text = watch.complaint

@@ -1,18 +1,21 @@
 """One rank's training: our own loop under `MultiWorkerMirroredStrategy`, bit-equal on all ranks.
 
 Keras' `fit` does not work under that strategy. Every rank runs the same steps and takes part in
-everything that touches shared variables; rank 0 alone leaves something behind.
+everything that touches shared variables; rank 0 alone leaves something behind. In each epoch the
+class head's solver goes on for some iterations, and the mask head sees every row once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +23,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import EagleError
-from eagle_spark.model.losses import dice, label_loss, mask_loss
-from eagle_spark.model.network import build_network
-from eagle_spark.model.weights import weights_file
+from eagle_spark.model.losses import dice, mask_loss
+from eagle_spark.model.network import TAPS, build_heads
 from eagle_spark.storage import join, locate
 from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
-from eagle_spark.training.feed import Feed
+from eagle_spark.training.features import load_backbone
+from eagle_spark.training.feed import Feed, read_labelled
 from eagle_spark.training.heartbeat import Pulse
+from eagle_spark.training.label_head import LabelFit
 from eagle_spark.training.monitor import Monitor
-from eagle_spark.training.plan import RankRows, TrainPlan, steps_of
+from eagle_spark.training.plan import SplitRows, TrainPlan, steps_of
 
 MASK_THRESHOLD = 0.5
 WARM_UP = 0.1  # share of all steps
+L2 = 0.2
+LABEL_ITERATIONS = 20  # of the class head's solver in an epoch; in the last one until it is done
+LABEL_LAST = 500
 LEAVE_SECONDS = 600.0  # how long a rank that is done waits for the others
+
+HEADS = "heads.npz"
+LOGS = "tensorboard"
 
 Totals = NDArray[np.float64]
 Figures = dict[str, float | None]
@@ -42,49 +52,61 @@ def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]
     """Train as the rank that `TF_CONFIG` names; to be called in a fresh process.
 
     It goes on from the checkpoint `plan.start`, and tells its steps to `plan.staging`, where the
-    driver keeps a `Watch`: without one the process ends. Rank 0 leaves a checkpoint after each
-    epoch and `<staging>/model/model.keras`; every rank leaves `<staging>/rank-<i>.json` and waits
-    until those of all ranks are there.
+    driver keeps a `Watch`: without one the process ends. Rank 0 leaves checkpoints,
+    `<staging>/heads.npz` and the events for TensorBoard; every rank leaves
+    `<staging>/rank-<i>.json` and waits until those of all ranks are there.
 
     Args:
         callbacks: `keras.callbacks.Callback`s, driven at the beginning and end of training and of
-            each epoch; `model.stop_training` ends training after the epoch.
+            each epoch; `model.stop_training` ends training after the epoch. `model` is the heads.
 
     Returns:
         What stands in the JSON: `rank`, `weights_digest` (SHA-256 over all weights in order),
-        `peak_rss` (bytes), `seconds`, and `epochs`, one dict of figures per epoch.
+        `peak_rss` (bytes), `seconds`, `temperature`, and `epochs`, one dict of figures per epoch.
 
     Raises:
         EagleError: when another rank does not come to its end.
     """
     rank = rank_of(os.environ.get("TF_CONFIG"))
-    with Pulse(plan.staging, rank, plan.stall) as pulse:
-        return _train_rank(plan, rank, callbacks, pulse)
+    with (
+        Pulse(plan.staging, rank, plan.stall) as pulse,
+        tempfile.TemporaryDirectory(prefix="eagle-train-") as folder,
+    ):
+        logs = Path(folder, LOGS)
+        if rank == 0:
+            callbacks = [*callbacks, _tensorboard(logs)]
+        return _train_rank(plan, rank, callbacks, pulse, logs)
+
+
+def _tensorboard(logs: Path) -> Any:
+    import keras
+
+    return keras.callbacks.TensorBoard(log_dir=str(logs), write_graph=False)
 
 
 def _train_rank(
-    plan: TrainPlan, rank: int, callbacks: Sequence[Any], pulse: Pulse
+    plan: TrainPlan, rank: int, callbacks: Sequence[Any], pulse: Pulse, logs: Path
 ) -> dict[str, Any]:
     storage, staging = locate(plan.staging)
     started = time.monotonic()
-    strategy = _strategy(plan.threads)
-    with strategy.scope(), weights_file(plan.weights) as weights:
-        trainer = _Trainer(plan, weights, strategy, pulse)
-        history = trainer.restore() if plan.start else []
-    trainer.run(rank, callbacks, history)
-
-    with tempfile.TemporaryDirectory(prefix="eagle-train-") as folder:
-        saved = Path(folder, "model.keras")  # all ranks save: it may read shared variables
-        trainer.model.save(saved)
-        if rank == 0:
-            storage.write(f"{staging}/model/{saved.name}", saved.read_bytes())
+    strategy = _strategy(plan.threads, plan.use_gpu)
+    with strategy.scope():
+        trainer = _Trainer(plan, rank, strategy, pulse)
+        state = trainer.restore() if plan.start else State()
+    temperature = trainer.run(callbacks, state)
+    weights = trainer.weights()
+    if rank == 0:
+        storage.write(f"{staging}/{HEADS}", pack_arrays(weights))
+        for file in logs.rglob("*.v2"):
+            storage.write(f"{staging}/{LOGS}/{file.relative_to(logs)}", file.read_bytes())
     record = {
         "rank": rank,
         "node": node_name(),
-        "weights_digest": weights_digest(trainer.model.get_weights()),
+        "weights_digest": weights_digest(weights),
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - started, 3),
-        "epochs": [epoch[rank] for epoch in history],
+        "temperature": temperature,
+        "epochs": [epoch[rank] for epoch in state.history],
     }
     storage.write(f"{staging}/rank-{rank}.json", json.dumps(record, allow_nan=False).encode())
     wait_for(
@@ -105,6 +127,19 @@ def rank_of(tf_config: str | None) -> int:
     return int(json.loads(tf_config)["task"]["index"]) if tf_config else 0
 
 
+def pack_arrays(arrays: Iterable[NDArray[Any]]) -> bytes:
+    """Return arrays as one `.npz`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"{i:05d}": array for i, array in enumerate(arrays)})  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack_arrays(data: bytes) -> list[NDArray[Any]]:
+    """Return the arrays of `pack_arrays` in their order."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        return [found[name] for name in sorted(found.files)]
+
+
 def weights_digest(weights: Iterable[NDArray[Any]]) -> str:
     """Return the SHA-256 over the bytes of all weights in order, hexadecimal."""
     digest = hashlib.sha256()
@@ -122,27 +157,50 @@ def wait_for(done: Callable[[], bool], missing: str, seconds: float = LEAVE_SECO
         time.sleep(0.2)
 
 
-def _strategy(threads: int) -> Any:
+def _strategy(threads: int, use_gpu: bool) -> Any:
     """Return the strategy; threads are capped first, as they are fixed once TensorFlow starts."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    tf.config.set_visible_devices([], "GPU")
+    if not use_gpu:
+        tf.config.set_visible_devices([], "GPU")
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-class _Trainer:
-    """The network, its optimizer and its compiled steps; made within the strategy's scope."""
+@dataclass
+class State:
+    """How far a training is, beside the weights; the same on all ranks.
 
-    def __init__(self, plan: TrainPlan, weights: Path | None, strategy: Any, pulse: Pulse) -> None:
+    Attributes:
+        step: steps done of the epoch that is not finished.
+        totals: sums over all ranks and those steps, see `mask_figures`. The class head has had its
+            iterations of that epoch when there is such a step.
+        history: figures of each finished epoch, one entry a rank.
+    """
+
+    step: int = 0
+    totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[list[Figures]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+
+class _Trainer:
+    """The heads, the mask head's optimizer and compiled steps; made within the strategy's scope."""
+
+    def __init__(self, plan: TrainPlan, rank: int, strategy: Any, pulse: Pulse) -> None:
         import keras
         import tensorflow as tf
 
-        self.plan, self.strategy, self.pulse = plan, strategy, pulse
-        self.model = build_network(plan.classes, plan.size, weights=weights, seed=plan.seed)
-        self.backbone = self.model.get_layer("backbone")
-        self.heads = self.model.get_layer("heads")
+        self.plan, self.rank, self.strategy, self.pulse = plan, rank, strategy, pulse
+        self.engine = None if plan.cached else load_backbone(plan.backbone, plan.threads)
+        self.heads = build_heads(plan.classes, plan.size, plan.seed)
+        self.heads.get_layer("label").trainable = False  # it has a solver of its own
+        taps = {name: self.heads.input[name] for name in TAPS}
+        self.decoder = keras.Model(taps, self.heads.output["mask"])
         steps = plan.steps * plan.epochs
         warm_up = max(1, int(steps * WARM_UP))
         rate = keras.optimizers.schedules.CosineDecay(
@@ -152,132 +210,185 @@ class _Trainer:
             warmup_steps=warm_up,
         )
         self.optimizer = keras.optimizers.Adam(rate)
-        self.optimizer.build(self.heads.trainable_variables)
+        self.optimizer.build(self.decoder.trainable_variables)
+        self.heads.compile(optimizer=self.optimizer)  # where callbacks look for it
         self._train = tf.function(lambda batch: strategy.run(self._train_step, (batch,)))
         self._check = tf.function(lambda batch: strategy.run(self._check_step, (batch,)))
         self._reduce = tf.function(lambda row: strategy.run(_sum_over_ranks, (row,)))
+        self.point: Totals = np.zeros(0)
 
-    def run(self, rank: int, callbacks: Sequence[Any], history: list[list[Figures]]) -> None:
-        """Train the epochs that `history` lacks; add each one's figures, one entry a rank.
+    def run(self, callbacks: Sequence[Any], state: State) -> float:
+        """Train what `state` lacks, and bring it up to date; return the temperature.
 
-        They are the same on all ranks but for the load.
+        Figures are the same on all ranks but for the load.
         """
         import keras
 
-        plan = self.plan
-        epochs = range(len(history), plan.epochs)
-        training = iter(self._feed(plan.training[rank], rank, train=True).dataset(epochs))
-        checking = iter(self._feed(plan.validation[rank], rank, train=False).dataset(epochs))
-        checks = steps_of(plan.validation[rank])
-        driven = keras.callbacks.CallbackList(list(callbacks), model=self.model)
-        self.model.stop_training = False
+        plan, driven = self.plan, keras.callbacks.CallbackList(list(callbacks), model=self.heads)
+        self.heads.stop_training = False
         driven.on_train_begin()
+        for number, past in enumerate(state.history):
+            driven.on_epoch_begin(number)
+            driven.on_epoch_end(number, _numbers(past[0]))
+        train, check = self._labelled(plan.training), self._labelled(plan.validation, copies=1)
+        fit = LabelFit(train, len(plan.classes), L2, self.rank, self.sum)
+        self.point = self.point if self.point.size else fit.start()
+        epochs, first = range(state.epoch, plan.epochs), state.step
+        training = iter(self._feed(plan.training, train=True).dataset(first, epochs))
+        checking = iter(self._feed(plan.validation, train=False).dataset(0, epochs))
+        checks = steps_of(plan.validation.masks[self.rank])
         for epoch in epochs:
             driven.on_epoch_begin(epoch)
-            monitor = Monitor()
-            figures = self._pass(self._train, training, plan.steps)
-            loads = self._loads(rank, monitor.read(images=plan.steps * plan.batch))
+            monitor, done = Monitor(), state.step
+            if not done:
+                last = epoch == plan.epochs - 1
+                self.point = fit.improve(self.point, LABEL_LAST if last else LABEL_ITERATIONS)
+            head = fit.head(self.point)
+            self._take(head.kernel, head.bias)
+            figures = mask_figures(self._pass(training, state)) | fit.figures(head, train)
+            loads = self._loads(monitor.read(images=(plan.steps - done) * plan.batch))
             if checks:
-                found = self._pass(self._check, checking, checks)
-                figures |= {f"val_{name}": value for name, value in found.items()}
-            history.append([{"epoch": epoch + 1, **figures, **load} for load in loads])
-            if rank == 0:
-                arrays = [self._own(variable).numpy() for variable in self._variables]
-                save_checkpoint(plan.checkpoints, epoch + 1, arrays, {"history": history})
-            driven.on_epoch_end(epoch, {k: v for k, v in figures.items() if v is not None})
-            if self.model.stop_training:
+                found = mask_figures(self._checks(checking, checks)) | fit.figures(head, check)
+                figures |= {f"val_{name}": value for name, value in _with_loss(found).items()}
+            figures = _with_loss(figures)
+            state.history.append([{"epoch": epoch + 1, **figures, **load} for load in loads])
+            state.step, state.totals = 0, State().totals
+            self.save(state)
+            driven.on_epoch_end(epoch, _numbers(figures))
+            if self.heads.stop_training:
                 break
         driven.on_train_end()
+        head = fit.head(self.point)
+        temperature = fit.temperature(head, check)
+        cooled = head.cooled(temperature)
+        self._take(cooled.kernel, cooled.bias)
+        return temperature
 
-    def restore(self) -> list[list[Figures]]:
-        """Take the state of the checkpoint `plan.start`; return the figures of its epochs."""
+    def save(self, state: State) -> None:
+        """Leave a checkpoint, if this is rank 0."""
+        if self.rank == 0:
+            arrays = [self.point, *(self._own(variable).numpy() for variable in self._variables)]
+            done = state.epoch * self.plan.steps + state.step
+            save_checkpoint(self.plan.checkpoints, done, arrays, vars(state))
+
+    def restore(self) -> State:
+        """Take the state of the checkpoint `plan.start`."""
         assert self.plan.start
-        arrays, state = load_checkpoint(self.plan.start)
+        (self.point, *arrays), state = load_checkpoint(self.plan.start)
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
-        history: list[list[Figures]] = state["history"]
-        return history
+        return State(**state)
+
+    def weights(self) -> list[NDArray[Any]]:
+        """Return the weights of the heads, in Keras' order."""
+        return [np.asarray(array) for array in self.heads.get_weights()]
+
+    def sum(self, vector: Totals) -> Totals:
+        """Return the sum of every rank's vector."""
+        self.pulse.step()
+        return np.asarray(self._reduce(np.asarray(vector, np.float64)).numpy())
+
+    def _take(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        self.heads.get_layer("label").set_weights([kernel, bias])
 
     @property
     def _variables(self) -> list[Any]:
-        return [*self.model.variables, *self.optimizer.variables]
+        return [*self.heads.variables, *self.optimizer.variables]
 
     def _own(self, variable: Any) -> Any:
         """Return this rank's copy of a variable, without asking the others."""
         return self.strategy.experimental_local_results(variable.value)[0]
 
-    def _loads(self, rank: int, load: Mapping[str, float]) -> list[dict[str, float]]:
-        """Return the load of every rank."""
+    def _loads(self, load: Mapping[str, float]) -> list[Figures]:
+        """Return the load of every rank; what cannot be measured is None."""
         table = np.zeros((self.plan.ranks, len(load)))
-        table[rank] = list(load.values())
-        return [dict(zip(load, row, strict=True)) for row in self._reduce(table).numpy().tolist()]
+        table[self.rank] = list(load.values())
+        rows = self.sum(table).tolist()
+        return [
+            {
+                name: None if np.isnan(value) else value
+                for name, value in zip(load, row, strict=True)
+            }
+            for row in rows
+        ]
 
-    def _feed(self, lanes: RankRows, rank: int, *, train: bool) -> Feed:
+    def _labelled(self, split: SplitRows, copies: int = 2) -> Any:
         plan = self.plan
+        return read_labelled(
+            split.labels[self.rank], plan.classes, plan.row_weights, self.engine, plan.size, copies
+        )
+
+    def _feed(self, split: SplitRows, *, train: bool) -> Feed:
+        plan, lanes = self.plan, split.masks[self.rank]
         return Feed(
             lanes=lanes,
-            first_lane=rank * len(lanes),
+            first_lane=self.rank * len(lanes),
             batch=plan.batch,
-            classes=plan.classes,
             size=plan.size,
             seed=plan.seed,
             shuffle=train,
-            flip=train and plan.flip,
+            engine=self.engine,
+            flip=train and not plan.cached,
         )
 
-    def _pass(self, step: Any, batches: Iterator[Any], steps: int) -> Figures:
-        """Run an epoch's batches and return the means over all ranks."""
-        totals: Totals = np.zeros(6)
+    def _pass(self, batches: Iterator[Any], state: State) -> Totals:
+        """Run the rest of an epoch's steps, with checkpoints; return the sums over all ranks."""
+        totals: Totals = np.zeros(3)
+        plan = self.plan
+        for step in range(state.step + 1, plan.steps + 1):
+            totals += self._train(next(batches)).numpy()
+            self.pulse.step(plan.steps * state.epoch + step, totals[1] / max(totals[0], 1.0))
+            if step % plan.checkpoint_steps == 0 or step == plan.steps:
+                state.totals = (np.array(state.totals) + self.sum(totals)).tolist()
+                state.step, totals = step, np.zeros(3)
+                if step < plan.steps:
+                    self.save(state)
+        return np.array(state.totals)
+
+    def _checks(self, batches: Iterator[Any], steps: int) -> Totals:
+        totals: Totals = np.zeros(3)
         for _ in range(steps):
-            totals += step(next(batches)).numpy()
+            totals += self._check(next(batches)).numpy()
             self.pulse.step()
-        return means(self._reduce(totals).numpy())
+        return self.sum(totals)
 
     def _train_step(self, batch: Any) -> Any:
         import tensorflow as tf
 
-        features = self.backbone(tf.cast(batch.pixels, tf.float32), training=False)
-        features = {name: tf.stop_gradient(value) for name, value in features.items()}
+        taps, masks = _floats(batch)
         with tf.GradientTape() as tape:
-            outputs = self.heads(features, training=True)
-            counts, sums = _weigh(batch, outputs)
+            found = self.decoder(taps, training=True)
+            rows = tf.reduce_sum(batch.weights)
+            loss = tf.reduce_sum(mask_loss(masks, found) * batch.weights)
             # The optimizer sums gradients over ranks: divided by the rows of the whole batch, the
             # sum is the gradient of its mean.
-            over = tf.maximum(_sum_over_ranks(counts), 1.0)
-            loss = tf.reduce_sum(sums / over)
-        variables = self.heads.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return _figures(batch, outputs, counts, sums)
+            share = loss / tf.maximum(_sum_over_ranks(rows), 1.0)
+        variables = self.decoder.trainable_variables
+        self.optimizer.apply(tape.gradient(share, variables), variables)
+        return _sums(batch.weights, masks, found, loss)
 
     def _check_step(self, batch: Any) -> Any:
         import tensorflow as tf
 
-        outputs = self.model(tf.cast(batch.pixels, tf.float32), training=False)
-        return _figures(batch, outputs, *_weigh(batch, outputs))
+        taps, masks = _floats(batch)
+        found = self.decoder(taps, training=False)
+        loss = tf.reduce_sum(mask_loss(masks, found) * batch.weights)
+        return _sums(batch.weights, masks, found, loss)
 
 
-def _weigh(batch: Any, outputs: Any) -> tuple[Any, Any]:
-    """Return (rows, rows with a mask) and (label loss, mask loss), summed over this rank's rows."""
+def _floats(batch: Any) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    masked = batch.weights * batch.has_mask
-    masks = tf.cast(batch.masks, tf.float32)
-    label = label_loss(batch.labels, outputs["label"]) * batch.weights
-    mask = mask_loss(masks, outputs["mask"]) * masked
-    counts = tf.stack([tf.reduce_sum(batch.weights), tf.reduce_sum(masked)])
-    return counts, tf.stack([tf.reduce_sum(label), tf.reduce_sum(mask)])
+    taps = {name: tf.cast(value, tf.float32) for name, value in batch.taps.items()}
+    return taps, tf.cast(batch.masks, tf.float32)
 
 
-def _figures(batch: Any, outputs: Any, counts: Any, sums: Any) -> Any:
-    """Return the six sums of `means`, float64."""
+def _sums(weights: Any, masks: Any, found: Any, loss: Any) -> Any:
+    """Return the three sums of `mask_figures`, float64."""
     import tensorflow as tf
 
-    best = tf.argmax(outputs["label"], axis=1, output_type=tf.int32)
-    right = tf.cast(best == batch.labels, tf.float32) * batch.weights
-    overlap = dice(tf.cast(batch.masks, tf.float32), outputs["mask"], MASK_THRESHOLD)
-    overlap *= batch.weights * batch.has_mask
-    found = tf.stack([tf.reduce_sum(right), tf.reduce_sum(overlap)])
-    return tf.cast(tf.concat([counts, sums, found], axis=0), tf.float64)
+    overlap = tf.reduce_sum(dice(masks, found, MASK_THRESHOLD) * weights)
+    return tf.cast(tf.stack([tf.reduce_sum(weights), loss, overlap]), tf.float64)
 
 
 def _sum_over_ranks(value: Any) -> Any:
@@ -288,18 +399,20 @@ def _sum_over_ranks(value: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
-def means(totals: Totals) -> Figures:
-    """Return figures per row from (rows, masks, label loss, mask loss, right, Dice), all sums.
-
-    `segmentation_loss` and `dice` are None where no row has a mask.
-    """
-    rows, masks, label, mask, right, overlap = totals.tolist()
-    classification = label / rows
-    segmentation = mask / masks if masks else None
+def mask_figures(totals: Totals) -> Figures:
+    """Return the means over rows from (rows with a mask, loss, Dice), all sums; None of no rows."""
+    rows, loss, overlap = totals.tolist()
     return {
-        "loss": classification + (segmentation or 0.0),
-        "classification_loss": classification,
-        "segmentation_loss": segmentation,
-        "accuracy": right / rows,
-        "dice": overlap / masks if masks else None,
+        "segmentation_loss": loss / rows if rows else None,
+        "dice": overlap / rows if rows else None,
     }
+
+
+def _with_loss(figures: Figures) -> Figures:
+    """Add `loss`, the sum of both heads' losses."""
+    both = (figures.get("classification_loss"), figures.get("segmentation_loss"))
+    return {"loss": sum(value for value in both if value is not None), **figures}
+
+
+def _numbers(figures: Figures) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -16,17 +18,38 @@ class Monitor:
         self._start = time.monotonic()
 
     def read(self, images: int) -> dict[str, float]:
-        """Return `seconds`, `images_per_second` (all ranks), `cpu_percent` (of one core), `ram`.
+        """Return the load of the process; NaN for what cannot be measured here.
 
         Args:
             images: how many went through all ranks since the start.
 
-        `ram` is the resident memory of this process in bytes.
+        Returns:
+            `seconds`, `images_per_second` (all ranks), `cpu_percent` (of one core), `ram` (resident
+            memory, bytes), `gpu_percent` and `gpu_memory_percent` (mean of the machine's GPUs).
         """
-        seconds = time.monotonic() - self._start
+        seconds = max(time.monotonic() - self._start, 1e-3)
+        gpu, memory = read_gpus()
         return {
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 2),
             "cpu_percent": self._process.cpu_percent(),
             "ram": self._process.memory_info().rss,
+            "gpu_percent": gpu,
+            "gpu_memory_percent": memory,
         }
+
+
+def read_gpus() -> tuple[float, float]:
+    """Return mean load and mean memory in use of the NVIDIA GPUs here, percent; NaN of none."""
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        loads = [pynvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in handles]
+        used = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
+        pynvml.nvmlShutdown()
+        if handles:
+            memory = [100 * info.used / info.total for info in used]
+            return sum(loads) / len(loads), sum(memory) / len(memory)
+    return math.nan, math.nan

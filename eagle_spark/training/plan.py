@@ -9,14 +9,18 @@ weight 0, so that every row counts exactly once per epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from eagle_spark.errors import InputError, SettingsError
 from eagle_spark.storage import locate
+from eagle_spark.training.frozen import Backbone
 from eagle_spark.training.heartbeat import STALL_SECONDS
 
-COLUMNS = ("pixels", "mask", "label")
+# The class head holds its rows in memory, 8 kB each; a linear head learns nothing from more.
+LABEL_ROWS = 100_000
+CHECKPOINT_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -48,49 +52,71 @@ RankRows = tuple[Lane, ...]
 
 
 @dataclass(frozen=True)
+class SplitRows:
+    """The rows of one split.
+
+    Attributes:
+        masks: lanes of each rank, from `plan_rows`: what the mask head reads, step by step.
+        labels: rows of each rank, from `share_rows`: what the class head reads, once.
+    """
+
+    masks: tuple[RankRows, ...]
+    labels: tuple[Lane, ...]
+
+
+@dataclass(frozen=True)
 class TrainPlan:
     """All that a rank has to know; made on the driver, sent to every rank.
 
     Attributes:
-        training: lanes of each rank, from `plan_rows`.
-        validation: the same; empty lanes when there is no such split.
+        training: rows of the train split.
+        validation: the same of the val split; empty lanes when there is none.
+        cached: whether the rows are of the table `features`, else of `images`.
         classes: class names in the order of the label head.
-        size: pixels per side of the images in the table and of the model.
+        row_weights: (source, class) -> weight of one such row in the loss of the class head.
+        backbone: what makes features of pixels.
         batch: rows per step over all ranks.
-        weights: what `weights_file` takes; for ranks on several hosts what `stage_weights` gave.
-        staging: URI of a fresh folder that all ranks reach; holds `rank-<i>.json` and `model/`.
-        checkpoints: URI of the folder that rank 0 writes the state after each epoch to.
+        staging: URI of a fresh folder that all ranks reach; holds `rank-<i>.json` and `heads.npz`.
+        checkpoints: URI of the folder that rank 0 writes its state to.
         threads: TensorFlow threads per rank.
         stall: a rank that makes no step for so many seconds is given up.
         start: URI of the checkpoint to go on from; None for the beginning.
         learning_rate: the peak, after the warm-up.
-        flip: mirror half of the training images left to right, others in each epoch.
+        checkpoint_steps: steps from one checkpoint to the next; one more follows each epoch.
+        use_gpu: leave TensorFlow the GPUs that Spark gave the task.
     """
 
-    training: tuple[RankRows, ...]
-    validation: tuple[RankRows, ...]
+    training: SplitRows
+    validation: SplitRows
+    cached: bool
     classes: tuple[str, ...]
-    size: int
+    row_weights: Mapping[tuple[str, str], float]
+    backbone: Backbone
     batch: int
     epochs: int
     seed: int
-    weights: str
     staging: str
     checkpoints: str
     threads: int
     stall: float = STALL_SECONDS
     start: str | None = None
     learning_rate: float = 5e-3
-    flip: bool = True
+    checkpoint_steps: int = CHECKPOINT_STEPS
+    use_gpu: bool = False
 
     @property
     def ranks(self) -> int:
-        return len(self.training)
+        return len(self.training.masks)
+
+    @property
+    def size(self) -> int:
+        """Pixels per side of the images in the table and of the model."""
+        return self.backbone.size
 
     @property
     def steps(self) -> int:
         """Steps of one epoch, equal on every rank."""
-        return steps_of(self.training[0])
+        return steps_of(self.training.masks[0])
 
 
 def steps_of(lanes: RankRows) -> int:
@@ -98,11 +124,11 @@ def steps_of(lanes: RankRows) -> int:
     return sum(part.rows for part in lanes[0])
 
 
-def read_footers(uris: Iterable[str]) -> list[RowGroup]:
+def read_footers(uris: Iterable[str], columns: Iterable[str]) -> list[RowGroup]:
     """Read the row groups of Parquet files from their footers, in the order given.
 
     Raises:
-        InputError: when a file is no Parquet, or lacks a column that training reads.
+        InputError: when a file is no Parquet, or lacks one of the columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -115,7 +141,7 @@ def read_footers(uris: Iterable[str]) -> list[RowGroup]:
                 file = pq.ParquetFile(stream)
             except pa.ArrowInvalid as error:
                 raise InputError(f"{uri}: not a Parquet file: {error}") from error
-            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise InputError(f"{uri}: columns are missing: {', '.join(missing)}")
             groups += [
@@ -146,6 +172,26 @@ def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[R
     return tuple(tuple(lanes[rank * own : (rank + 1) * own]) for rank in range(ranks))
 
 
+def share_rows(row_groups: Sequence[RowGroup], ranks: int) -> tuple[Lane, ...]:
+    """Give each rank a part of the first `LABEL_ROWS` rows, as equal as can be.
+
+    Rows lie in an order that has nothing to do with what they show, so that the first ones are a
+    sample of all.
+    """
+    total = min(sum(group.rows for group in row_groups), LABEL_ROWS)
+    edges = [total * rank // ranks for rank in range(ranks + 1)]
+    return tuple(tuple(_cut(row_groups, total, low, high)) for low, high in pairwise(edges))
+
+
+def balance(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], float]:
+    """Return the weight of a row of each (source, class): every such group weighs the same in all.
+
+    The weights of all rows sum up to their number.
+    """
+    total = sum(counts.values())
+    return {key: total / (len(counts) * count) for key, count in counts.items() if count}
+
+
 def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Iterator[RowSlice]:
     """Yield the slices of rows `start` to `stop`, counted on from the beginning after `total`."""
     position = 0
@@ -161,9 +207,9 @@ def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Itera
 
 
 def check_enough(rows: int, ranks: int, batch: int) -> None:
-    """Raise InputError unless the training split fills one batch."""
+    """Raise InputError unless the images with a mask of the train split fill one batch."""
     if rows < batch:
         raise InputError(
-            f"the training split holds {rows} images, fewer than one batch of {batch} "
+            f"the train split holds {rows} images with a mask, fewer than one batch of {batch} "
             f"({ranks} ranks x {batch // ranks}); lower --batch-size or add images"
         )

@@ -27,7 +27,7 @@ class Trained:
     Attributes:
         staging: URI of the folder in which the last attempt left its results.
         restart_reasons: why each restart was needed, in order.
-        resumed_from: epochs that a driver before this one had finished.
+        resumed_from: steps that a driver before this one had left a checkpoint of.
     """
 
     staging: str
@@ -36,7 +36,7 @@ class Trained:
 
 
 def train_ranks(spark: SparkSession, plan: TrainPlan, max_restarts: int, resume: bool) -> Trained:
-    """Train until the plan's last epoch, with at most `max_restarts` new starts of all ranks.
+    """Train to the plan's end, with at most `max_restarts` new starts of all ranks.
 
     Args:
         resume: go on from checkpoints that a driver before this one left; else they are removed.
@@ -61,12 +61,12 @@ def train_ranks(spark: SparkSession, plan: TrainPlan, max_restarts: int, resume:
         except RankLost as error:
             lost = error
         done = newest_checkpoint(plan.checkpoints)
-        finished = f"{done.epoch if done else 0} of {plan.epochs} epochs are finished"
+        finished = f"{done.step if done else 0} of {plan.steps * plan.epochs} steps are kept"
         again = isinstance(lost, RankRaised) and reasons[-1:] == [str(lost)] and done == start
         if again or len(reasons) == max_restarts:
             raise EagleError(
                 f"training stopped after {len(reasons)} restarts (--max-restarts {max_restarts}): "
-                f"{lost}{', twice at the same epoch' if again else ''}; {finished}; "
+                f"{lost}{', twice at the same step' if again else ''}; {finished}; "
                 "--resume goes on from there"
             ) from lost
         reasons.append(str(lost))
@@ -77,16 +77,16 @@ def train_ranks(spark: SparkSession, plan: TrainPlan, max_restarts: int, resume:
 
 
 def _begin(plan: TrainPlan, resume: bool) -> int:
-    """Keep or remove what a driver before this one left; return the epochs kept."""
+    """Keep or remove what a driver before this one left; return the steps kept."""
     left = newest_checkpoint(plan.checkpoints)
     if left is None:
         if resume:
             _tell("no checkpoint of this training to resume from; starting at the beginning")
         return 0
-    done = f"{left.epoch} of {plan.epochs} epochs"
+    done = f"{left.step} of {plan.steps * plan.epochs} steps"
     if resume:
         _tell(f"resuming after {done}")
-        return left.epoch
+        return left.step
     _tell(f"this training was stopped after {done}; starting anew, for want of --resume")
     forget(plan)
     return 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +18,15 @@ from numpy.typing import NDArray
 from eagle_spark.dataset.split import SPLITS
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle, seal
-from eagle_spark.model.engines import KerasEngine, choose_engine
-from eagle_spark.model.gate import export_openvino, run_gate, write_golden
-from eagle_spark.model.metadata import NETWORK
-from eagle_spark.model.weights import stage_weights
+from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine, choose_engine
+from eagle_spark.model.exports import export_openvino
+from eagle_spark.model.gate import run_gate, write_golden
+from eagle_spark.model.metadata import NETWORK, WEIGHTS
+from eagle_spark.model.weights import weights_file
 from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
-from eagle_spark.tables import EPOCHS, IMAGES, Run, Warehouse, versions
+from eagle_spark.tables import EPOCHS, FEATURES, IMAGES, DataFile, Run, Warehouse, versions
 from eagle_spark.training.checkpoint import checkpoint_folder
 from eagle_spark.training.evaluation import (
     NEVER_SURE,
@@ -32,9 +35,21 @@ from eagle_spark.training.evaluation import (
     review_threshold,
     summarise,
 )
+from eagle_spark.training.features import Cost, cost, ensure_features, expire_features
+from eagle_spark.training.feed import FEATURE_COLUMNS, LABEL_COLUMNS, PIXEL_COLUMNS
+from eagle_spark.training.frozen import Backbone, prepare_backbone
 from eagle_spark.training.launcher import check_ranks
-from eagle_spark.training.loop import MASK_THRESHOLD
-from eagle_spark.training.plan import TrainPlan, check_enough, plan_rows, read_footers
+from eagle_spark.training.log import write_logs
+from eagle_spark.training.loop import HEADS, MASK_THRESHOLD, unpack_arrays
+from eagle_spark.training.plan import (
+    SplitRows,
+    TrainPlan,
+    balance,
+    check_enough,
+    plan_rows,
+    read_footers,
+    share_rows,
+)
 from eagle_spark.training.restarts import forget, train_ranks
 
 if TYPE_CHECKING:
@@ -64,7 +79,9 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     """Run the job and return its figures; those without prefix are of the test split.
 
     Raises:
-        InputError: when the table `images` is missing, too small, of one class or of mixed sizes.
+        InputError: when the table `images` is missing, too small, of one class, of mixed sizes or
+            without masks.
+        SettingsError: when the features would take more than the budget.
         OutputError: when the model folder exists, or cannot be written.
         PlatformError: when there are fewer slots than ranks.
         EagleError: when ranks were lost more often than `max_restarts`, or end with different
@@ -88,7 +105,17 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     warehouse = Warehouse(spark)
     ranks = check_ranks(spark, settings.ranks)
     data = read_training_data(warehouse)
-    plan = _plan(data, settings, ranks, staging)
+    check_enough(data.masked("train"), ranks, settings.batch_size)
+    cached = settings.cache_features == "on"
+    features = cost(data.by_mask, data.size) if cached else Cost(0, 0)
+    features.check(settings.feature_budget)
+    backbone = prepare_backbone(settings.warehouse, settings.weights, data.size, settings.seed)
+    print(f"features: {features.rows:,} rows, {features.gigabytes:.2f} GB", file=sys.stderr)
+    table, computed, at = IMAGES, 0, data.snapshot
+    if cached:
+        table = FEATURES
+        at, computed = ensure_features(warehouse, data.snapshot, backbone)
+    plan = _plan(spark, data, settings, ranks, backbone, warehouse.files(table, at), staging)
     resume = settings.resume or _second_driver(spark)
     trained = train_ranks(spark, plan, settings.max_restarts, resume)
     records = _records(trained.staging, ranks)
@@ -96,8 +123,8 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name:
         folder = Path(name, "model")
         folder.mkdir()
-        storage, path = locate(join(trained.staging, "model", NETWORK))
-        (folder / NETWORK).write_bytes(storage.read(path, MAX_MODEL_BYTES))
+        _assemble(folder, plan, settings.weights, trained.staging)
+        write_logs(folder / "logs", trained.staging, records)
         card: dict[str, Any] = {
             "classes": list(data.classes),
             "input": INPUT_CONTRACT | {"size": data.size},
@@ -110,7 +137,10 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
                 "warehouse": absolute_uri(settings.warehouse),
                 "snapshot_id": data.snapshot,
                 "images": data.counts,
+                "sources": data.sources,
                 "settings": asdict(settings) | {"ranks": ranks},
+                "backbone": backbone.digest,
+                "temperature": records[0]["temperature"],
                 "epochs": records[0]["epochs"],
             },
             "run_id": run.run_id,
@@ -129,6 +159,8 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         seal(folder, {**card, "metrics": metrics, "review_below": review_below})
         publish_bundle(folder, settings.model, settings.overwrite)
         forget(plan)
+    if cached:
+        expire_features(warehouse, backbone)
 
     model_id = bundle.model_id
     _write_epochs(warehouse, run, model_id, records)
@@ -143,6 +175,11 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         "restart_reasons": list(trained.restart_reasons),
         "resumed_from": trained.resumed_from,
         "images": data.counts,
+        "backbone": backbone.digest,
+        "feature_rows": features.rows,
+        "feature_gb": round(features.gigabytes, 3),
+        "features_computed": computed,
+        "temperature": records[0]["temperature"],
         "nodes": sorted({record["node"] for record in records}),
         "rank_peak_memory_mb": [round(record["peak_rss"] / 2**20) for record in records],
         "weights_digests": [record["weights_digest"] for record in records],
@@ -162,32 +199,50 @@ class TrainingData:
     """What one snapshot of `images` offers to training.
 
     Attributes:
-        files: split -> URIs of its Parquet files.
         counts: split -> class -> images.
+        groups: (source, class) -> images of the train split.
+        by_mask: (split, whether they have a mask) -> images.
         golden: (n, size, size) uint8, some validation (or training) images.
     """
 
     snapshot: int
     classes: tuple[str, ...]
     size: int
-    files: Mapping[str, tuple[str, ...]]
     counts: Mapping[str, Mapping[str, int]]
+    groups: Mapping[tuple[str, str], int]
+    by_mask: Mapping[tuple[str, bool], int]
     golden: NDArray[np.uint8]
+
+    def masked(self, split: str) -> int:
+        """Return how many images of the split have a mask."""
+        return self.by_mask.get((split, True), 0)
+
+    @property
+    def sources(self) -> dict[str, dict[str, int]]:
+        """Source -> class -> images of the train split."""
+        found: dict[str, dict[str, int]] = {}
+        for (source, label), count in sorted(self.groups.items()):
+            found.setdefault(source, {})[label] = count
+        return found
 
 
 def read_training_data(warehouse: Warehouse) -> TrainingData:
     """Look at `images` as it is now.
 
     Raises:
-        InputError: when it is missing or empty, or holds one class or several sizes only.
+        InputError: when it is missing or empty, or holds one class, several sizes or no mask.
     """
-    from pyspark.sql.functions import octet_length
-
     if not warehouse.exists(IMAGES) or (snapshot := warehouse.snapshot(IMAGES)) is None:
         raise InputError(f"no table {IMAGES.full_name} in this warehouse: run preprocess first")
     rows = warehouse.at(IMAGES, snapshot)
     counted = (
-        rows.groupBy("split", "label", octet_length("pixels").alias("pixels")).count().collect()
+        rows.selectExpr(
+            *("split", "label", "source", "octet_length(pixels) AS pixels"),
+            "mask IS NOT NULL AS masked",
+        )
+        .groupBy("split", "label", "source", "pixels", "masked")
+        .count()
+        .collect()
     )
     classes = sorted({row.label for row in counted if row.split == "train"})
     sizes = sorted({math.isqrt(row.pixels) for row in counted})
@@ -198,46 +253,95 @@ def read_training_data(warehouse: Warehouse) -> TrainingData:
         raise InputError(f"the train split has no image of {unknown}; add images or another split")
     if len(sizes) > 1:
         raise InputError(f"images of one size are needed; the table has sides {sizes}")
+    if not any(row.masked for row in counted if row.split == "train"):
+        raise InputError(
+            "no image of the train split has a mask, and the network learns masks too: "
+            "add a folder with <Class>/masks by preprocess"
+        )
+    by_label: Counter[tuple[str, str]] = Counter()
+    by_mask: Counter[tuple[str, bool]] = Counter()
+    groups: Counter[tuple[str, str]] = Counter()
+    for row in counted:
+        by_label[row.split, row.label] += row["count"]
+        by_mask[row.split, row.masked] += row["count"]
+        if row.split == "train":
+            groups[row.source, row.label] += row["count"]
     counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-    for row in sorted(counted, key=lambda row: row.label):
-        counts[row.split][row.label] = row["count"]
+    for (split, label), count in sorted(by_label.items()):
+        counts[split][label] = count
     golden = rows.where(f"split = '{'val' if counts['val'] else 'train'}'").orderBy("image_id")
     pixels = b"".join(row.pixels for row in golden.limit(GOLDEN_IMAGES).select("pixels").collect())
     return TrainingData(
         snapshot=snapshot,
         classes=tuple(classes),
         size=sizes[0],
-        files=warehouse.files(IMAGES, snapshot),
         counts=counts,
+        groups=groups,
+        by_mask=by_mask,
         golden=np.frombuffer(pixels, np.uint8).reshape(-1, sizes[0], sizes[0]),
     )
 
 
-def _plan(data: TrainingData, settings: TrainSettings, ranks: int, staging: str) -> TrainPlan:
-    groups = {split: read_footers(data.files.get(split, ())) for split in ("train", "val")}
-    batch = settings.batch_size
-    check_enough(sum(group.rows for group in groups["train"]), ranks, batch)
+def _plan(
+    spark: SparkSession,
+    data: TrainingData,
+    settings: TrainSettings,
+    ranks: int,
+    backbone: Backbone,
+    files: Sequence[DataFile],
+    staging: str,
+) -> TrainPlan:
+    cached = settings.cache_features == "on"
+
+    def rows_of(split: str) -> SplitRows:
+        """Files of `features` in the order of their buckets, of `images` in that of their names."""
+        mine = [file for file in files if file.partition["split"] == split]
+        if cached:
+            mine = [file for file in mine if file.partition["backbone"] == backbone.digest]
+            mine.sort(key=lambda file: file.partition["bucket"])
+        masked = [file.uri for file in mine if not cached or file.partition["masked"]]
+        columns = FEATURE_COLUMNS if cached else PIXEL_COLUMNS
+        return SplitRows(
+            plan_rows(read_footers(masked, columns), ranks, settings.batch_size),
+            share_rows(read_footers([file.uri for file in mine], LABEL_COLUMNS), ranks),
+        )
+
     return TrainPlan(
-        training=plan_rows(groups["train"], ranks, batch),
-        validation=plan_rows(groups["val"], ranks, batch),
+        training=rows_of("train"),
+        validation=rows_of("val"),
+        cached=cached,
         classes=data.classes,
-        size=data.size,
-        batch=batch,
+        row_weights=balance(data.groups),
+        backbone=backbone,
+        batch=settings.batch_size,
         epochs=settings.epochs,
         seed=settings.seed,
-        weights=stage_weights(settings.weights, staging),
         staging=staging,
         checkpoints=checkpoint_folder(
             absolute_uri(settings.warehouse), _identity(data, settings, ranks)
         ),
         threads=1,
+        use_gpu=int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0,
     )
+
+
+def _assemble(folder: Path, plan: TrainPlan, weights: str, staging: str) -> None:
+    """Put backbone and trained heads together into one network, and save it in the folder."""
+    from eagle_spark.model.network import build_network
+
+    storage, path = locate(join(staging, HEADS))
+    heads = unpack_arrays(storage.read(path, MAX_MODEL_BYTES))
+    with weights_file(weights) as file:
+        network = build_network(plan.classes, plan.size, weights=file, seed=plan.seed)
+    network.get_layer("heads").set_weights(heads)
+    network.save(folder / NETWORK)
+    network.save_weights(folder / WEIGHTS)
 
 
 def _identity(data: TrainingData, settings: TrainSettings, ranks: int) -> dict[str, Any]:
     """Return all that the weights depend on, and where they go: what `--resume` has to find."""
     told = asdict(settings) | {"ranks": ranks, "model": absolute_uri(settings.model)}
-    for name in ("warehouse", "overwrite", "resume", "max_restarts"):
+    for name in ("warehouse", "overwrite", "resume", "max_restarts", "feature_budget"):
         del told[name]
     return told | {"snapshot": data.snapshot, "versions": versions()}
 
@@ -263,7 +367,7 @@ def _records(staging: str, ranks: int) -> list[dict[str, Any]]:
 def _exports(folder: Path, data: TrainingData, threads: int) -> dict[str, dict[str, Any]]:
     """Add the exports and the golden images to the folder; return the results of the gate."""
     reference = KerasEngine(folder, threads)
-    export_openvino(reference.model, folder)
+    export_openvino(reference.model, folder / OPENVINO_FILE)
     wanted = write_golden(folder, data.golden, reference)
     return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, threads)
 
