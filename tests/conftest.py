@@ -63,7 +63,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from eagle_spark.model.bundle import seal
     from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine
-    from eagle_spark.model.exports import export_openvino
+    from eagle_spark.model.exports import save_openvino, to_openvino
     from eagle_spark.model.gate import run_gate, write_golden
     from eagle_spark.model.metadata import NETWORK
     from eagle_spark.model.network import build_network
@@ -72,7 +72,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     build_network(("A", "B", "C"), MODEL_SIZE, weights=None, seed=1).save(folder / NETWORK)
     reference = KerasEngine(folder, 1)
-    export_openvino(reference.model, folder / OPENVINO_FILE)
+    save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
     pixels = np.random.default_rng(1).integers(0, 256, (8, MODEL_SIZE, MODEL_SIZE), np.uint8)
     wanted = write_golden(folder, pixels, reference)
     card = {

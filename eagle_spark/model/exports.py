@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import keras
 
+# Of a CPU that multiplies 8-bit numbers as fast as they deserve (/proc/cpuinfo).
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 
-def export_openvino(model: keras.Model, target: Path) -> None:
-    """Write `target` (`.xml`, its `.bin` beside it): float32, input uint8, any batch size.
 
-    Outputs keep the names of the model's.
+def has_int8() -> bool:
+    """Whether this CPU has instructions for products of 8-bit numbers."""
+    try:
+        return bool(INT8_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
+    except OSError:
+        return False
+
+
+def to_openvino(model: keras.Model) -> Any:
+    """Return the model as `openvino.Model`: float32, any batch size, the same names."""
+    import openvino as ov
+
+    with tempfile.TemporaryDirectory(prefix="eagle-export-") as folder:
+        file = Path(folder, "model.xml")
+        model.export(str(file), format="openvino", verbose=False)
+        core = ov.Core()
+        core.set_property({"ENABLE_MMAP": False})  # the file goes
+        return core.read_model(file)
+
+
+def quantised(graph: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
+    """Return the graph in 8-bit integers, by NNCF's post-training quantisation.
+
+    The same samples give the same graph.
+
+    Args:
+        samples: inputs by name, one image each, from which ranges are taken.
     """
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    nncf.set_log_level(logging.ERROR)
+    return nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples))
+
+
+def joined(backbone: Any, heads: Any) -> Any:
+    """Return one graph: the backbone's outputs go into the heads' inputs of the same names."""
+    import openvino as ov
+
+    backbone, heads = backbone.clone(), heads.clone()
+    features = {output.get_any_name(): output for output in backbone.outputs}
+    for port in heads.inputs:
+        source = features[port.get_any_name()].get_node().input_value(0)
+        port.get_node().output(0).replace(source)
+    return ov.Model(heads.outputs, backbone.get_parameters(), "eagle")
+
+
+def save_openvino(graph: Any, target: Path) -> None:
+    """Write `target` (`.xml`, its `.bin` beside it) with an input of uint8."""
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    raw = target.with_name("raw.xml")
-    model.export(str(raw), format="openvino", verbose=False)
-    exported = ov.Core().read_model(raw)
-    steps = PrePostProcessor(exported)
+    steps = PrePostProcessor(graph.clone())
     steps.input().tensor().set_element_type(ov.Type.u8)
     steps.input().preprocess().convert_element_type(ov.Type.f32)
+    target.parent.mkdir(parents=True, exist_ok=True)
     ov.save_model(steps.build(), target, compress_to_fp16=False)
-    del exported, steps
-    for leftover in (raw, raw.with_suffix(".bin")):
-        leftover.unlink()
 
 
 def compile_openvino(graph: Any, threads: int) -> Any:
@@ -43,3 +90,8 @@ def compile_openvino(graph: Any, threads: int) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     return ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+
+def image_samples(pixels: NDArray[np.uint8]) -> list[dict[str, NDArray[np.float32]]]:
+    """Return grey images `(n, size, size)` as samples for `quantised`."""
+    return [{"pixels": image[None, :, :, None].astype(np.float32)} for image in pixels]

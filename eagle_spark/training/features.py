@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from eagle_spark.errors import SettingsError, UnbalancedRun
-from eagle_spark.model.backbone import BackboneEngine
+from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.network import STATISTICS, TAPS
 from eagle_spark.progress import watch_tasks
 from eagle_spark.storage import locate
@@ -121,7 +121,8 @@ class Extractor:
 def load_backbone(backbone: Backbone, threads: int) -> BackboneEngine:
     """Load the backbone, once a process."""
     storage, path = locate(backbone.uri)
-    return BackboneEngine(storage.read(path, MAX_BACKBONE_BYTES), backbone.digest, threads)
+    packed = storage.read(path, MAX_BACKBONE_BYTES)
+    return BackboneEngine(unpack_backbone(packed, backbone.digest), threads)
 
 
 def ensure_features(warehouse: Warehouse, snapshot: int, backbone: Backbone) -> tuple[int, int]:

@@ -39,9 +39,10 @@ def prepare_backbone(warehouse: str, weights: str, size: int, seed: int) -> Back
         if found := _stored(folder):
             return Backbone(*found, size)
         from eagle_spark.model.backbone import backbone_digest, pack_backbone
+        from eagle_spark.model.exports import to_openvino
         from eagle_spark.model.network import build_backbone
 
-        packed = pack_backbone(build_backbone(size, weights=path, seed=seed))
+        packed = pack_backbone(to_openvino(build_backbone(size, weights=path, seed=seed)))
     storage, place = locate(folder)
     storage.write(f"{place}/{backbone_digest(packed)}{SUFFIX}", packed)
     found = _stored(folder)  # of two trainings that came at once, both take the same

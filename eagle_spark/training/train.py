@@ -19,7 +19,7 @@ from eagle_spark.dataset.split import SPLITS
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle, seal
 from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine, choose_engine
-from eagle_spark.model.exports import export_openvino
+from eagle_spark.model.exports import save_openvino, to_openvino
 from eagle_spark.model.gate import run_gate, write_golden
 from eagle_spark.model.metadata import NETWORK, WEIGHTS
 from eagle_spark.model.weights import weights_file
@@ -367,7 +367,7 @@ def _records(staging: str, ranks: int) -> list[dict[str, Any]]:
 def _exports(folder: Path, data: TrainingData, threads: int) -> dict[str, dict[str, Any]]:
     """Add the exports and the golden images to the folder; return the results of the gate."""
     reference = KerasEngine(folder, threads)
-    export_openvino(reference.model, folder / OPENVINO_FILE)
+    save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
     wanted = write_golden(folder, data.golden, reference)
     return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, threads)
 

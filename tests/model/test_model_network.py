@@ -145,12 +145,12 @@ def test_losses_are_zero_for_the_truth_and_dice_matches_the_metric() -> None:
 def exported(network: Any, pixels: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from eagle_spark.model.bundle import seal
     from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine
-    from eagle_spark.model.exports import export_openvino
+    from eagle_spark.model.exports import save_openvino, to_openvino
     from eagle_spark.model.gate import run_gate, write_golden
 
     folder = tmp_path_factory.mktemp("model")
     network.save(folder / "model.keras")
-    export_openvino(network, folder / OPENVINO_FILE)
+    save_openvino(to_openvino(network), folder / OPENVINO_FILE)
     wanted = write_golden(folder, pixels, KerasEngine(folder, 1))
     card = {
         "classes": list(CLASSES),
