@@ -156,6 +156,12 @@ class TrainSettings:
         wanted="a whole number from 0 up",
         check=lambda seed: seed >= 0,
     )
+    precision: str = _option(
+        "arithmetic of the frozen backbone that heads are trained on; auto takes int8 where the "
+        "driver's CPU has instructions for it",
+        default="auto",
+        choices=("auto", "int8", "f32"),
+    )
     cache_features: str = _option(
         "on keeps what the frozen backbone says of each image in the table `features`; off asks it "
         "in every epoch, and mirrors at random",
@@ -202,7 +208,7 @@ class ScoreSettings:
     engine: str = _option(
         "auto takes the fastest that passed the model's parity gate and is installed",
         default="auto",
-        choices=("auto", "openvino", "keras"),
+        choices=("auto", "openvino-int8", "openvino", "keras"),
     )
 
 

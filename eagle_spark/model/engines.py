@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -11,10 +13,11 @@ from numpy.typing import NDArray
 
 from eagle_spark.errors import BundleError, PlatformError
 from eagle_spark.model.bundle import Bundle
-from eagle_spark.model.exports import compile_openvino
+from eagle_spark.model.exports import compile_openvino, has_int8
 from eagle_spark.model.metadata import NETWORK
 
 OPENVINO_FILE = "openvino/model.xml"
+INT8_FILE = "openvino/int8.xml"
 
 Predictions = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -56,12 +59,11 @@ class KerasEngine:
 
 
 class OpenVINOEngine:
-    """OpenVINO on the CPU in float32."""
+    """OpenVINO on the CPU, in the precision of the graph."""
 
-    name = "openvino"
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        self._request = compile_openvino(folder / OPENVINO_FILE, threads)
+    def __init__(self, graph: Path, threads: int, name: str = "openvino") -> None:
+        self.name = name
+        self._request = compile_openvino(graph, threads)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         self._request.infer({"pixels": np.ascontiguousarray(pixels[..., np.newaxis])})
@@ -70,10 +72,35 @@ class OpenVINOEngine:
         return np.array(label), np.array(mask[..., 0])
 
 
-# The fastest first; with the package that each needs.
-ENGINES: dict[str, tuple[type[KerasEngine] | type[OpenVINOEngine], str]] = {
-    "openvino": (OpenVINOEngine, "openvino"),
-    "keras": (KerasEngine, "tensorflow"),
+@dataclass(frozen=True)
+class EngineKind:
+    """What the program needs, and how it is started in a model folder.
+
+    Attributes:
+        load: (model folder, threads) -> engine.
+        package: what has to be installed.
+        precision: of its arithmetic.
+        suits: whether it is of use on this CPU.
+    """
+
+    load: Callable[[Path, int], Engine]
+    package: str
+    precision: str = "f32"
+    suits: Callable[[], bool] = lambda: True
+
+
+# The fastest first.
+ENGINES = {
+    "openvino-int8": EngineKind(
+        lambda folder, threads: OpenVINOEngine(folder / INT8_FILE, threads, "openvino-int8"),
+        "openvino",
+        "int8",
+        has_int8,
+    ),
+    "openvino": EngineKind(
+        lambda folder, threads: OpenVINOEngine(folder / OPENVINO_FILE, threads), "openvino"
+    ),
+    "keras": EngineKind(KerasEngine, "tensorflow"),
 }
 
 
@@ -90,17 +117,17 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
             f"--engine {engine}: has not passed the gate of {bundle.path}; "
             f"those that have: {', '.join(passed) or 'none'}"
         )
-    wanted = passed if engine == "auto" else [engine]
+    wanted = [name for name in passed if ENGINES[name].suits()] if engine == "auto" else [engine]
     for name in wanted:
-        if find_spec(ENGINES[name][1]):
+        if find_spec(ENGINES[name].package):
             return name
-    packages = ", ".join(ENGINES[name][1] for name in wanted) or "none passed its gate"
+    packages = ", ".join(ENGINES[name].package for name in wanted) or "none passed its gate"
     raise PlatformError(f"no engine of {bundle.path} is installed here ({packages})")
 
 
 def load_engine(bundle: Bundle, engine: str, threads: int) -> Engine:
     """Load the engine that `choose_engine` names, with that many threads."""
-    return ENGINES[choose_engine(bundle, engine)][0](bundle.path, threads)
+    return ENGINES[choose_engine(bundle, engine)].load(bundle.path, threads)
 
 
 def _cap_threads(threads: int) -> None:

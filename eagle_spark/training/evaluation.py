@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import load_engine
+from eagle_spark.model.engines import ENGINES
+from eagle_spark.model.gate import Outcomes
 from eagle_spark.model.metrics import (
     accuracy,
     confusion_matrix,
@@ -30,6 +31,7 @@ LEAST_SURE = 10
 
 _OUTCOME = pa.schema(
     [
+        ("path", pa.string()),
         ("split", pa.string()),
         ("source", pa.string()),
         ("label", pa.string()),
@@ -49,9 +51,12 @@ class Evaluator:
     threads: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Predict rows (split, source, label, pixels, mask); `dice` is null where no mask is."""
+        """Predict rows (path, split, source, label, pixels, mask); no mask, no `dice`.
+
+        Whether the engine has passed its gate plays no part: this is what the gate is judged by.
+        """
         bundle = open_bundle(self.model, expected_id=self.model_id)
-        engine = load_engine(bundle, self.engine, self.threads)
+        engine = ENGINES[self.engine].load(bundle.path, self.threads)
         side = bundle.size
         for batch in batches:
             pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8)
@@ -62,7 +67,7 @@ class Evaluator:
             ]
             yield pa.RecordBatch.from_arrays(
                 [
-                    *(batch[name] for name in ("split", "source", "label")),
+                    *(batch[name] for name in ("path", "split", "source", "label")),
                     pa.array(list(probabilities), _OUTCOME.field("probabilities").type),
                     pa.array(overlaps, pa.float64()),
                 ],
@@ -75,11 +80,22 @@ def _overlap(mask: Any, found: Any) -> float:
 
 
 def predict_rows(images: DataFrame, evaluator: Evaluator) -> pd.DataFrame:
-    """Return one outcome per row of `images`: split, source, label, probabilities, dice."""
+    """Return one outcome per row of `images`, in the order of their paths."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    columns = images.select("split", "source", "label", "pixels", "mask")
-    return columns.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
+    columns = images.select("path", "split", "source", "label", "pixels", "mask")
+    spark = images.sparkSession
+    shared = columns.repartition(spark.sparkContext.defaultParallelism)
+    rows = shared.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
+    return rows.sort_values("path", ignore_index=True)
+
+
+def outcomes_of(rows: pd.DataFrame, classes: tuple[str, ...]) -> Outcomes:
+    """Return rows of `predict_rows` as the gate takes them."""
+    if not len(rows):
+        return Outcomes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    labels, probabilities = _arrays(rows, classes)
+    return Outcomes(labels, probabilities.argmax(axis=1), rows["dice"].to_numpy(np.float64))
 
 
 def summarise(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:

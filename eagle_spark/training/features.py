@@ -120,9 +120,13 @@ class Extractor:
 @lru_cache(maxsize=1)
 def load_backbone(backbone: Backbone, threads: int) -> BackboneEngine:
     """Load the backbone, once a process."""
+    return BackboneEngine(load_graph(backbone), threads)
+
+
+def load_graph(backbone: Backbone) -> Any:
+    """Return the stored backbone as `openvino.Model`."""
     storage, path = locate(backbone.uri)
-    packed = storage.read(path, MAX_BACKBONE_BYTES)
-    return BackboneEngine(unpack_backbone(packed, backbone.digest), threads)
+    return unpack_backbone(storage.read(path, MAX_BACKBONE_BYTES), backbone.digest)
 
 
 def ensure_features(warehouse: Warehouse, snapshot: int, backbone: Backbone) -> tuple[int, int]:

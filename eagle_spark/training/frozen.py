@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eagle_spark.model.weights import weights_file
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
@@ -22,40 +26,59 @@ class Backbone:
     uri: str
     digest: str
     size: int
+    precision: str
 
 
-def prepare_backbone(warehouse: str, weights: str, size: int, seed: int) -> Backbone:
+def prepare_backbone(
+    warehouse: str,
+    weights: str,
+    size: int,
+    seed: int,
+    precision: str,
+    examples: Callable[[], NDArray[np.uint8]],
+) -> Backbone:
     """Return the backbone for these weights, exported if this warehouse has none yet.
+
+    One in int8 stays as the first training of the warehouse made it, whatever images came later:
+    other ranges would make all features anew.
 
     Args:
         weights: what `weights_file` takes.
         seed: of a random start.
+        precision: `f32` or `int8`.
+        examples: gives images `(n, size, size)` that ranges are taken from, for int8.
 
     Raises:
         InputError, PlatformError: as `weights_file` does.
     """
     with weights_file(weights) as path:
-        folder = join(absolute_uri(warehouse), "cxr", "_backbones", _key(path, size, seed))
+        folder = join(
+            absolute_uri(warehouse), "cxr", "_backbones", _key(path, size, seed, precision)
+        )
         if found := _stored(folder):
-            return Backbone(*found, size)
+            return Backbone(*found, size, precision)
         from eagle_spark.model.backbone import backbone_digest, pack_backbone
-        from eagle_spark.model.exports import to_openvino
+        from eagle_spark.model.exports import image_samples, quantised, to_openvino
         from eagle_spark.model.network import build_backbone
 
-        packed = pack_backbone(to_openvino(build_backbone(size, weights=path, seed=seed)))
+        graph = to_openvino(build_backbone(size, weights=path, seed=seed))
+        if precision == "int8":
+            graph = quantised(graph, image_samples(examples()))
+        packed = pack_backbone(graph)
     storage, place = locate(folder)
     storage.write(f"{place}/{backbone_digest(packed)}{SUFFIX}", packed)
     found = _stored(folder)  # of two trainings that came at once, both take the same
     assert found
-    return Backbone(*found, size)
+    return Backbone(*found, size, precision)
 
 
-def _key(weights: Path | None, size: int, seed: int) -> str:
+def _key(weights: Path | None, size: int, seed: int, precision: str) -> str:
     """Return the name of all that an exported backbone depends on."""
     parts = {
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else f"he {seed}",
         "size": size,
-        "versions": {name: version(name) for name in ("keras", "openvino")},
+        "precision": precision,
+        "versions": {name: version(name) for name in ("keras", "openvino", "nncf")},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

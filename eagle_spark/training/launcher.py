@@ -138,7 +138,7 @@ def run_ranks(spark: SparkSession, plan: TrainPlan) -> None:
     from pyspark.errors import PySparkException
     from spark_tensorflow_distributor import MirroredStrategyRunner
 
-    from eagle_spark.training.loop import train_rank
+    from eagle_spark.training.rank import train_rank
 
     context, group = spark.sparkContext, uuid4().hex
     # The strategy is made by the rank itself, after it has capped TensorFlow's threads.

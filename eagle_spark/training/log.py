@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.storage import join, list_folder, locate
-from eagle_spark.training.loop import LOGS
+from eagle_spark.training.rank import LOGS
 
 CSV, LINES = "training_log.csv", "epoch_logs.jsonl"
 MAX_EVENT_BYTES = 64 * 2**20

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from eagle_spark.dataset.split import SPLITS
 from eagle_spark.errors import EagleError, InputError
-from eagle_spark.model.bundle import check_target, publish_bundle, seal
-from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine, choose_engine
-from eagle_spark.model.exports import save_openvino, to_openvino
-from eagle_spark.model.gate import run_gate, write_golden
-from eagle_spark.model.metadata import NETWORK, WEIGHTS
-from eagle_spark.model.weights import weights_file
+from eagle_spark.model.bundle import check_target, publish_bundle
+from eagle_spark.model.exports import has_int8
 from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import EPOCHS, FEATURES, IMAGES, DataFile, Run, Warehouse, versions
+from eagle_spark.training.assembly import EXAMPLES, assemble, export, judge
 from eagle_spark.training.checkpoint import checkpoint_folder
-from eagle_spark.training.evaluation import (
-    NEVER_SURE,
-    Evaluator,
-    predict_rows,
-    review_threshold,
-    summarise,
-)
+from eagle_spark.training.data import TrainingData, read_training_data, some_pixels
+from eagle_spark.training.evaluation import NEVER_SURE
 from eagle_spark.training.features import Cost, cost, ensure_features, expire_features
 from eagle_spark.training.feed import FEATURE_COLUMNS, LABEL_COLUMNS, PIXEL_COLUMNS
 from eagle_spark.training.frozen import Backbone, prepare_backbone
 from eagle_spark.training.launcher import check_ranks
 from eagle_spark.training.log import write_logs
-from eagle_spark.training.loop import HEADS, MASK_THRESHOLD, unpack_arrays
 from eagle_spark.training.plan import (
     SplitRows,
     TrainPlan,
@@ -50,6 +35,7 @@ from eagle_spark.training.plan import (
     read_footers,
     share_rows,
 )
+from eagle_spark.training.rank import MASK_THRESHOLD
 from eagle_spark.training.restarts import forget, train_ranks
 
 if TYPE_CHECKING:
@@ -63,9 +49,6 @@ RULES = {
     "spark.executorEnv.TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
-
-GOLDEN_IMAGES = 64
-MAX_MODEL_BYTES = 2**30
 MAX_RECORD_BYTES = 64 * 2**20
 INPUT_CONTRACT = {
     "channels": 1,
@@ -109,7 +92,13 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     cached = settings.cache_features == "on"
     features = cost(data.by_mask, data.size) if cached else Cost(0, 0)
     features.check(settings.feature_budget)
-    backbone = prepare_backbone(settings.warehouse, settings.weights, data.size, settings.seed)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "int8" if has_int8() else "f32"
+    backbone = prepare_backbone(
+        *(settings.warehouse, settings.weights, data.size, settings.seed, precision),
+        lambda: some_pixels(warehouse, data.snapshot, "train", EXAMPLES),
+    )
     print(f"features: {features.rows:,} rows, {features.gigabytes:.2f} GB", file=sys.stderr)
     table, computed, at = IMAGES, 0, data.snapshot
     if cached:
@@ -123,14 +112,14 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name:
         folder = Path(name, "model")
         folder.mkdir()
-        _assemble(folder, plan, settings.weights, trained.staging)
+        assemble(folder, plan, settings.weights, trained.staging)
         write_logs(folder / "logs", trained.staging, records)
         card: dict[str, Any] = {
             "classes": list(data.classes),
             "input": INPUT_CONTRACT | {"size": data.size},
             "mask_threshold": MASK_THRESHOLD,
             "review_below": NEVER_SURE,
-            "engines": _exports(folder, data, plan.threads),
+            "engines": export(folder, data, plan, warehouse),
             "versions": versions(),
             "training": {
                 "table": IMAGES.full_name,
@@ -145,18 +134,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
             },
             "run_id": run.run_id,
         }
-        # What is measured is what will be served: the sealed folder, by scoring's own engine.
-        bundle = seal(folder, card)
-        shipped = join(staging, "bundle")
-        publish_bundle(folder, shipped, overwrite=False)
-        engine = choose_engine(bundle, "auto")
-        held_out = warehouse.at(IMAGES, data.snapshot).where("split IN ('val', 'test')")
-        evaluator = Evaluator(shipped, bundle.model_id, engine, plan.threads)
-        outcomes = predict_rows(held_out, evaluator)
-        parts = {split: outcomes[outcomes["split"] == split] for split in ("val", "test")}
-        metrics = {split: summarise(rows, data.classes) for split, rows in parts.items()}
-        review_below = review_threshold(parts["val"], data.classes)
-        seal(folder, {**card, "metrics": metrics, "review_below": review_below})
+        bundle, engine, metrics = judge(folder, card, data, plan, warehouse, staging)
         publish_bundle(folder, settings.model, settings.overwrite)
         forget(plan)
     if cached:
@@ -168,7 +146,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     result = {
         **{name: metrics["test"][name] for name in names},
         **{f"val_{name}": metrics["val"][name] for name in names},
-        "review_below": review_below,
+        "review_below": bundle.review_below,
         "epochs": settings.epochs,
         "ranks": ranks,
         "restarts": len(trained.restart_reasons),
@@ -176,6 +154,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         "resumed_from": trained.resumed_from,
         "images": data.counts,
         "backbone": backbone.digest,
+        "precision": backbone.precision,
         "feature_rows": features.rows,
         "feature_gb": round(features.gigabytes, 3),
         "features_computed": computed,
@@ -192,94 +171,6 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     }
     warehouse.record_run(run, result, snapshot_id=data.snapshot, model_id=model_id)
     return result
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What one snapshot of `images` offers to training.
-
-    Attributes:
-        counts: split -> class -> images.
-        groups: (source, class) -> images of the train split.
-        by_mask: (split, whether they have a mask) -> images.
-        golden: (n, size, size) uint8, some validation (or training) images.
-    """
-
-    snapshot: int
-    classes: tuple[str, ...]
-    size: int
-    counts: Mapping[str, Mapping[str, int]]
-    groups: Mapping[tuple[str, str], int]
-    by_mask: Mapping[tuple[str, bool], int]
-    golden: NDArray[np.uint8]
-
-    def masked(self, split: str) -> int:
-        """Return how many images of the split have a mask."""
-        return self.by_mask.get((split, True), 0)
-
-    @property
-    def sources(self) -> dict[str, dict[str, int]]:
-        """Source -> class -> images of the train split."""
-        found: dict[str, dict[str, int]] = {}
-        for (source, label), count in sorted(self.groups.items()):
-            found.setdefault(source, {})[label] = count
-        return found
-
-
-def read_training_data(warehouse: Warehouse) -> TrainingData:
-    """Look at `images` as it is now.
-
-    Raises:
-        InputError: when it is missing or empty, or holds one class, several sizes or no mask.
-    """
-    if not warehouse.exists(IMAGES) or (snapshot := warehouse.snapshot(IMAGES)) is None:
-        raise InputError(f"no table {IMAGES.full_name} in this warehouse: run preprocess first")
-    rows = warehouse.at(IMAGES, snapshot)
-    counted = (
-        rows.selectExpr(
-            *("split", "label", "source", "octet_length(pixels) AS pixels"),
-            "mask IS NOT NULL AS masked",
-        )
-        .groupBy("split", "label", "source", "pixels", "masked")
-        .count()
-        .collect()
-    )
-    classes = sorted({row.label for row in counted if row.split == "train"})
-    sizes = sorted({math.isqrt(row.pixels) for row in counted})
-    if len(classes) < 2:
-        raise InputError(f"training needs two classes at least; the train split has {classes}")
-    unknown = sorted({row.label for row in counted} - set(classes))
-    if unknown:
-        raise InputError(f"the train split has no image of {unknown}; add images or another split")
-    if len(sizes) > 1:
-        raise InputError(f"images of one size are needed; the table has sides {sizes}")
-    if not any(row.masked for row in counted if row.split == "train"):
-        raise InputError(
-            "no image of the train split has a mask, and the network learns masks too: "
-            "add a folder with <Class>/masks by preprocess"
-        )
-    by_label: Counter[tuple[str, str]] = Counter()
-    by_mask: Counter[tuple[str, bool]] = Counter()
-    groups: Counter[tuple[str, str]] = Counter()
-    for row in counted:
-        by_label[row.split, row.label] += row["count"]
-        by_mask[row.split, row.masked] += row["count"]
-        if row.split == "train":
-            groups[row.source, row.label] += row["count"]
-    counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-    for (split, label), count in sorted(by_label.items()):
-        counts[split][label] = count
-    golden = rows.where(f"split = '{'val' if counts['val'] else 'train'}'").orderBy("image_id")
-    pixels = b"".join(row.pixels for row in golden.limit(GOLDEN_IMAGES).select("pixels").collect())
-    return TrainingData(
-        snapshot=snapshot,
-        classes=tuple(classes),
-        size=sizes[0],
-        counts=counts,
-        groups=groups,
-        by_mask=by_mask,
-        golden=np.frombuffer(pixels, np.uint8).reshape(-1, sizes[0], sizes[0]),
-    )
 
 
 def _plan(
@@ -325,19 +216,6 @@ def _plan(
     )
 
 
-def _assemble(folder: Path, plan: TrainPlan, weights: str, staging: str) -> None:
-    """Put backbone and trained heads together into one network, and save it in the folder."""
-    from eagle_spark.model.network import build_network
-
-    storage, path = locate(join(staging, HEADS))
-    heads = unpack_arrays(storage.read(path, MAX_MODEL_BYTES))
-    with weights_file(weights) as file:
-        network = build_network(plan.classes, plan.size, weights=file, seed=plan.seed)
-    network.get_layer("heads").set_weights(heads)
-    network.save(folder / NETWORK)
-    network.save_weights(folder / WEIGHTS)
-
-
 def _identity(data: TrainingData, settings: TrainSettings, ranks: int) -> dict[str, Any]:
     """Return all that the weights depend on, and where they go: what `--resume` has to find."""
     told = asdict(settings) | {"ranks": ranks, "model": absolute_uri(settings.model)}
@@ -362,14 +240,6 @@ def _records(staging: str, ranks: int) -> list[dict[str, Any]]:
     if len(digests) != 1:
         raise EagleError(f"the ranks ended with different weights: {sorted(digests)}")
     return records
-
-
-def _exports(folder: Path, data: TrainingData, threads: int) -> dict[str, dict[str, Any]]:
-    """Add the exports and the golden images to the folder; return the results of the gate."""
-    reference = KerasEngine(folder, threads)
-    save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
-    wanted = write_golden(folder, data.golden, reference)
-    return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, threads)
 
 
 def _write_epochs(

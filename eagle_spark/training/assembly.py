@@ -1,0 +1,102 @@
+"""From trained heads to a model folder: one network, its exports, and what they are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eagle_spark.model.backbone import BackboneEngine
+from eagle_spark.model.bundle import Bundle, publish_bundle, seal
+from eagle_spark.model.engines import INT8_FILE, OPENVINO_FILE, KerasEngine, choose_engine
+from eagle_spark.model.exports import joined, quantised, save_openvino, to_openvino
+from eagle_spark.model.gate import judge_quality, run_gate, write_golden
+from eagle_spark.model.metadata import NETWORK, WEIGHTS
+from eagle_spark.model.weights import weights_file
+from eagle_spark.storage import join, locate
+from eagle_spark.tables import IMAGES, Warehouse
+from eagle_spark.training.data import TrainingData, some_pixels
+from eagle_spark.training.evaluation import (
+    Evaluator,
+    outcomes_of,
+    predict_rows,
+    review_threshold,
+    summarise,
+)
+from eagle_spark.training.features import load_graph
+from eagle_spark.training.plan import TrainPlan
+from eagle_spark.training.rank import HEADS, MASK_THRESHOLD, unpack_arrays
+
+EXAMPLES = 100  # images that int8 takes its ranges from
+MAX_HEADS_BYTES = 2**28
+
+
+def assemble(folder: Path, plan: TrainPlan, weights: str, staging: str) -> None:
+    """Put backbone and trained heads together into one network, and save it in the folder."""
+    from eagle_spark.model.network import build_network
+
+    storage, path = locate(join(staging, HEADS))
+    heads = unpack_arrays(storage.read(path, MAX_HEADS_BYTES))
+    with weights_file(weights) as file:
+        network = build_network(plan.classes, plan.size, weights=file, seed=plan.seed)
+    network.get_layer("heads").set_weights(heads)
+    network.save(folder / NETWORK)
+    network.save_weights(folder / WEIGHTS)
+
+
+def export(
+    folder: Path, data: TrainingData, plan: TrainPlan, warehouse: Warehouse
+) -> dict[str, dict[str, Any]]:
+    """Add the exports and the golden images to the folder; return the results of the gate."""
+    reference = KerasEngine(folder, plan.threads)
+    save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
+    if plan.backbone.precision == "int8":
+        frozen = load_graph(plan.backbone)
+        engine = BackboneEngine(frozen, plan.threads)
+        examples = some_pixels(warehouse, data.snapshot, "train", EXAMPLES)
+        samples = [engine.features(image[None]) for image in examples]
+        heads = quantised(to_openvino(reference.model.get_layer("heads")), samples)
+        save_openvino(joined(frozen, heads), folder / INT8_FILE)
+    wanted = write_golden(folder, data.golden, reference)
+    return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, plan.threads)
+
+
+def judge(
+    folder: Path,
+    card: dict[str, Any],
+    data: TrainingData,
+    plan: TrainPlan,
+    warehouse: Warehouse,
+    staging: str,
+) -> tuple[Bundle, str, dict[str, Any]]:
+    """Measure the model on the val and test split, and seal it with what was found.
+
+    What is measured is what will be served: the sealed folder, by the engine that scoring takes.
+
+    Returns:
+        The sealed model, the engine, and split -> figures.
+    """
+    bundle = seal(folder, card)
+    shipped = join(staging, "bundle")
+    publish_bundle(folder, shipped, overwrite=False)
+
+    def outcomes(split: str, engine: str) -> Any:
+        rows = warehouse.at(IMAGES, data.snapshot).where(f"split = '{split}'")
+        return predict_rows(rows, Evaluator(shipped, bundle.model_id, engine, plan.threads))
+
+    val = {"openvino": outcomes("val", "openvino")}
+    if plan.backbone.precision == "int8":
+        val["openvino-int8"] = outcomes("val", "openvino-int8")
+        card["engines"]["openvino-int8"] = judge_quality(
+            outcomes_of(val["openvino-int8"], data.classes),
+            outcomes_of(val["openvino"], data.classes),
+            "int8",
+        )
+        bundle = seal(folder, card)
+    engine = choose_engine(bundle, "auto")
+    served = val.get(engine, val["openvino"])
+    metrics = {
+        "val": summarise(served, data.classes),
+        "test": summarise(outcomes("test", engine), data.classes),
+    }
+    review_below = review_threshold(served, data.classes)
+    return seal(folder, {**card, "metrics": metrics, "review_below": review_below}), engine, metrics
