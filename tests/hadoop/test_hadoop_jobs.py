@@ -85,7 +85,7 @@ def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
     submitted = jobs.start(
         "train", "--warehouse", places["warehouse"], "--model", places["model"], *TRAINING
     )
-    wait_for_file(submitted, f"{places['warehouse']}/cxr/_checkpoints", "epoch-")
+    wait_for_file(submitted, f"{places['warehouse']}/cxr/_checkpoints", "step-")
     beat = wait_for_file(submitted, f"{places['warehouse']}/cxr/_staging", "heartbeat-1")
     storage, path = locate(beat)
     rank = psutil.Process(json.loads(storage.read(path, 4096))["pid"])
