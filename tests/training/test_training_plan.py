@@ -111,6 +111,8 @@ def test_fewer_images_than_one_batch_are_refused() -> None:
     check_enough(8, 2, 8)
     with pytest.raises(InputError, match="holds 7 images with a mask, fewer than one batch of 8"):
         check_enough(7, 2, 8)
+    with pytest.raises(SettingsError, match=r"multiple of the ranks \(3\), got 8"):
+        check_enough(80, 3, 8)
 
 
 def test_footers_give_the_row_groups_in_order(tmp_path: Path) -> None:
