@@ -144,6 +144,8 @@ def test_ranks_on_two_nodes_one_of_them_killed_train_what_one_machine_trains_und
     )
     assert local.returncode == 0, local.stdout
     assert local.result["restarts"] == 0
+    assert trained["features_computed"] == trained["feature_rows"] == local.result["feature_rows"]
+    assert local.result["features_computed"] == 0
     for figure in ("weights_digests", "model_id", "accuracy", "dice", "val_accuracy", "val_dice"):
         assert local.result[figure] == trained[figure], figure
 
