@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,13 @@ def spark() -> Iterator[Any]:
 def run_job() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a job as a user does, by this environment's spark-submit; adds `.result`, its JSON."""
 
-    def run(name: str, *options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        name: str, *options: object, conf: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         submit = Path(sys.executable).parent / "spark-submit"
+        given = [word for setting in conf for word in ("--conf", setting)]
         done = subprocess.run(
-            [str(submit), str(ROOT / "submit" / f"{name}.py"), *map(str, options)],
+            [str(submit), *given, str(ROOT / "submit" / f"{name}.py"), *map(str, options)],
             capture_output=True,
             text=True,
             timeout=JOB_TIMEOUT,

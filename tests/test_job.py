@@ -142,6 +142,14 @@ def test_the_line_of_progress_gives_count_rate_and_time(monkeypatch: pytest.Monk
     assert Progress("upload", 5, "files").line(0) == "upload: 0/5 files, 0.0/s, …"
 
 
+def test_the_rate_is_that_since_the_beginning_of_this_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 100.0, 104.0))
+    monkeypatch.setattr("eagle_spark.progress.time.monotonic", lambda: next(clock))
+    progress = Progress("train", 1_000)
+    progress.begin(600)  # done by a process before this one
+    assert progress.line(800) == "train: 800/1,000 images, 50.0/s, 4 s to go"
+
+
 def test_sigterm_unwinds_and_reports() -> None:
     job = start("print('ready', file=sys.stderr, flush=True); time.sleep(60)")
     assert job.stderr is not None

@@ -46,6 +46,20 @@ def test_a_choice_outside_the_list_is_named() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("--cache-features", "maybe", "on, off"),
+        ("--feature-budget", "0", "a number above 0"),
+        ("--feature-budget", "nan", "a number above 0"),
+        ("--batch-size", "0", "a whole number from 1 up"),
+    ],
+)
+def test_a_bad_option_of_training_is_named(option: str, value: str, wanted: str) -> None:
+    with pytest.raises(SettingsError, match=f"{option}: wanted {wanted}; got '{value}'"):
+        parse_settings(TrainSettings, ["--warehouse", "w", "--model", "m", option, value])
+
+
 def test_the_conf_file_gives_what_the_command_line_does_not(tmp_path: Path) -> None:
     conf = tmp_path / "train.toml"
     conf.write_text('model = "m"\nwarehouse = "w"\nbatch-size = 8\noverwrite = true\n')

@@ -235,13 +235,17 @@ def _remove_stale(warehouse: Warehouse, wanted: DataFrame, backbone: Backbone) -
 def expire_features(warehouse: Warehouse, backbone: Backbone) -> None:
     """Remove the features of backbones that no training has used for `KEPT_DAYS`, and their files.
 
+    A training that has not ended stands in no table yet, but has computed rows in that time.
     Files of older snapshots go after a day, when no training reads them any more.
     """
     now = datetime.now(timezone.utc)
-    used = ""
+    since = (now - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d %H:%M:%S")
+    used = (
+        f" AND backbone NOT IN (SELECT backbone FROM {FEATURES.full_name}"
+        f" WHERE computed_at > TIMESTAMP '{since}')"
+    )
     if warehouse.exists(RUNS):
-        since = (now - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d %H:%M:%S")
-        used = (
+        used += (
             f" AND backbone NOT IN (SELECT coalesce(get_json_object(result, '$.backbone'), '')"
             f" FROM {RUNS.full_name} WHERE job = 'train' AND started_at > TIMESTAMP '{since}')"
         )

@@ -161,8 +161,7 @@ def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[R
     Raises:
         SettingsError: when `batch` does not divide by `ranks`.
     """
-    if ranks < 1 or batch < 1 or batch % ranks:
-        raise SettingsError(f"batch size must be a multiple of the ranks ({ranks}), got {batch}")
+    _check_batch(ranks, batch)
     total = sum(group.rows for group in row_groups)
     steps = -(-total // batch)
     lanes = [
@@ -192,6 +191,11 @@ def balance(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], floa
     return {key: total / (len(counts) * count) for key, count in counts.items() if count}
 
 
+def _check_batch(ranks: int, batch: int) -> None:
+    if ranks < 1 or batch < 1 or batch % ranks:
+        raise SettingsError(f"batch size must be a multiple of the ranks ({ranks}), got {batch}")
+
+
 def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Iterator[RowSlice]:
     """Yield the slices of rows `start` to `stop`, counted on from the beginning after `total`."""
     position = 0
@@ -207,7 +211,11 @@ def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Itera
 
 
 def check_enough(rows: int, ranks: int, batch: int) -> None:
-    """Raise InputError unless the images with a mask of the train split fill one batch."""
+    """Raise InputError unless the images with a mask of the train split fill one batch.
+
+    And SettingsError where a batch cannot be shared over the ranks.
+    """
+    _check_batch(ranks, batch)
     if rows < batch:
         raise InputError(
             f"the train split holds {rows} images with a mask, fewer than one batch of {batch} "

@@ -85,7 +85,7 @@ def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
     submitted = jobs.start(
         "train", "--warehouse", places["warehouse"], "--model", places["model"], *TRAINING
     )
-    wait_for_file(submitted, f"{places['warehouse']}/cxr/_checkpoints", "epoch-")
+    wait_for_file(submitted, f"{places['warehouse']}/cxr/_checkpoints", "step-")
     beat = wait_for_file(submitted, f"{places['warehouse']}/cxr/_staging", "heartbeat-1")
     storage, path = locate(beat)
     rank = psutil.Process(json.loads(storage.read(path, 4096))["pid"])
@@ -144,6 +144,8 @@ def test_ranks_on_two_nodes_one_of_them_killed_train_what_one_machine_trains_und
     )
     assert local.returncode == 0, local.stdout
     assert local.result["restarts"] == 0
+    assert trained["features_computed"] == trained["feature_rows"] == local.result["feature_rows"]
+    assert local.result["features_computed"] == 0
     for figure in ("weights_digests", "model_id", "accuracy", "dice", "val_accuracy", "val_dice"):
         assert local.result[figure] == trained[figure], figure
 

@@ -151,12 +151,21 @@ def test_a_model_replaced_during_a_job_is_noticed(folder: Path) -> None:
         {"module": "evil", "class_name": "Dense", "config": {}},
         {"module": "keras.utils", "class_name": "get_file", "config": {}},
         {"class_name": "Own>Layer", "config": {}},
+        {"module": "keras.src.ops.numpy", "class_name": "Einsum", "config": {}},
+        {"module": "evil", "class_name": "Mean", "config": {}},
         {**PLAIN, "config": {"activation": {"module": "builtins", "class_name": "function"}}},
     ],
 )
 def test_layers_that_could_run_code_are_refused(folder: Path, layer: dict[str, Any]) -> None:
     write_network(folder / "model.keras", layer)
     with pytest.raises(BundleError, match="not a plain Keras layer"):
+        seal(folder, card())
+
+
+def test_the_arithmetic_of_the_network_is_taken(folder: Path) -> None:
+    for name in ("Mean", "Std"):
+        layer = {"module": "keras.src.ops.numpy", "class_name": name, "config": {"axis": [1, 2]}}
+        write_network(folder / "model.keras", layer)
         seal(folder, card())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.dataset.sample import write_sample
 from eagle_spark.errors import InputError, OutputError
+from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
@@ -27,7 +30,8 @@ from eagle_spark.tables import EPOCHS, IMAGES, RUNS, Warehouse
 from eagle_spark.training.train import read_training_data, train
 
 SIZE = 96
-TRAIN_EPOCHS = 8  # short ones: enough of them are left after a few
+BATCH = 8
+TRAIN_EPOCHS = 12  # short ones: enough of them are left after a few
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 600  # seconds
 WaitFor = Callable[..., Path]
@@ -44,7 +48,7 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_options(warehouse: Path, model: Path) -> list[str]:
-    sizes = ["--ranks", "2", "--epochs", str(TRAIN_EPOCHS), "--batch-size", "8"]
+    sizes = ["--ranks", "2", "--epochs", str(TRAIN_EPOCHS), "--batch-size", str(BATCH)]
     return ["--warehouse", str(warehouse), "--model", str(model), "--weights", "none", *sizes]
 
 
@@ -80,6 +84,12 @@ def test_two_ranks_make_a_model_that_scores_alike(
     assert bundle.engines["openvino"]["passed"]
     assert bundle.metadata["training"]["snapshot_id"] == result["snapshot_id"]
     assert bundle.metadata["metrics"]["test"]["accuracy"] == result["accuracy"]
+    assert bundle.metadata["training"]["backbone"] == result["backbone"]
+    assert bundle.metadata["training"]["temperature"] == result["temperature"] > 0
+    counts = {split: sum(found.values()) for split, found in result["images"].items()}
+    assert (
+        result["feature_rows"] == result["features_computed"] == 2 * counts["train"] + counts["val"]
+    )
     assert not [path for path in model.parent.iterdir() if path != model]
 
     with open_session("test", str(warehouse)) as session:
@@ -100,31 +110,97 @@ def test_two_ranks_make_a_model_that_scores_alike(
 @pytest.mark.spark
 @pytest.mark.train
 @pytest.mark.slow
+def test_the_model_holds_network_weights_and_log(trained: tuple[Path, dict[str, Any]]) -> None:
+    import keras
+
+    from eagle_spark.model.network import build_network
+
+    model, _ = trained
+    saved = keras.models.load_model(model / "model.keras", compile=False, safe_mode=True)
+    blank = build_network(open_bundle(str(model)).classes, SIZE, weights=None, seed=99)
+    blank.load_weights(model / "model.weights.h5")
+    for one, other in zip(saved.get_weights(), blank.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+    lines = (model / "logs" / "epoch_logs.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * TRAIN_EPOCHS
+    assert len((model / "logs" / "training_log.csv").read_text().splitlines()) == len(lines) + 1
+    for part in ("train", "validation"):
+        assert list((model / "logs" / "tensorboard" / part).glob("events.out.tfevents.*"))
+
+
+@pytest.mark.spark
+@pytest.mark.train
+@pytest.mark.slow
+def test_the_model_says_of_golden_images_what_the_heads_say_of_their_features(
+    warehouse: Path, trained: tuple[Path, dict[str, Any]]
+) -> None:
+    import keras
+
+    model, result = trained
+    (stored,) = warehouse.glob(f"cxr/_backbones/*/{result['backbone']}.npz")
+    engine = BackboneEngine(stored.read_bytes(), result["backbone"], 1)
+    saved = keras.models.load_model(model / "model.keras", compile=False, safe_mode=True)
+    with np.load(model / "golden.npz") as golden:
+        pixels, label, mask = (golden[name] for name in ("pixels", "label", "mask"))
+    kept = {name: value.astype(np.float16) for name, value in engine.features(pixels).items()}
+    found = saved.get_layer("heads")(
+        {name: value.astype(np.float32) for name, value in kept.items()}
+    )
+    np.testing.assert_allclose(found["label"].numpy(), label, atol=5e-3)
+    np.testing.assert_allclose(found["mask"].numpy()[..., 0], mask, atol=1e-2)
+
+
+@pytest.mark.spark
+@pytest.mark.train
+@pytest.mark.slow
+def test_without_kept_features_there_is_a_model_too(
+    warehouse: Path,
+    trained: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    run_job: Callable[..., Any],
+) -> None:
+    options = ["--warehouse", warehouse, "--model", tmp_path / "model", "--weights", "none"]
+    sizes = ["--ranks", 1, "--epochs", 2, "--batch-size", BATCH]
+    done = run_job("train", *options, *sizes, "--cache-features", "off", "--feature-budget", 1e-6)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.result["feature_rows"], done.result["features_computed"]) == (0, 0)
+    assert done.result["backbone"] == trained[1]["backbone"]
+    assert open_bundle(str(tmp_path / "model")).engines["openvino"]["passed"]
+    # The class head is the same fit, on the same rows.
+    assert done.result["val_accuracy"] == pytest.approx(trained[1]["val_accuracy"], abs=0.2)
+
+
+@pytest.mark.spark
+@pytest.mark.train
+@pytest.mark.slow
 def test_a_killed_driver_a_damaged_checkpoint_and_a_killed_rank_leave_the_model_as_it_is(
     warehouse: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, wait_for: WaitFor
 ) -> None:
     options = train_options(warehouse, tmp_path / "model")
+    steps = -(-2 * sum(trained[1]["images"]["train"].values()) // BATCH)  # of an epoch
     with submitted(tmp_path / "first", *options) as job:
-        checkpoint = wait_for(warehouse, "cxr/_checkpoints/*/epoch-*.npz", job)
+        checkpoint = wait_for(warehouse, "cxr/_checkpoints/*/step-*.npz", job)
         ranks = ranks_of(warehouse)
         driver = psutil.Process(job.pid)
         for process in [driver, *driver.children()]:  # the JVM, Python, and the ranks' parent
             process.kill()
         _, alive = psutil.wait_procs(ranks, WAIT)
         assert not alive
-    *_, newest = sorted(checkpoint.parent.glob("epoch-*.npz"))
+    *_, newest = sorted(checkpoint.parent.glob("step-*.npz"))
     newest.write_bytes(newest.read_bytes()[:-1])
-    finished = int(newest.name[6:12]) - 1
+    done = int(newest.name[5:14])
+    assert done % steps == 0
     shutil.rmtree(warehouse / "cxr" / "_staging")
 
     with submitted(tmp_path / "second", *options, "--resume") as job:
-        wait_for(warehouse, f"cxr/_checkpoints/*/epoch-*{finished + 2}-*.npz", job)
+        wait_for(warehouse, f"cxr/_checkpoints/*/step-*{done + steps}-*.npz", job)
         ranks_of(warehouse)[1].kill()
         assert job.wait(WAIT) == 0, (tmp_path / "second").read_text()[-3000:]
     *said, last = (tmp_path / "second").read_text().splitlines()
     result = json.loads(last)
     assert any(newest.name in line and "is damaged" in line for line in said)
-    assert result["resumed_from"] == finished
+    assert result["resumed_from"] == done - steps
+    assert result["features_computed"] == 0  # the undisturbed job's are there
     assert result["restarts"] == 1
     assert "rank 1" in result["restart_reasons"][0]
     interrupted = [line for line in said if line.startswith("training was interrupted: ")]
@@ -172,6 +248,89 @@ def test_more_ranks_than_slots_are_refused_before_anything_is_read(
 
 
 @pytest.mark.spark
+def test_dynamic_allocation_is_refused(
+    warehouse: Path, tmp_path: Path, run_job: Callable[..., Any]
+) -> None:
+    options = ["--warehouse", warehouse, "--model", tmp_path / "m", "--weights", "none"]
+    done = run_job("train", *options, conf=["spark.dynamicAllocation.enabled=true"])
+    assert done.returncode == 2
+    assert "--conf spark.dynamicAllocation.enabled=false" in done.result["error"]
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"feature_budget": 1e-3}, "SettingsError", r"--feature-budget 0.001: .* take \d"),
+    ({"batch_size": 7}, "SettingsError", r"multiple of the ranks \(2\), got 7"),
+    ({"batch_size": 500}, "InputError", "with a mask, fewer than one batch of 500 "),
+    ({"weights": "{tmp}/gone.h5"}, "InputError", r"--weights .*gone\.h5: no such file"),
+    ({"weights": "{tmp}/text.h5"}, "InputError", r"--weights .*text\.h5: not MobileNetV2"),
+    ({"ranks": 3}, "PlatformError", "--ranks 3: Spark has 2 task slots"),
+    ({"warehouse": "{tmp}/nowhere"}, "InputError", "--warehouse .*nowhere: no such folder"),
+    ({"warehouse": "{tmp}/odd"}, "SettingsError", "image size must be a multiple of 32, got 10"),
+]
+TRAININGS = """
+import json, os, sys
+from pyspark.sql import SparkSession
+from eagle_spark.errors import EagleError
+from eagle_spark.session import LOCAL_RULES, RULES
+from eagle_spark.settings import TrainSettings
+from eagle_spark.training import train
+
+os.environ["PYSPARK_PYTHON"] = sys.executable
+builder = SparkSession.builder
+for key, value in {**RULES, **LOCAL_RULES, **train.RULES, "spark.master": "local[2]"}.items():
+    builder = builder.config(key, value)
+builder.getOrCreate()
+errors = []
+for settings in json.load(sys.stdin):
+    try:
+        train.train(TrainSettings(**settings))
+    except EagleError as error:
+        errors.append([type(error).__name__, str(error)])
+    assert "tensorflow" not in sys.modules or settings["warehouse"].endswith("odd")
+print(json.dumps(errors))
+"""
+
+
+@pytest.mark.spark
+def test_what_cannot_work_is_refused_in_a_line_before_anything_heavy(
+    warehouse: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(warehouse, tmp_path / "odd")
+    with open_session("test", str(tmp_path / "odd")) as session:
+        pixels = f"X'{bytes(100).hex()}'"
+        session.sql(f"UPDATE {IMAGES.full_name} SET pixels = {pixels}")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    common = {"warehouse": str(warehouse), "model": str(tmp_path / "model"), "weights": "none"}
+    asked = [
+        common
+        | {"ranks": 2, "batch_size": BATCH}
+        | {
+            name: value.format(tmp=tmp_path) if isinstance(value, str) else value
+            for name, value in changes.items()
+        }
+        for changes, _, _ in REFUSED
+    ]
+    before = {path for path in warehouse.rglob("*") if path.is_dir()}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAININGS],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    errors = json.loads(done.stdout.splitlines()[-1])
+    for (_, kind, said), (found, text) in zip(REFUSED, errors, strict=True):
+        assert found == kind, text
+        assert re.search(said, text), text
+        assert "\n" not in text
+    assert {path for path in warehouse.rglob("*") if path.is_dir()} - before <= {
+        warehouse / "cxr" / "_staging"
+    }
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.spark
 def test_a_warehouse_without_the_table_is_named(spark: Any, tmp_path: Path) -> None:
     with (
         open_session("test", str(tmp_path)) as session,
@@ -188,6 +347,7 @@ def test_a_warehouse_without_the_table_is_named(spark: Any, tmp_path: Path) -> N
         ("DELETE FROM {t} WHERE label = 'COVID' AND split = 'train'", "no image of"),
         ("UPDATE {t} SET pixels = X'00' WHERE split = 'val'", "one size"),
         ("DELETE FROM {t}", "two classes at least"),
+        ("UPDATE {t} SET mask = NULL", "no image of the train split has a mask"),
     ],
 )
 def test_a_table_that_cannot_be_trained_on_is_refused(

@@ -21,10 +21,10 @@ ARRAYS = [
 ]
 
 
-def save(folder: Path, epochs: int) -> list[Path]:
-    """Save that many checkpoints; return what is left, the oldest first."""
-    for epoch in range(1, epochs + 1):
-        save_checkpoint(str(folder), epoch, ARRAYS, {"epoch": epoch})
+def save(folder: Path, *steps: int) -> list[Path]:
+    """Save a checkpoint after each of these steps; return what is left, the oldest first."""
+    for step in steps:
+        save_checkpoint(str(folder), step, ARRAYS, {"step": step})
     return sorted(folder.iterdir())
 
 
@@ -46,26 +46,31 @@ def test_more_than_ten_arrays_keep_their_order(tmp_path: Path) -> None:
 
 def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     assert newest_checkpoint(str(tmp_path / "never made")) is None
-    left = save(tmp_path, 12)
-    assert [path.name[:12] for path in left] == ["epoch-000011", "epoch-000012"]
+    left = save(tmp_path, 5, 10, 95, 100, 1_000_000)
+    assert [path.name[:15] for path in left] == ["step-000000100-", "step-001000000-"]
     newest = newest_checkpoint(str(tmp_path))
     assert newest is not None
-    assert (newest.epoch, newest.uri) == (12, left[1].as_uri())
+    assert (newest.step, newest.uri) == (1_000_000, left[1].as_uri())
 
 
 def test_going_on_from_an_older_one_replaces_what_came_after_it(tmp_path: Path) -> None:
-    save(tmp_path, 4)
-    save_checkpoint(str(tmp_path), 4, ARRAYS, {"epoch": "4 again"})
+    save(tmp_path, 30, 40)
+    save_checkpoint(str(tmp_path), 40, ARRAYS, {"step": "40 again"})
     third, fourth = sorted(tmp_path.iterdir())
-    assert load_checkpoint(third.as_uri())[1] == {"epoch": 3}
-    assert load_checkpoint(fourth.as_uri())[1] == {"epoch": "4 again"}
+    assert load_checkpoint(third.as_uri())[1] == {"step": 30}
+    assert load_checkpoint(fourth.as_uri())[1] == {"step": "40 again"}
+    save_checkpoint(str(tmp_path), 35, ARRAYS, {"step": 35})
+    assert [path.name[:15] for path in sorted(tmp_path.iterdir())] == [
+        "step-000000030-",
+        "step-000000035-",
+    ]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
 def test_a_damaged_newest_one_is_told_of_and_the_one_before_is_taken(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, newest = save(tmp_path, 2)
+    before, newest = save(tmp_path, 1, 2)
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes({"flipped": data, "truncated": data[:-1], "empty": b""}[damage])
@@ -73,16 +78,16 @@ def test_a_damaged_newest_one_is_told_of_and_the_one_before_is_taken(
         load_checkpoint(newest.as_uri())
     found = newest_checkpoint(str(tmp_path))
     assert found is not None
-    assert (found.epoch, found.uri) == (1, before.as_uri())
+    assert (found.step, found.uri) == (1, before.as_uri())
     assert newest.as_uri() in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [before]
 
 
 def test_nothing_is_taken_where_all_are_damaged_or_none_is_whole(tmp_path: Path) -> None:
-    for path in save(tmp_path, 2):
+    for path in save(tmp_path, 1, 2):
         path.write_bytes(b"x")
-    (tmp_path / f".epoch-000003-{'0' * 64}.npz.17.partial").write_bytes(b"half")
-    (tmp_path / "epoch-000003.npz").write_bytes(b"not ours")
+    (tmp_path / f".step-000000003-{'0' * 64}.npz.17.partial").write_bytes(b"half")
+    (tmp_path / "step-000000003.npz").write_bytes(b"not ours")
     assert newest_checkpoint(str(tmp_path)) is None
 
 

@@ -30,6 +30,8 @@ with Pulse(sys.argv[1], int(sys.argv[2]), 1.0) as pulse:
         time.sleep(0.05)
         if "steps" in sys.argv:
             pulse.step()
+        if "training" in sys.argv:
+            pulse.step(7, 0.25)
 """
 PARENT = """
 import subprocess, sys
@@ -37,8 +39,8 @@ subprocess.run([sys.executable, "-c", sys.argv.pop(), *sys.argv[1:]])
 """
 
 
-def beat(number: int, step: int) -> dict[str, object]:
-    return {"beat": number, "step": step, "pid": 17, "host": "node"}
+def beat(number: int, work: int) -> dict[str, object]:
+    return {"beat": number, "work": work, "step": 0, "pid": 17, "host": "node"}
 
 
 def test_a_rank_that_steps_is_left_alone() -> None:
@@ -78,6 +80,14 @@ def test_the_first_step_may_take_longer_but_not_for_ever() -> None:
     alive.hear(0, beat(400, 0), 301)
     assert "no step for 301 s" in (alive.complaint(301) or "")
     assert "rank 0 (its process) has given no sign of life" in (never_began.complaint(301) or "")
+
+
+def test_work_between_steps_counts_as_life() -> None:
+    """The class head's solver, or validation: the same step for long."""
+    alive = Liveness(1, 100.0, now=0.0)
+    for second in range(0, 1000, 50):
+        alive.hear(0, beat(second, second) | {"step": 7}, second)
+        assert alive.complaint(second) is None
 
 
 def test_beats_are_frequent_enough_for_the_limit() -> None:
@@ -121,6 +131,19 @@ def test_a_hanging_rank_is_noticed_and_ends_when_it_is_given_up(
         assert f"rank 1 (process {hanging.pid} on " in watch.complaint
         assert busy.poll() is hanging.poll() is None
     assert (busy.wait(WAIT), hanging.wait(WAIT)) == (GIVEN_UP, GIVEN_UP)
+
+
+def test_the_driver_hears_of_the_steps_of_rank_zero(tmp_path: Path, start_rank: Start) -> None:
+    heard: list[dict[str, object]] = []
+    with Watch(str(tmp_path), 2, 1.0, lambda: None, heard.append):
+        started = start_rank(0, "training")
+        start_rank(1, "steps")
+        wait_until(lambda: len({told["beat"] for told in heard if told["step"]}) > 1)
+    assert {told["pid"] for told in heard} == {started.pid}
+    assert (heard[-1]["step"], heard[-1]["loss"]) == (7, 0.25)
+    works = [int(str(told["work"])) for told in heard]
+    assert works == sorted(works)
+    assert works[-1] > works[0]
 
 
 def test_a_rank_that_nobody_watches_ends(tmp_path: Path, start_rank: Start) -> None:

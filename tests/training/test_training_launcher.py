@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from eagle_spark.errors import PlatformError
-from eagle_spark.training.launcher import count_ranks
+from eagle_spark.progress import Progress
+from eagle_spark.training.frozen import Backbone
+from eagle_spark.training.launcher import Teller, count_ranks
+from eagle_spark.training.plan import RowGroup, SplitRows, TrainPlan, plan_rows
 
 FRESH = {"spark.python.worker.reuse": "false"}
 
@@ -59,3 +62,42 @@ def test_what_does_not_fit_is_said_before_the_barrier(
 ) -> None:
     with pytest.raises(PlatformError, match=named):
         count_ranks(master, conf, wanted, 8)
+
+
+class Shown(Progress):
+    """Keeps what a terminal would show."""
+
+    def __init__(self) -> None:
+        super().__init__("train", 3 * 10 * 8)
+        self.lines: list[str] = []
+
+    def update(self, done: int, note: str = "") -> None:
+        self.lines.append(self.line(done).split(" images")[0] + note)
+
+
+def test_the_driver_shows_epoch_step_and_loss() -> None:
+    rows = SplitRows(plan_rows([RowGroup("f", 0, 80)], 2, 8), ())
+    plan = TrainPlan(
+        training=rows,
+        validation=SplitRows(plan_rows([], 2, 8), ()),
+        cached=True,
+        classes=("a", "b"),
+        row_weights={},
+        backbone=Backbone("file:///b.npz", "0", 64),
+        batch=8,
+        epochs=3,
+        seed=1,
+        staging="file:///s",
+        checkpoints="file:///c",
+        threads=1,
+    )
+    shown = Shown()
+    tell = Teller(shown, plan)
+    for step, loss in ((0, None), (1, 1.5), (10, 0.5), (11, 0.25), (30, 0.1)):
+        tell({"step": step, "loss": loss})
+    assert shown.lines == [
+        "train: 8/240; epoch 1 of 3, step 1 of 10, loss 1.500",
+        "train: 80/240; epoch 1 of 3, step 10 of 10, loss 0.500",
+        "train: 88/240; epoch 2 of 3, step 1 of 10, loss 0.250",
+        "train: 240/240; epoch 3 of 3, step 10 of 10, loss 0.100",
+    ]

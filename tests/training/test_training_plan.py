@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle_spark.errors import InputError, SettingsError
+from eagle_spark.training import plan
 from eagle_spark.training.plan import (
     RankRows,
     RowGroup,
+    balance,
     check_enough,
     plan_rows,
     read_footers,
+    share_rows,
     steps_of,
 )
 
@@ -58,6 +61,43 @@ def test_the_number_of_ranks_changes_nothing_in_the_lanes(
     assert tuple(lane for lanes in plan_rows(found, ranks, 12) for lane in lanes) == alone
 
 
+@given(groups, st.integers(1, 5))
+def test_the_class_head_reads_every_row_once_in_equal_shares(
+    found: list[RowGroup], ranks: int
+) -> None:
+    shared = share_rows(found, ranks)
+    counts = [sum(part.rows for part in lane) for lane in shared]
+    assert len(counts) == ranks
+    assert max(counts) - min(counts) <= 1
+    rows = [
+        (part.uri, part.row_group, row)
+        for lane in shared
+        for part in lane
+        for row in range(part.start, part.stop)
+    ]
+    assert rows == [(g.uri, g.index, row) for g in found for row in range(g.rows)]
+
+
+def test_the_class_head_reads_the_first_rows_where_there_are_very_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "LABEL_ROWS", 25)
+    shared = share_rows([RowGroup("f", 0, 20), RowGroup("f", 1, 20)], 2)
+    spans = [[(p.row_group, p.start, p.stop) for p in lane] for lane in shared]
+    assert spans == [[(0, 0, 12)], [(0, 12, 20), (1, 0, 5)]]
+
+
+keys = st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))
+
+
+@given(st.dictionaries(keys, st.integers(1, 1000), min_size=1))
+def test_sources_and_classes_weigh_the_same_in_all(counts: dict[tuple[str, str], int]) -> None:
+    weights = balance(counts)
+    total = sum(counts.values())
+    shares = [weights[key] * count for key, count in counts.items()]
+    assert shares == pytest.approx([total / len(counts)] * len(counts))
+
+
 def test_a_batch_that_does_not_divide_by_the_ranks_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"multiple of the ranks \(3\), got 8"):
         plan_rows([RowGroup("f", 0, 10)], 3, 8)
@@ -69,15 +109,17 @@ def test_no_rows_give_no_steps() -> None:
 
 def test_fewer_images_than_one_batch_are_refused() -> None:
     check_enough(8, 2, 8)
-    with pytest.raises(InputError, match="holds 7 images, fewer than one batch of 8"):
+    with pytest.raises(InputError, match="holds 7 images with a mask, fewer than one batch of 8"):
         check_enough(7, 2, 8)
+    with pytest.raises(SettingsError, match=r"multiple of the ranks \(3\), got 8"):
+        check_enough(80, 3, 8)
 
 
 def test_footers_give_the_row_groups_in_order(tmp_path: Path) -> None:
     path = tmp_path / "a b#1.parquet"
-    columns = {name: pa.array([b"x"] * 5) for name in ("pixels", "mask", "label", "path")}
+    columns = {name: pa.array([b"x"] * 5) for name in ("pixels", "mask", "path")}
     pq.write_table(pa.table(columns), path, row_group_size=2)
-    assert read_footers([f"file://{path}"]) == [
+    assert read_footers([f"file://{path}"], ("mask", "pixels")) == [
         RowGroup(f"file://{path}", 0, 2),
         RowGroup(f"file://{path}", 1, 2),
         RowGroup(f"file://{path}", 2, 1),
@@ -87,7 +129,7 @@ def test_footers_give_the_row_groups_in_order(tmp_path: Path) -> None:
 def test_a_file_without_the_columns_or_of_another_kind_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"pixels": [b"x"]}), tmp_path / "few.parquet")
     (tmp_path / "text.parquet").write_text("no Parquet at all")
-    with pytest.raises(InputError, match=r"few\.parquet: columns are missing: mask, label"):
-        read_footers([str(tmp_path / "few.parquet")])
+    with pytest.raises(InputError, match=r"few\.parquet: columns are missing: mask, copy"):
+        read_footers([str(tmp_path / "few.parquet")], ("mask", "pixels", "copy"))
     with pytest.raises(InputError, match=r"text\.parquet: not a Parquet file"):
-        read_footers([str(tmp_path / "text.parquet")])
+        read_footers([str(tmp_path / "text.parquet")], ())

@@ -19,7 +19,8 @@ from eagle_spark.training.plan import TrainPlan
 pytestmark = [pytest.mark.spark, pytest.mark.train, pytest.mark.slow]
 
 WAIT = 240  # seconds
-EPOCHS = 8  # short ones: enough of them are left after the first
+EPOCHS = 8  # short ones
+EVERY = 4  # steps from one checkpoint to the next: nearly all are left after the first
 DRIVER = """
 import json, os, pickle, sys
 from pyspark.sql import SparkSession
@@ -101,7 +102,8 @@ def training(plan: TrainPlan, **options: Any) -> Iterator[Training]:
 @pytest.fixture(scope="module")
 def digest(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights at the end of the training that nobody disturbs."""
-    with training(make_plan(tmp_path_factory.mktemp("calm"), 2, EPOCHS)) as calm:
+    plan = make_plan(tmp_path_factory.mktemp("calm"), 2, EPOCHS, checkpoint_steps=EVERY)
+    with training(plan) as calm:
         result = calm.result()
         assert (result["restart_reasons"], result["resumed_from"]) == ([], 0)
         first, second = calm.records(result)
@@ -110,11 +112,11 @@ def digest(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> str
 
 
 @pytest.fixture
-def after_an_epoch(wait_for: Callable[..., Path]) -> Wait:
+def after_some_steps(wait_for: Callable[..., Path]) -> Wait:
     """Wait for the first checkpoint; return the processes of the ranks."""
 
     def wait(one: Training) -> list[psutil.Process]:
-        wait_for(one.folder, "checkpoints/epoch-*.npz", one.process)
+        wait_for(one.folder, "checkpoints/step-*.npz", one.process)
         beats = [one.folder / f"staging/attempt-1/heartbeat-{rank}.json" for rank in (0, 1)]
         return [psutil.Process(json.loads(beat.read_bytes())["pid"]) for beat in beats]
 
@@ -130,11 +132,12 @@ def check_ended_alike(one: Training, result: dict[str, Any], digest: str) -> Non
 
 
 def test_ranks_that_stand_still_are_noticed_and_replaced(
-    make_plan: MakePlan, tmp_path: Path, digest: str, after_an_epoch: Wait
+    make_plan: MakePlan, tmp_path: Path, digest: str, after_some_steps: Wait
 ) -> None:
     """Both of them: one alone is noticed by TensorFlow in the other."""
-    with training(make_plan(tmp_path, 2, EPOCHS, stall=30.0)) as disturbed:
-        ranks = after_an_epoch(disturbed)
+    plan = make_plan(tmp_path, 2, EPOCHS, stall=30.0, checkpoint_steps=EVERY)
+    with training(plan) as disturbed:
+        ranks = after_some_steps(disturbed)
         for rank in ranks:
             rank.suspend()
         result = disturbed.result()
@@ -147,13 +150,14 @@ def test_ranks_that_stand_still_are_noticed_and_replaced(
 
 
 def test_without_restarts_the_line_names_resume(
-    make_plan: MakePlan, tmp_path: Path, after_an_epoch: Wait
+    make_plan: MakePlan, tmp_path: Path, after_some_steps: Wait
 ) -> None:
-    with training(make_plan(tmp_path, 2, EPOCHS), max_restarts=0) as disturbed:
-        after_an_epoch(disturbed)[0].kill()
+    plan = make_plan(tmp_path, 2, EPOCHS, checkpoint_steps=EVERY)
+    with training(plan, max_restarts=0) as disturbed:
+        after_some_steps(disturbed)[0].kill()
         result = disturbed.result()
         assert result["kind"] == "EagleError"
-        assert f" of {EPOCHS} epochs are finished; --resume goes on" in result["error"]
+        assert f" of {plan.steps * EPOCHS} steps are kept; --resume goes on" in result["error"]
         assert "rank 0" in result["error"]
 
 
