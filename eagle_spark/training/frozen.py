@@ -21,12 +21,12 @@ SUFFIX = ".npz"
 
 @dataclass(frozen=True)
 class Backbone:
-    """An exported backbone: where it is, its SHA-256, pixels per side of its input."""
+    """An exported backbone: where it is, its SHA-256, pixels per side of its input, `f32`|`int8`."""
 
     uri: str
     digest: str
     size: int
-    precision: str
+    precision: str = "f32"
 
 
 def prepare_backbone(
@@ -34,8 +34,7 @@ def prepare_backbone(
     weights: str,
     size: int,
     seed: int,
-    precision: str,
-    examples: Callable[[], NDArray[np.uint8]],
+    examples: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> Backbone:
     """Return the backbone for these weights, exported if this warehouse has none yet.
 
@@ -45,12 +44,12 @@ def prepare_backbone(
     Args:
         weights: what `weights_file` takes.
         seed: of a random start.
-        precision: `f32` or `int8`.
-        examples: gives images `(n, size, size)` that ranges are taken from, for int8.
+        examples: gives images `(n, size, size)` to take the ranges of int8 from; None makes f32.
 
     Raises:
         InputError, PlatformError: as `weights_file` does.
     """
+    precision = "int8" if examples else "f32"
     with weights_file(weights) as path:
         folder = join(
             absolute_uri(warehouse), "cxr", "_backbones", _key(path, size, seed, precision)
@@ -62,7 +61,7 @@ def prepare_backbone(
         from eagle_spark.model.network import build_backbone
 
         graph = to_openvino(build_backbone(size, weights=path, seed=seed))
-        if precision == "int8":
+        if examples:
             graph = quantised(graph, image_samples(examples()))
         packed = pack_backbone(graph)
     storage, place = locate(folder)

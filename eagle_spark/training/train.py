@@ -10,6 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.exports import has_int8
@@ -92,12 +95,14 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     cached = settings.cache_features == "on"
     features = cost(data.by_mask, data.size) if cached else Cost(0, 0)
     features.check(settings.feature_budget)
-    precision = settings.precision
-    if precision == "auto":
-        precision = "int8" if has_int8() else "f32"
+
+    def examples() -> NDArray[np.uint8]:
+        return some_pixels(warehouse, data.snapshot, "train", EXAMPLES)
+
+    int8 = settings.precision == "int8" or (settings.precision == "auto" and has_int8())
     backbone = prepare_backbone(
-        *(settings.warehouse, settings.weights, data.size, settings.seed, precision),
-        lambda: some_pixels(warehouse, data.snapshot, "train", EXAMPLES),
+        *(settings.warehouse, settings.weights, data.size, settings.seed),
+        examples if int8 else None,
     )
     print(f"features: {features.rows:,} rows, {features.gigabytes:.2f} GB", file=sys.stderr)
     table, computed, at = IMAGES, 0, data.snapshot

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from eagle_spark.errors import EagleError
-from eagle_spark.model.backbone import BackboneEngine, backbone_digest, pack_backbone
+from eagle_spark.model.backbone import (
+    BackboneEngine,
+    backbone_digest,
+    pack_backbone,
+    unpack_backbone,
+)
+from eagle_spark.model.exports import to_openvino
 from eagle_spark.model.network import STATISTICS, TAPS
 
 pytestmark = pytest.mark.train
@@ -34,12 +40,12 @@ def network() -> Any:
 
 @pytest.fixture(scope="module")
 def packed(network: Any) -> bytes:
-    return pack_backbone(network.get_layer("backbone"))
+    return pack_backbone(to_openvino(network.get_layer("backbone")))
 
 
 @pytest.fixture(scope="module")
 def engine(packed: bytes) -> BackboneEngine:
-    return BackboneEngine(packed, backbone_digest(packed), 1)
+    return BackboneEngine(unpack_backbone(packed, backbone_digest(packed)), 1)
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +100,16 @@ def test_the_digest_is_that_of_the_file_and_another_file_is_refused(packed: byte
     digest = hashlib.sha256(packed).hexdigest()
     assert backbone_digest(packed) == digest
     with pytest.raises(EagleError, match=f"the stored backbone {digest} is damaged"):
-        BackboneEngine(packed[:-1], digest, 1)
+        unpack_backbone(packed[:-1], digest)
 
 
 def test_the_engine_loads_no_tensorflow(packed: bytes, tmp_path: Path) -> None:
     (tmp_path / "packed").write_bytes(packed)
     program = (
         "import pathlib, sys, numpy as np\n"
-        "from eagle_spark.model.backbone import BackboneEngine, backbone_digest\n"
+        "from eagle_spark.model.backbone import BackboneEngine, backbone_digest, unpack_backbone\n"
         f"packed = pathlib.Path({str(tmp_path / 'packed')!r}).read_bytes()\n"
-        "engine = BackboneEngine(packed, backbone_digest(packed), 1)\n"
+        "engine = BackboneEngine(unpack_backbone(packed, backbone_digest(packed)), 1)\n"
         f"engine.features(np.zeros((2, {SIZE}, {SIZE}), np.uint8))\n"
         "assert not {'tensorflow', 'keras', 'pyspark'} & set(sys.modules)\n"
     )

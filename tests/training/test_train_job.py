@@ -22,12 +22,13 @@ import pytest
 from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.dataset.sample import write_sample
 from eagle_spark.errors import InputError, OutputError
-from eagle_spark.model.backbone import BackboneEngine
+from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
 from eagle_spark.tables import EPOCHS, IMAGES, RUNS, Warehouse
-from eagle_spark.training.train import read_training_data, train
+from eagle_spark.training.data import read_training_data
+from eagle_spark.training.train import train
 
 SIZE = 96
 BATCH = 8
@@ -49,7 +50,8 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_options(warehouse: Path, model: Path) -> list[str]:
     sizes = ["--ranks", "2", "--epochs", str(TRAIN_EPOCHS), "--batch-size", str(BATCH)]
-    return ["--warehouse", str(warehouse), "--model", str(model), "--weights", "none", *sizes]
+    network = ["--weights", "none", "--precision", "f32"]
+    return ["--warehouse", str(warehouse), "--model", str(model), *network, *sizes]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_the_model_says_of_golden_images_what_the_heads_say_of_their_features(
 
     model, result = trained
     (stored,) = warehouse.glob(f"cxr/_backbones/*/{result['backbone']}.npz")
-    engine = BackboneEngine(stored.read_bytes(), result["backbone"], 1)
+    engine = BackboneEngine(unpack_backbone(stored.read_bytes(), result["backbone"]), 1)
     saved = keras.models.load_model(model / "model.keras", compile=False, safe_mode=True)
     with np.load(model / "golden.npz") as golden:
         pixels, label, mask = (golden[name] for name in ("pixels", "label", "mask"))

@@ -21,22 +21,22 @@ import pytest
 from eagle_spark.errors import EagleError
 from eagle_spark.training.checkpoint import load_checkpoint, newest_checkpoint
 from eagle_spark.training.log import log_rows, write_logs
-from eagle_spark.training.loop import (
-    mask_figures,
+from eagle_spark.training.loop import mask_figures
+from eagle_spark.training.plan import TrainPlan
+from eagle_spark.training.rank import (
     pack_arrays,
     rank_of,
     unpack_arrays,
     wait_for,
     weights_digest,
 )
-from eagle_spark.training.plan import TrainPlan
 
 MakePlan = Callable[..., TrainPlan]
 STEPS = 10  # of an epoch: 40 images with a mask, twice
 
 PROGRAM = """
 import os, pickle, sys
-from eagle_spark.training.loop import train_rank
+from eagle_spark.training.rank import train_rank
 import keras
 
 class Ender(keras.callbacks.Callback):
