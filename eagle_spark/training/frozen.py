@@ -21,7 +21,7 @@ SUFFIX = ".npz"
 
 @dataclass(frozen=True)
 class Backbone:
-    """An exported backbone: where it is, its SHA-256, pixels per side of its input, `f32`|`int8`."""
+    """An exported backbone: URI, SHA-256, pixels per side of its input, `f32` or `int8`."""
 
     uri: str
     digest: str
