@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import keras
+
+# OpenVINO's tools tell their makers of every use, unless this package is missing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Of a CPU that multiplies 8-bit numbers as fast as they deserve (/proc/cpuinfo).
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
@@ -48,9 +54,9 @@ def quantised(graph: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
     """
     import nncf
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     nncf.set_log_level(logging.ERROR)
-    return nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples))
+    with redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples))
 
 
 def joined(backbone: Any, heads: Any) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from eagle_spark.errors import BundleError, PlatformError
 from eagle_spark.model import engines
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.engines import Predictions, choose_engine
-from eagle_spark.model.gate import judge
+from eagle_spark.model.gate import Outcomes, judge, judge_quality
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8), np.uint8)
 
@@ -76,3 +77,65 @@ def test_an_engine_that_is_not_installed_is_passed_over_by_auto(
     assert choose_engine(bundle(keras=True, openvino=True), "auto") == "keras"
     with pytest.raises(PlatformError, match="openvino"):
         choose_engine(bundle(keras=True, openvino=True), "openvino")
+
+
+def outcomes(right: list[bool], dice: list[float] | None = None) -> Outcomes:
+    """Of images of two classes in turn; NaN is no mask."""
+    labels = np.arange(len(right)) % 2
+    predicted = np.where(right, labels, 1 - labels)
+    return Outcomes(labels, predicted, np.array(dice or [np.nan] * len(right)))
+
+
+def test_lower_precision_that_loses_nothing_passes() -> None:
+    full = outcomes([True] * 90 + [False] * 10, [0.95] * 50 + [np.nan] * 50)
+    reduced = outcomes([True] * 89 + [False] * 10 + [True], [0.9485] * 50 + [np.nan] * 50)
+    result = judge_quality(reduced, full, "int8")
+    assert result["passed"]
+    assert result["precision"] == "int8"
+    assert result["images"] == 100
+    assert result["labels_equal"] == 0.98
+    assert result["accuracy_difference"] == pytest.approx(0)
+    assert result["dice_difference"] == pytest.approx(-0.0015)
+
+
+def test_labels_that_get_worse_by_more_than_chance_fail() -> None:
+    full = outcomes([True] * 400)
+    by_chance = judge_quality(outcomes([True] * 396 + [False] * 4), full, "int8")
+    assert by_chance["chance"] == pytest.approx(0.5**4)
+    assert by_chance["passed"]
+    assert not judge_quality(outcomes([True] * 395 + [False] * 5), full, "int8")["passed"]
+
+
+def test_masks_that_get_worse_fail() -> None:
+    full = outcomes([True] * 20, [0.95] * 20)
+    assert judge_quality(outcomes([True] * 20, [0.9481] * 20), full, "int8")["passed"]
+    assert not judge_quality(outcomes([True] * 20, [0.9479] * 20), full, "int8")["passed"]
+
+
+def test_a_class_that_is_found_less_often_fails_though_another_makes_up_for_it() -> None:
+    labels = np.repeat([0, 1], 100)
+    was = np.concatenate([np.ones(100, bool), np.zeros(30, bool), np.ones(70, bool)])
+    now = np.concatenate([np.zeros(20, bool), np.ones(80, bool), np.ones(100, bool)])
+    full, reduced = (
+        Outcomes(labels, np.where(right, labels, 1 - labels), np.full(200, np.nan))
+        for right in (was, now)
+    )
+    result = judge_quality(reduced, full, "int8")
+    assert result["accuracy_difference"] > 0
+    assert result["recall_below"] == [0]
+    assert not result["passed"]
+
+
+def test_without_labelled_images_lower_precision_proves_nothing() -> None:
+    assert not judge_quality(outcomes([]), outcomes([]), "int8")["passed"]
+
+
+@pytest.mark.parametrize(("suits", "chosen"), [(True, "openvino-int8"), (False, "openvino")])
+def test_auto_takes_int8_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, suits: bool, chosen: str
+) -> None:
+    kind = replace(engines.ENGINES["openvino-int8"], suits=lambda: suits)
+    monkeypatch.setitem(engines.ENGINES, "openvino-int8", kind)
+    passed = bundle(keras=True, openvino=True, **{"openvino-int8": True})
+    assert choose_engine(passed, "auto") == chosen
+    assert choose_engine(passed, "openvino-int8") == "openvino-int8"
