@@ -14,7 +14,9 @@ one `lib/python3XX.zip` that every Python looks into by itself.
 from __future__ import annotations
 
 import argparse
+import gzip
 import marshal
+import os
 import re
 import shutil
 import subprocess
@@ -23,10 +25,13 @@ import sysconfig
 import tarfile
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
+from typing import BinaryIO
 
 from jars import pyspark_jars
 from packaging.requirements import Requirement
@@ -47,6 +52,7 @@ UNUSED_LIBRARIES = ("libopenvino_intel_gpu", "libopenvino_intel_npu")
 DATA_IN_ZIP = "tzdata"
 UNCHECKED = (1).to_bytes(4, "little")  # in a compiled file: hash-based, not to be checked
 UNUSED_MODULES = ("_tkinter", "nis", "_test", "_ctypes_test", "_xxtest")
+BLOCK = 4 * 2**20  # bytes
 # glibc is the one thing that a process cannot bring along.
 GLIBC = re.compile(r"(ld-linux|lib(c|m|dl|rt|pthread|util|resolv|nsl|anl)\.so)")
 
@@ -250,9 +256,37 @@ def archive(environment: Path) -> Path:
     """Pack the environment: its times stay, so that compiled Python files count as fresh."""
     say("packing the environment")
     target = environment.with_name("environment.tar.gz")
-    with tarfile.open(target, "w:gz", compresslevel=1) as packed:
+    with (
+        target.open("wb") as file,
+        _Gzip(file) as compressed,
+        tarfile.open(fileobj=compressed, mode="w|", bufsize=BLOCK) as packed,
+    ):
         packed.add(environment, ".", filter=_of_nobody)
     return target
+
+
+class _Gzip:
+    """A gzip file whose blocks, each a member of its own, are compressed on all cores."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        cores = os.cpu_count() or 1
+        self._file, self._pool = file, ThreadPoolExecutor(cores)
+        self._waiting: deque[Future[bytes]] = deque()
+        self._most = 2 * cores
+
+    def __enter__(self) -> _Gzip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._waiting:
+            self._file.write(self._waiting.popleft().result())
+        self._pool.shutdown()
+
+    def write(self, block: bytes) -> int:
+        self._waiting.append(self._pool.submit(gzip.compress, block, 1))
+        while len(self._waiting) > self._most:
+            self._file.write(self._waiting.popleft().result())
+        return len(block)
 
 
 def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
