@@ -254,7 +254,8 @@ def _ask(environment: Path, program: str) -> str:
 
 def archive(environment: Path) -> Path:
     """Pack the environment: its times stay, so that compiled Python files count as fresh."""
-    say("packing the environment")
+    files = sum(1 for _ in environment.rglob("*"))
+    say(f"packing {files:,} files and folders in the environment")
     target = environment.with_name("environment.tar.gz")
     with (
         target.open("wb") as file,
