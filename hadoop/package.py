@@ -5,11 +5,18 @@
 makes in the folder DIST the wheel, `environment.tar.gz` (an interpreter with every library, for
 `spark.archives`) and `spark-jars.zip` (Spark's own jars and Iceberg's, for `spark.yarn.archive`).
 The environment is that of the Python which runs this, and needs a glibc as new as this machine's.
+
+A node takes the longer to unpack it the more files it holds: without Hadoop's native library YARN
+starts a process for each of them. So Python that needs no files of its own goes, compiled, into the
+one `lib/python3XX.zip` that every Python looks into by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import marshal
+import os
 import re
 import shutil
 import subprocess
@@ -18,9 +25,13 @@ import sysconfig
 import tarfile
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
+from typing import BinaryIO
 
 from jars import pyspark_jars
 from packaging.requirements import Requirement
@@ -28,12 +39,20 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "eagle-spark"
 # Spark sends its own Python files; libclang is for those who build TensorFlow's extensions.
-LEFT_OUT = {"pyspark", "libclang"}
+# What asks for setuptools and wheel does so to be installed.
+LEFT_OUT = {"pyspark", "libclang", "setuptools", "wheel"}
 # Folders that no job reads: of libraries their tests and C++ headers, of Python its own tests,
 # windows, and what has to do with installing.
 UNUSED = {"tests", "include"}
 UNUSED_OF_PYTHON = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3"}
+# Sources and stubs for compilers, and what is for other devices than CPUs.
+UNUSED_FILES = (".pyi", ".pxd", ".pxi", ".pyx", ".h", ".hpp", ".c", ".cc", ".cpp", ".cmake")
+UNUSED_LIBRARIES = ("libopenvino_intel_gpu", "libopenvino_intel_npu")
+# The only one whose data are read from within the zip file.
+DATA_IN_ZIP = "tzdata"
+UNCHECKED = (1).to_bytes(4, "little")  # in a compiled file: hash-based, not to be checked
 UNUSED_MODULES = ("_tkinter", "nis", "_test", "_ctypes_test", "_xxtest")
+BLOCK = 4 * 2**20  # bytes
 # glibc is the one thing that a process cannot bring along.
 GLIBC = re.compile(r"(ld-linux|lib(c|m|dl|rt|pthread|util|resolv|nsl|anl)\.so)")
 
@@ -49,6 +68,7 @@ def main() -> int:
         environment = work / "environment"
         copy_interpreter(environment)
         libraries = copy_libraries(environment, wheel)
+        zip_python(environment)
         check(environment, libraries)
         made = [wheel, archive(environment), zip_jars(work / "spark-jars.zip")]
         for file in made:
@@ -136,13 +156,55 @@ def copy_libraries(target: Path, wheel: Path) -> list[str]:
         say(f"copying library {number} of {len(wanted)}: {name} {found.version}")
         for file in found.files or ():
             parts = file.parts
-            if ".." in parts or UNUSED & set(parts[:-1]):
+            if ".." in parts or UNUSED & set(parts[:-1]) or unused(file.name):
                 continue
             source, copy = Path(str(found.locate_file(file))), site / file
             if source.is_file():
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, copy)
     return sorted(wanted)
+
+
+def unused(name: str) -> bool:
+    return name.endswith(UNUSED_FILES) or name.startswith(UNUSED_LIBRARIES)
+
+
+def zip_python(environment: Path) -> None:
+    """Move the standard library, and all that is Python and nothing else, into one zip file."""
+    stdlib = Path(_ask(environment, "import os; print(os.path.dirname(os.__file__))"))
+    site = stdlib / "site-packages"
+    chosen = [(stdlib, path) for path in stdlib.iterdir() if path not in (site, stdlib / "os.py")]
+    chosen += [(site, path) for path in site.iterdir() if path.name != "eagle_spark"]
+    chosen = [(root, path) for root, path in chosen if only_python(path)]
+    say(f"zipping {len(chosen)} modules and packages")
+    name = f"{stdlib.name.replace('.', '')}.zip"
+    with zipfile.ZipFile(stdlib.with_name(name), "w", zipfile.ZIP_STORED) as packed:
+        for root, path in sorted(chosen):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file() and file.suffix != ".pyc":
+                    within = file.relative_to(root)
+                    packed.write(file, within)
+                    if file.suffix == ".py":
+                        code = compiled(file, f"{name}/{within}")
+                        packed.writestr(str(within.with_suffix(".pyc")), code)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def only_python(path: Path) -> bool:
+    """Whether a module or package can be imported from a zip file."""
+    if path.is_file() or path.name == DATA_IN_ZIP:
+        return path.suffix == ".py" or path.is_dir()
+    if path.suffix == ".dist-info" or path.name in ("__pycache__", "lib-dynload"):
+        return False
+    kinds = {file.suffix or file.name for file in path.rglob("*") if file.is_file()}
+    return ".py" in kinds and kinds <= {".py", ".pyc", ".typed", "py.typed"}
+
+
+def compiled(source: Path, name: str) -> bytes:
+    """Return a compiled file that is never held against the time of its source, which a zip file
+    keeps in the packing machine's time zone."""
+    code = compile(source.read_bytes(), name, "exec", dont_inherit=True)
+    return MAGIC_NUMBER + UNCHECKED + source_hash(source.read_bytes()) + marshal.dumps(code)
 
 
 def needed() -> Iterator[tuple[str, Distribution]]:
@@ -192,11 +254,40 @@ def _ask(environment: Path, program: str) -> str:
 
 def archive(environment: Path) -> Path:
     """Pack the environment: its times stay, so that compiled Python files count as fresh."""
-    say("packing the environment")
+    files = sum(1 for _ in environment.rglob("*"))
+    say(f"packing {files:,} files and folders in the environment")
     target = environment.with_name("environment.tar.gz")
-    with tarfile.open(target, "w:gz", compresslevel=1) as packed:
+    with (
+        target.open("wb") as file,
+        _Gzip(file) as compressed,
+        tarfile.open(fileobj=compressed, mode="w|", bufsize=BLOCK) as packed,
+    ):
         packed.add(environment, ".", filter=_of_nobody)
     return target
+
+
+class _Gzip:
+    """A gzip file whose blocks, each a member of its own, are compressed on all cores."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        cores = os.cpu_count() or 1
+        self._file, self._pool = file, ThreadPoolExecutor(cores)
+        self._waiting: deque[Future[bytes]] = deque()
+        self._most = 2 * cores
+
+    def __enter__(self) -> _Gzip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._waiting:
+            self._file.write(self._waiting.popleft().result())
+        self._pool.shutdown()
+
+    def write(self, block: bytes) -> int:
+        self._waiting.append(self._pool.submit(gzip.compress, block, 1))
+        while len(self._waiting) > self._most:
+            self._file.write(self._waiting.popleft().result())
+        return len(block)
 
 
 def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.doctor.checks import (
@@ -26,6 +27,7 @@ from eagle_spark.doctor.probes import (
     ask_yarn,
     executors,
     hadoop_conf,
+    java_version,
     leave_file,
     remove_file,
     report,
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SIDE = 224  # of the images that the jobs work on, if not told otherwise
+# Seconds after the doctor's start. With spark-submit and a driver's start all is told in a minute.
+EXECUTORS_COME = 30.0  # as long as Spark itself waits for them
+EXECUTORS_ANSWER = 40.0
+SECONDS = 45.0
+SEE_LOGS = "their logs: yarn logs -applicationId ID"
 
 
 class ChecksFailed(UserError):
@@ -56,17 +63,17 @@ class ChecksFailed(UserError):
 def examine(settings: DoctorSettings) -> dict[str, Any]:
     """Run all checks, print their table on standard error, and return the figures.
 
+    What hangs is not waited for: after `SECONDS` the table says so.
+
     Raises:
         ChecksFailed: when one of them failed.
     """
     started = time.monotonic()
-    checks = before_spark(settings)
-    try:
-        with open_session("doctor", settings.warehouse, RULES) as spark:
-            checks += with_spark(spark, settings)
-    except EagleError as error:
-        checks.append(Check("spark", False, str(error), mend_of_start(str(error))))
-        checks.append(Check("tables, executors", None, "Spark does not run"))
+    found: list[Check] = []
+    worker = Thread(target=_collect, args=(settings, started, found), daemon=True)
+    worker.start()
+    worker.join(SECONDS)
+    checks = [*found, *([unfinished(found)] if worker.is_alive() else [])]
     print(table(checks), file=sys.stderr, flush=True)
     failed = [check.name for check in checks if check.ok is False]
     figures = {
@@ -81,16 +88,37 @@ def examine(settings: DoctorSettings) -> dict[str, Any]:
     return figures
 
 
-def before_spark(settings: DoctorSettings) -> list[Check]:
+def _collect(settings: DoctorSettings, started: float, found: list[Check]) -> None:
+    """Append every check to `found` as soon as it is made."""
+    try:
+        for check in before_spark(settings):
+            found.append(check)
+        with open_session("doctor", settings.warehouse, RULES) as spark:
+            for check in with_spark(spark, settings, started):
+                found.append(check)
+    except EagleError as error:
+        found.append(Check("spark", False, str(error), mend_of_start(str(error))))
+        found.append(Check("tables, executors", None, "Spark does not run"))
+    except Exception as error:
+        line = " ".join(str(error).split())[:300]
+        found.append(Check("doctor", False, f"{type(error).__name__}: {line}"))
+
+
+def unfinished(found: Sequence[Check]) -> Check:
+    """Return what is to be said when time is up and these checks have been made."""
+    if any(check.name == "spark" for check in found):
+        return Check("the rest", False, f"no answer after {SECONDS:.0f} s", SEE_LOGS)
+    mend = "yarn node -list, yarn application -list: is YARN up, and has it room for a driver?"
+    return Check("spark", False, f"does not start within {SECONDS:.0f} s", mend)
+
+
+def before_spark(settings: DoctorSettings) -> Iterator[Check]:
     """Check what can be seen without Spark."""
     folder, is_there = hadoop_conf()
-    here = report(settings.warehouse)
-    return [
-        tried("java", check_java, f"version {here.versions['java']}"),
-        check_hadoop_conf(folder, settings.warehouse.startswith("hdfs:"), is_there),
-        check_driver_storage(here),
-        tried("weights", lambda: _open_weights(settings.weights), f"{settings.weights}: usable"),
-    ]
+    yield tried("java", check_java, f"version {java_version()}")
+    yield check_hadoop_conf(folder, settings.warehouse.startswith("hdfs:"), is_there)
+    yield check_driver_storage(report(settings.warehouse))
+    yield tried("weights", lambda: _open_weights(settings.weights), f"{settings.weights}: usable")
 
 
 def _open_weights(choice: str) -> None:
@@ -98,45 +126,44 @@ def _open_weights(choice: str) -> None:
         pass
 
 
-def with_spark(spark: SparkSession, settings: DoctorSettings) -> list[Check]:
-    """Check settings, tables, executors and YARN."""
+def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) -> Iterator[Check]:
+    """Check settings, tables, executors and YARN; `started`: when the doctor did."""
     context = spark.sparkContext
     conf = dict(context.getConf().getAll())
     master = context.master or "local"
     local = master.startswith("local")
-    checks = [
-        Check("spark", True, f"{spark.version}, {master}"),
-        tried("tables", lambda: Warehouse(spark), f"catalog eagle in {settings.warehouse}"),
-        tried("ranks", lambda: check_ranks(spark, settings.ranks), "every rank has its slot"),
-        check_rows(conf, SIDE),
-        check_writes(conf),
-        *check_overhead(conf, master),
-    ]
+    yield Check("spark", True, f"{spark.version}, {master}")
+    yield tried("tables", lambda: Warehouse(spark), f"catalog eagle in {settings.warehouse}")
+    yield tried("ranks", lambda: check_ranks(spark, settings.ranks), "every rank has its slot")
+    yield check_rows(conf, SIDE)
+    yield check_writes(conf)
+    yield from check_overhead(conf, master)
     wanted = 0 if local else int(conf.get("spark.executor.instances", "2"))
-    there = executors(spark, wanted)
-    started = time.time()
+    there = executors(spark, wanted, started + EXECUTORS_COME)
+    if master.startswith("yarn"):
+        queue = conf.get("spark.yarn.queue", "default")
+        yield from check_yarn(conf, ask_yarn(spark, queue), there)
+    asked = time.time()
     seen, stored = leave_file(settings.warehouse)
     try:
         driver = report(settings.warehouse)
         slots = int(conf.get("spark.executor.cores", "1"))
+        left = started + EXECUTORS_ANSWER - time.monotonic()
         answered = local or there > 0
-        reports = ask_executors(spark, settings.warehouse, seen, there, slots) if answered else []
+        reports = (
+            ask_executors(spark, settings.warehouse, seen, there, slots, left) if answered else []
+        )
     except EagleError as error:
-        mend = "their logs: yarn logs -applicationId ID"
-        return [*checks, Check("executors", False, str(error), mend)]
+        yield Check("executors", False, str(error), SEE_LOGS)
+        return
     finally:
         remove_file(seen)
-    checks += [
-        *([] if local else [check_executors(wanted, reports)]),
-        check_versions(driver, reports),
-        check_storage(reports, settings.warehouse),
-        check_clocks(started, time.time(), reports, stored),
-        *check_space(driver, reports, warehouse_space(spark, settings.warehouse)),
-    ]
-    if master.startswith("yarn"):
-        queue = conf.get("spark.yarn.queue", "default")
-        checks += check_yarn(conf, ask_yarn(spark, queue), there)
-    return checks
+    if not local:
+        yield check_executors(wanted, reports)
+    yield check_versions(driver, reports)
+    yield check_storage(reports, settings.warehouse)
+    yield check_clocks(asked, time.time(), reports, stored)
+    yield from check_space(driver, reports, warehouse_space(spark, settings.warehouse))
 
 
 def tried(name: str, attempt: Callable[[], object], found: str) -> Check:

@@ -23,8 +23,7 @@ from eagle_spark.tables import versions
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-EXECUTOR_SECONDS = 30.0  # how long executors may take to come
-ANSWER_SECONDS = 40.0  # how long they may take to answer
+LEAST_SECONDS = 5.0  # that executors which are there have for their answer
 
 
 def report(warehouse: str, seen: str | None = None) -> Report:
@@ -94,9 +93,8 @@ def remove_file(uri: str) -> None:
     storage.delete(path.rsplit("/", 1)[0])
 
 
-def executors(spark: SparkSession, wanted: int) -> int:
-    """Wait until so many executors have come, or `EXECUTOR_SECONDS`; return how many there are."""
-    deadline = time.monotonic() + EXECUTOR_SECONDS
+def executors(spark: SparkSession, wanted: int, deadline: float) -> int:
+    """Wait until so many executors have come, or the deadline; return how many there are."""
     while True:
         infos = spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()
         if len(infos) - 1 >= wanted or time.monotonic() > deadline:
@@ -105,16 +103,17 @@ def executors(spark: SparkSession, wanted: int) -> int:
 
 
 def ask_executors(
-    spark: SparkSession, warehouse: str, seen: str, there: int, slots: int
+    spark: SparkSession, warehouse: str, seen: str, there: int, slots: int, seconds: float
 ) -> list[Report]:
     """Return a report of each executor: of the one process here on one machine.
 
     Args:
         there: executors that have come.
         slots: tasks that each runs at a time.
+        seconds: how long they may take.
 
     Raises:
-        EagleError: when they do not answer within `ANSWER_SECONDS`.
+        EagleError: when they do not answer in time.
     """
 
     def look(_: Iterable[int]) -> Iterator[Report]:
@@ -124,7 +123,7 @@ def ask_executors(
     context, group = spark.sparkContext, uuid4().hex
     tasks = 2 * max(there * slots, 1)
     context.setJobGroup(group, "doctor")
-    late = Timer(ANSWER_SECONDS, lambda: context.cancelJobGroup(group))
+    late = Timer(max(seconds, LEAST_SECONDS), lambda: context.cancelJobGroup(group))
     late.start()
     try:
         found = context.parallelize(range(tasks), tasks).mapPartitions(look).collect()

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
+
+from eagle_spark.doctor import doctor
+from eagle_spark.doctor.doctor import ChecksFailed
+from eagle_spark.errors import EagleError
+from eagle_spark.settings import DoctorSettings
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +69,25 @@ def test_a_warehouse_that_cannot_be_written_leaves_the_rest_untried(tmp_path: Pa
     assert "storage on driver" in said
     assert "not run" in said
     assert '"failed_checks": ["storage on driver", "spark"]' in said
+
+
+def test_what_hangs_is_told_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released = Event()
+
+    def hang(*_: object) -> None:
+        released.wait(60)
+        raise EagleError("released")
+
+    monkeypatch.setattr(doctor, "open_session", hang)
+    monkeypatch.setattr(doctor, "SECONDS", 5.0)
+    started = time.monotonic()
+    with pytest.raises(ChecksFailed) as failed:
+        doctor.examine(DoctorSettings(warehouse=str(tmp_path), weights="none"))
+    released.set()
+    assert time.monotonic() - started < 10
+    assert failed.value.figures["failed_checks"] == ["spark"]
+    said = capsys.readouterr().err
+    assert "does not start within 5 s" in said
+    assert "yarn node -list" in said

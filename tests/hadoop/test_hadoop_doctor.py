@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -35,7 +36,10 @@ def examine(
     done = subprocess.run(
         command, env=cluster.environment, capture_output=True, text=True, timeout=300
     )
-    return done.returncode, done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    (seconds,) = re.findall(r'"seconds": ([0-9.]+)', said)
+    assert float(seconds) < 50, said  # and the start of spark-submit
+    return done.returncode, said
 
 
 def line_of(said: str, check: str) -> str:
