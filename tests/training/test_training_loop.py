@@ -237,6 +237,19 @@ def test_a_training_that_goes_on_in_an_epoch_ends_with_the_same_bits(
 
 
 @pytest.mark.train
+def test_ranks_that_died_after_the_last_checkpoint_have_nothing_left_to_train(
+    make_plan: MakePlan, trained: dict[int, Trained], tmp_path: Path
+) -> None:
+    checkpoints = (trained[2][0].parent / "checkpoints").as_uri()
+    place = newest_checkpoint(checkpoints)
+    assert place is not None
+    records = run(replace(make_plan(tmp_path, 2), start=place.uri))
+    for record, wanted in zip(records, trained[2][1], strict=True):
+        for name in ("weights_digest", "temperature", "epochs"):
+            assert record[name] == wanted[name]
+
+
+@pytest.mark.train
 def test_a_users_callback_sees_every_epoch_and_can_end_training(interrupted: Any) -> None:
     """On every rank alike; of two epochs it left one."""
     ended = interrupted[2]
