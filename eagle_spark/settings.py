@@ -129,15 +129,15 @@ class TrainSettings:
         check=lambda ranks: ranks >= 1,
     )
     epochs: int = _option(
-        "passes over the training split",
-        default=6,
+        "passes over the train split, each image as it is and mirrored",
+        default=2,
         metavar="N",
         wanted="a whole number from 1 up",
         check=lambda epochs: epochs >= 1,
     )
     batch_size: int = _option(
         "images per step, over all ranks",
-        default=16,
+        default=8,
         metavar="N",
         wanted="a whole number from 1 up",
         check=lambda size: size >= 1,
