@@ -321,10 +321,16 @@ class Warehouse:
 
     def expire(self, table: Table, before: datetime) -> None:
         """Forget snapshots made before that time, but the present one, and delete their files."""
-        self.spark.sql(
-            f"CALL {CATALOG}.system.expire_snapshots(table => '{table.full_name}', "
-            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}', retain_last => 1)"
+        time = f"TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}'"
+        old = self.spark.sql(
+            f"SELECT 1 FROM {table.full_name}.snapshots WHERE committed_at < {time} "
+            f"AND snapshot_id NOT IN (SELECT snapshot_id FROM {table.full_name}.refs)"
         )
+        if old.first() is not None:
+            self.spark.sql(
+                f"CALL {CATALOG}.system.expire_snapshots(table => '{table.full_name}', "
+                f"older_than => {time}, retain_last => 1)"
+            )
 
     def resume_branch(self, table: Table, branch: str, mine: str, key: list[str]) -> None:
         """Make `branch`, or go on with the one that a killed run left.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import Bundle, publish_bundle, seal
@@ -25,6 +25,9 @@ from eagle_spark.training.evaluation import (
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.rank import HEADS, MASK_THRESHOLD, unpack_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXAMPLES = 100  # images that int8 takes its ranges from
 MAX_HEADS_BYTES = 2**28
@@ -79,13 +82,13 @@ def judge(
     shipped = join(staging, "bundle")
     publish_bundle(folder, shipped, overwrite=False)
 
-    def outcomes(split: str, engine: str) -> Any:
+    def outcomes(split: str, *engines: str) -> dict[str, pd.DataFrame]:
         rows = warehouse.at(IMAGES, data.snapshot).where(f"split = '{split}'")
-        return predict_rows(rows, Evaluator(shipped, bundle.model_id, engine, plan.threads))
+        return predict_rows(rows, Evaluator(shipped, bundle.model_id, engines, plan.threads))
 
-    val = {"openvino": outcomes("val", "openvino")}
-    if plan.backbone.precision == "int8":
-        val["openvino-int8"] = outcomes("val", "openvino-int8")
+    int8 = plan.backbone.precision == "int8"
+    val = outcomes("val", "openvino", *(["openvino-int8"] if int8 else []))
+    if int8:
         card["engines"]["openvino-int8"] = judge_quality(
             outcomes_of(val["openvino-int8"], data.classes),
             outcomes_of(val["openvino"], data.classes),
@@ -96,7 +99,7 @@ def judge(
     served = val.get(engine, val["openvino"])
     metrics = {
         "val": summarise(served, data.classes),
-        "test": summarise(outcomes("test", engine), data.classes),
+        "test": summarise(outcomes("test", engine)[engine], data.classes),
     }
     review_below = review_threshold(served, data.classes)
     return seal(folder, {**card, "metrics": metrics, "review_below": review_below}), engine, metrics

@@ -31,6 +31,7 @@ LEAST_SURE = 10
 
 _OUTCOME = pa.schema(
     [
+        ("engine", pa.string()),
         ("path", pa.string()),
         ("split", pa.string()),
         ("source", pa.string()),
@@ -47,26 +48,27 @@ class Evaluator:
 
     model: str
     model_id: str
-    engine: str
+    engines: tuple[str, ...]
     threads: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Predict rows (path, split, source, label, pixels, mask); no mask, no `dice`.
+        """Predict rows (path, split, source, label, pixels, mask) by each engine.
 
-        Whether the engine has passed its gate plays no part: this is what the gate is judged by.
+        Without a mask there is no `dice`. Whether an engine has passed its gate plays no part: this
+        is what the gate is judged by.
         """
         bundle = open_bundle(self.model, expected_id=self.model_id)
-        engine = ENGINES[self.engine].load(bundle.path, self.threads)
-        side = bundle.size
-        for batch in batches:
+        engines = [ENGINES[name].load(bundle.path, self.threads) for name in self.engines]
+        for batch, engine in ((batch, engine) for batch in batches for engine in engines):
             pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8)
-            probabilities, found = engine.predict(pixels.reshape(-1, side, side))
+            probabilities, found = engine.predict(pixels.reshape(-1, bundle.size, bundle.size))
             overlaps = [
                 None if mask is None else _overlap(decode_mask(mask), lungs >= bundle.threshold)
                 for mask, lungs in zip(batch["mask"].to_pylist(), found, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(
                 [
+                    pa.array([engine.name] * len(batch), pa.string()),
                     *(batch[name] for name in ("path", "split", "source", "label")),
                     pa.array(list(probabilities), _OUTCOME.field("probabilities").type),
                     pa.array(overlaps, pa.float64()),
@@ -79,15 +81,18 @@ def _overlap(mask: Any, found: Any) -> float:
     return float(dice(mask[None], found[None])[0])
 
 
-def predict_rows(images: DataFrame, evaluator: Evaluator) -> pd.DataFrame:
-    """Return one outcome per row of `images`, in the order of their paths."""
+def predict_rows(images: DataFrame, evaluator: Evaluator) -> dict[str, pd.DataFrame]:
+    """Return engine -> one outcome per row of `images`, in the order of their paths."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
     columns = images.select("path", "split", "source", "label", "pixels", "mask")
     spark = images.sparkSession
     shared = columns.repartition(spark.sparkContext.defaultParallelism)
     rows = shared.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
-    return rows.sort_values("path", ignore_index=True)
+    return {
+        name: rows[rows["engine"] == name].sort_values("path", ignore_index=True)
+        for name in evaluator.engines
+    }
 
 
 def outcomes_of(rows: pd.DataFrame, classes: tuple[str, ...]) -> Outcomes:

@@ -239,15 +239,17 @@ def expire_features(warehouse: Warehouse, backbone: Backbone) -> None:
     Files of older snapshots go after a day, when no training reads them any more.
     """
     now = datetime.now(timezone.utc)
-    since = (now - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d %H:%M:%S")
-    used = (
-        f" AND backbone NOT IN (SELECT backbone FROM {FEATURES.full_name}"
-        f" WHERE computed_at > TIMESTAMP '{since}')"
-    )
-    if warehouse.exists(RUNS):
-        used += (
-            f" AND backbone NOT IN (SELECT coalesce(get_json_object(result, '$.backbone'), '')"
-            f" FROM {RUNS.full_name} WHERE job = 'train' AND started_at > TIMESTAMP '{since}')"
+    others = warehouse.read(FEATURES).where(f"backbone <> '{backbone.digest}'")
+    if others.select("backbone").first() is not None:
+        since = (now - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d %H:%M:%S")
+        used = (
+            f" AND backbone NOT IN (SELECT backbone FROM {FEATURES.full_name}"
+            f" WHERE computed_at > TIMESTAMP '{since}')"
         )
-    warehouse.remove(FEATURES, f"backbone <> '{backbone.digest}'{used}", "main")
+        if warehouse.exists(RUNS):
+            used += (
+                f" AND backbone NOT IN (SELECT coalesce(get_json_object(result, '$.backbone'), '')"
+                f" FROM {RUNS.full_name} WHERE job = 'train' AND started_at > TIMESTAMP '{since}')"
+            )
+        warehouse.remove(FEATURES, f"backbone <> '{backbone.digest}'{used}", "main")
     warehouse.expire(FEATURES, now - timedelta(days=1))

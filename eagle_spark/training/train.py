@@ -86,8 +86,23 @@ def train(settings: TrainSettings) -> dict[str, Any]:
             storage.delete(locate(staging)[1])
 
 
+class Stages:
+    """What of the run's seconds went where."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._before = run, 0.0
+        self.seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        """Count the seconds since the last stage, or the start of the run, to this one."""
+        now = self._run.seconds
+        self.seconds[name] = round(now - self._before, 2)
+        self._before = now
+
+
 def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     settings: TrainSettings = run.settings
+    stages = Stages(run)
     warehouse = Warehouse(spark)
     ranks = check_ranks(spark, settings.ranks)
     data = read_training_data(warehouse)
@@ -95,6 +110,8 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     cached = settings.cache_features == "on"
     features = cost(data.by_mask, data.size) if cached else Cost(0, 0)
     features.check(settings.feature_budget)
+
+    stages.end("start")
 
     def examples() -> NDArray[np.uint8]:
         return some_pixels(warehouse, data.snapshot, "train", EXAMPLES)
@@ -104,27 +121,32 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         *(settings.warehouse, settings.weights, data.size, settings.seed),
         examples if int8 else None,
     )
+    stages.end("backbone")
     print(f"features: {features.rows:,} rows, {features.gigabytes:.2f} GB", file=sys.stderr)
     table, computed, at = IMAGES, 0, data.snapshot
     if cached:
         table = FEATURES
         at, computed = ensure_features(warehouse, data.snapshot, backbone)
+    stages.end("features")
     plan = _plan(spark, data, settings, ranks, backbone, warehouse.files(table, at), staging)
     resume = settings.resume or _second_driver(spark)
     trained = train_ranks(spark, plan, settings.max_restarts, resume)
     records = _records(trained.staging, ranks)
+    stages.end("ranks")
 
     with tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name:
         folder = Path(name, "model")
         folder.mkdir()
         assemble(folder, plan, settings.weights, trained.staging)
         write_logs(folder / "logs", trained.staging, records)
+        engines = export(folder, data, plan, warehouse)
+        stages.end("model")
         card: dict[str, Any] = {
             "classes": list(data.classes),
             "input": INPUT_CONTRACT | {"size": data.size},
             "mask_threshold": MASK_THRESHOLD,
             "review_below": NEVER_SURE,
-            "engines": export(folder, data, plan, warehouse),
+            "engines": engines,
             "versions": versions(),
             "training": {
                 "table": IMAGES.full_name,
@@ -144,6 +166,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         forget(plan)
     if cached:
         expire_features(warehouse, backbone)
+    stages.end("evaluation")
 
     model_id = bundle.model_id
     _write_epochs(warehouse, run, model_id, records)
@@ -168,6 +191,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         "rank_peak_memory_mb": [round(record["peak_rss"] / 2**20) for record in records],
         "weights_digests": [record["weights_digest"] for record in records],
         "rank_seconds": max(record["seconds"] for record in records),
+        "stage_seconds": stages.seconds,
         "engine": engine,
         "model_id": model_id,
         "snapshot_id": data.snapshot,
