@@ -108,7 +108,7 @@ def unfinished(found: Sequence[Check]) -> Check:
     """Return what is to be said when time is up and these checks have been made."""
     if any(check.name == "spark" for check in found):
         return Check("the rest", False, f"no answer after {SECONDS:.0f} s", SEE_LOGS)
-    mend = "yarn node -list, yarn application -list: is YARN up, and has it room for a driver?"
+    mend = "a machine less busy; on YARN: yarn node -list, yarn application -list: is there room?"
     return Check("spark", False, f"does not start within {SECONDS:.0f} s", mend)
 
 
