@@ -292,6 +292,7 @@ def _plan(
     staging: str,
 ) -> TrainPlan:
     cached = settings.cache_features == "on"
+    threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
 
     def rows_of(split: str) -> SplitRows:
         """Files of `features` in the order of their buckets, of `images` in that of their names."""
@@ -318,9 +319,9 @@ def _plan(
         seed=settings.seed,
         staging=staging,
         checkpoints=checkpoint_folder(
-            absolute_uri(settings.warehouse), _identity(data, settings, ranks)
+            absolute_uri(settings.warehouse), _identity(data, settings, ranks, threads)
         ),
-        threads=1,
+        threads=threads,
         use_gpu=int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0,
     )
 
@@ -338,12 +339,14 @@ def _assemble(folder: Path, plan: TrainPlan, weights: str, staging: str) -> None
     network.save_weights(folder / WEIGHTS)
 
 
-def _identity(data: TrainingData, settings: TrainSettings, ranks: int) -> dict[str, Any]:
+def _identity(
+    data: TrainingData, settings: TrainSettings, ranks: int, threads: int
+) -> dict[str, Any]:
     """Return all that the weights depend on, and where they go: what `--resume` has to find."""
     told = asdict(settings) | {"ranks": ranks, "model": absolute_uri(settings.model)}
     for name in ("warehouse", "overwrite", "resume", "max_restarts", "feature_budget"):
         del told[name]
-    return told | {"snapshot": data.snapshot, "versions": versions()}
+    return told | {"threads": threads, "snapshot": data.snapshot, "versions": versions()}
 
 
 def _second_driver(spark: SparkSession) -> bool:
