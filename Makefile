@@ -13,6 +13,8 @@ WEIGHTS ?= imagenet
 OUT ?= demo
 WAREHOUSE ?= $(OUT)/warehouse
 TESTS ?= tests
+# The warehouse, where one was given: the demo's is too small to measure anything on.
+TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
 .PHONY: help install lock demo test lint bench sql package hadoop-up hadoop-down hadoop-status clean
 
@@ -56,8 +58,10 @@ lint: install ## Style, types and the arrows between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## Speed and memory beside a bare loop; DATA=DIR with <Class>/images
-	$(BIN)/python -m benchmarks.preprocess --data '$(DATA)'
+bench: install ## preprocess beside a bare loop, DATA=DIR; train beside the original, WAREHOUSE=DIR WEIGHTS=FILE
+	$(if $(DATA),$(BIN)/python -m benchmarks.preprocess --data '$(DATA)')
+	$(if $(TRAINED_ON),$(BIN)/python -m benchmarks.train --warehouse '$(WAREHOUSE)' --weights '$(WEIGHTS)')
+	@$(if $(DATA)$(TRAINED_ON),,echo 'error: give DATA=DIR, or WAREHOUSE=DIR, or both' >&2; exit 2)
 
 sql: install ## Open spark-sql on the tables; WAREHOUSE=URI
 	bash conf/sql/open.sh '$(WAREHOUSE)'

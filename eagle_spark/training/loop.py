@@ -20,13 +20,12 @@ from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
 from eagle_spark.training.features import load_backbone
 from eagle_spark.training.feed import Feed, read_labelled
 from eagle_spark.training.heartbeat import Pulse
-from eagle_spark.training.label_head import LabelFit
+from eagle_spark.training.label_head import L2, LabelFit
 from eagle_spark.training.monitor import Monitor
 from eagle_spark.training.plan import SplitRows, TrainPlan, steps_of
 
 MASK_THRESHOLD = 0.5
 WARM_UP = 0.1  # share of all steps
-L2 = 0.2
 LABEL_ITERATIONS = 20  # of the class head's solver in an epoch; in the last one until it is done
 LABEL_LAST = 500
 
@@ -43,11 +42,13 @@ class State:
         totals: sums over all ranks and those steps, see `mask_figures`. The class head has had its
             iterations of that epoch when there is such a step.
         history: figures of each finished epoch, one entry a rank.
+        chosen: temperature and L2 of the class head, once the last epoch has begun.
     """
 
     step: int = 0
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     history: list[list[Figures]] = field(default_factory=list)
+    chosen: list[float] = field(default_factory=lambda: [1.0, L2[0]])
 
     @property
     def epoch(self) -> int:
@@ -83,8 +84,8 @@ class Trainer:
         self._reduce = tf.function(lambda row: strategy.run(_sum_over_ranks, (row,)))
         self.point: Totals = np.zeros(0)
 
-    def run(self, callbacks: Sequence[Any], state: State) -> float:
-        """Train what `state` lacks, and bring it up to date; return the temperature.
+    def run(self, callbacks: Sequence[Any], state: State) -> None:
+        """Train what `state` lacks, and bring it up to date.
 
         Figures are the same on all ranks but for the load.
         """
@@ -97,7 +98,7 @@ class Trainer:
             driven.on_epoch_begin(number)
             driven.on_epoch_end(number, _numbers(past[0]))
         train, check = self._labelled(plan.training), self._labelled(plan.validation, copies=1)
-        fit = LabelFit(train, len(plan.classes), L2, self.rank, self.sum)
+        fit = LabelFit(train, len(plan.classes), self.rank, self.sum)
         self.point = self.point if self.point.size else fit.start()
         epochs, first = range(state.epoch, plan.epochs), state.step
         training = iter(self._feed(plan.training, train=True).dataset(first, epochs))
@@ -106,9 +107,10 @@ class Trainer:
         for epoch in epochs:
             driven.on_epoch_begin(epoch)
             monitor, done = Monitor(), state.step
-            if not done:
-                last = epoch == plan.epochs - 1
-                self.point = fit.improve(self.point, LABEL_LAST if last else LABEL_ITERATIONS)
+            if not done and epoch < plan.epochs - 1:
+                self.point = fit.improve(self.point, LABEL_ITERATIONS)
+            elif not done:
+                self.point, *state.chosen = fit.finish(self.point, LABEL_LAST, check)
             head = fit.head(self.point)
             self._take(head.kernel, head.bias)
             figures = mask_figures(self._pass(training, state)) | fit.figures(head, train)
@@ -124,11 +126,8 @@ class Trainer:
             if self.heads.stop_training:
                 break
         driven.on_train_end()
-        head = fit.head(self.point)
-        temperature = fit.temperature(head, check)
-        cooled = head.cooled(temperature)
+        cooled = fit.head(self.point).cooled(state.chosen[0])
         self._take(cooled.kernel, cooled.bias)
-        return temperature
 
     def save(self, state: State) -> None:
         """Leave a checkpoint, if this is rank 0."""

@@ -42,7 +42,8 @@ def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]
 
     Returns:
         What stands in the JSON: `rank`, `weights_digest` (SHA-256 over all weights in order),
-        `peak_rss` (bytes), `seconds`, `temperature`, and `epochs`, one dict of figures per epoch.
+        `peak_rss` (bytes), `seconds`, `temperature` and `l2` of the class head, and `epochs`, one
+        dict of figures per epoch.
 
     Raises:
         EagleError: when another rank does not come to its end.
@@ -73,7 +74,7 @@ def _train_rank(
     with strategy.scope():
         trainer = Trainer(plan, rank, strategy, pulse)
         state = trainer.restore() if plan.start else State()
-    temperature = trainer.run(callbacks, state)
+    trainer.run(callbacks, state)
     weights = trainer.weights()
     if rank == 0:
         storage.write(f"{staging}/{HEADS}", pack_arrays(weights))
@@ -85,7 +86,8 @@ def _train_rank(
         "weights_digest": weights_digest(weights),
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - started, 3),
-        "temperature": temperature,
+        "temperature": state.chosen[0],
+        "l2": state.chosen[1],
         "epochs": [epoch[rank] for epoch in state.history],
     }
     storage.write(f"{staging}/rank-{rank}.json", json.dumps(record, allow_nan=False).encode())

@@ -157,6 +157,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
                 "settings": asdict(settings) | {"ranks": ranks},
                 "backbone": backbone.digest,
                 "temperature": records[0]["temperature"],
+                "l2": records[0]["l2"],
                 "epochs": records[0]["epochs"],
             },
             "run_id": run.run_id,
@@ -187,6 +188,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         "feature_gb": round(features.gigabytes, 3),
         "features_computed": computed,
         "temperature": records[0]["temperature"],
+        "l2": records[0]["l2"],
         "nodes": sorted({record["node"] for record in records}),
         "rank_peak_memory_mb": [round(record["peak_rss"] / 2**20) for record in records],
         "weights_digests": [record["weights_digest"] for record in records],
@@ -212,6 +214,7 @@ def _plan(
     staging: str,
 ) -> TrainPlan:
     cached = settings.cache_features == "on"
+    threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
 
     def rows_of(split: str) -> SplitRows:
         """Files of `features` in the order of their buckets, of `images` in that of their names."""
@@ -238,19 +241,21 @@ def _plan(
         seed=settings.seed,
         staging=staging,
         checkpoints=checkpoint_folder(
-            absolute_uri(settings.warehouse), _identity(data, settings, ranks)
+            absolute_uri(settings.warehouse), _identity(data, settings, ranks, threads)
         ),
-        threads=1,
+        threads=threads,
         use_gpu=int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0,
     )
 
 
-def _identity(data: TrainingData, settings: TrainSettings, ranks: int) -> dict[str, Any]:
+def _identity(
+    data: TrainingData, settings: TrainSettings, ranks: int, threads: int
+) -> dict[str, Any]:
     """Return all that the weights depend on, and where they go: what `--resume` has to find."""
     told = asdict(settings) | {"ranks": ranks, "model": absolute_uri(settings.model)}
     for name in ("warehouse", "overwrite", "resume", "max_restarts", "feature_budget"):
         del told[name]
-    return told | {"snapshot": data.snapshot, "versions": versions()}
+    return told | {"threads": threads, "snapshot": data.snapshot, "versions": versions()}
 
 
 def _second_driver(spark: SparkSession) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+from eagle_spark.training import label_head
 from eagle_spark.training.feed import Labelled
 from eagle_spark.training.label_head import LabelFit, LabelHead, Reduce
 
@@ -63,8 +64,8 @@ def together(parts: list[Labelled], work: Callable[[int, Labelled, Reduce], Any]
 
 
 def fit(rank: int, rows: Labelled, reduce: Reduce, l2: float = L2) -> LabelHead:
-    one = LabelFit(rows, CLASSES, l2, rank, reduce)
-    return one.head(one.improve(one.start(), DONE))
+    one = LabelFit(rows, CLASSES, rank, reduce)
+    return one.head(one.improve(one.start(), DONE, l2))
 
 
 def alone(rows: Labelled, l2: float = L2) -> LabelHead:
@@ -155,10 +156,10 @@ def test_a_statistic_that_never_varies_has_no_say() -> None:
 
 def test_improving_goes_on_where_it_stopped() -> None:
     def some(rank: int, rows: Labelled, reduce: Reduce) -> list[float]:
-        one = LabelFit(rows, CLASSES, 1e-9, rank, reduce)  # so small that the loss is what falls
+        one = LabelFit(rows, CLASSES, rank, reduce)
         point, losses = one.start(), []
         for _ in range(4):
-            point = one.improve(point, 2)
+            point = one.improve(point, 2, 1e-9)  # so small that the loss is what falls
             losses.append(one.figures(one.head(point), rows)["classification_loss"])
         return losses
 
@@ -181,7 +182,7 @@ def scaled(heat: float, rows: int = 4000) -> tuple[LabelHead, Labelled]:
 
 def calibrate(head: LabelHead) -> Callable[[int, Labelled, Reduce], float]:
     def work(rank: int, rows: Labelled, reduce: Reduce) -> float:
-        return LabelFit(draw(9), CLASSES, L2, rank, reduce).temperature(head, rows)
+        return LabelFit(draw(9), CLASSES, rank, reduce).temperature(head, rows)[0]
 
     return work
 
@@ -204,10 +205,46 @@ def test_the_cooled_head_gives_the_logits_divided() -> None:
     )
 
 
-def test_without_validation_rows_nothing_is_calibrated() -> None:
-    head, rows = scaled(4.0, 50)
+def finish(validation: list[Labelled]) -> Callable[[int, Labelled, Reduce], Any]:
+    def work(rank: int, rows: Labelled, reduce: Reduce) -> Any:
+        one = LabelFit(rows, CLASSES, rank, reduce)
+        point, temperature, l2 = one.finish(one.start(), DONE, validation[rank])
+        return one.head(point), temperature, l2
+
+    return work
+
+
+def test_without_validation_rows_nothing_is_calibrated_or_chosen() -> None:
+    rows = draw(200)
     nobody = Labelled(*(part[:0] for part in rows))
-    assert together([nobody, nobody], calibrate(head)) == [1.0, 1.0]
+    for _, temperature, l2 in together(share(rows, [100]), finish([nobody, nobody])):
+        assert (temperature, l2) == (1.0, label_head.L2[2])
+
+
+def test_validation_rows_choose_the_l2_that_surprises_them_least() -> None:
+    """Few rows of many useless statistics want to be held back; many rows do not."""
+    rng = np.random.default_rng(3)
+
+    def rows(count: int) -> Labelled:
+        labels = rng.integers(0, CLASSES, count)
+        values = rng.normal(size=(count, 60)) + 0.8 * np.eye(CLASSES, 60)[labels]
+        return Labelled(values.astype(np.float32), labels, np.ones(count))
+
+    check = rows(2000)
+    found = {}
+    for count in (60, 6000):
+        some = rows(count)
+        parts = together(share(some, [count // 3]), finish(share(check, [2000])))
+        assert len({(temperature, l2) for _, temperature, l2 in parts}) == 1
+        head, temperature, found[count] = parts[0]
+
+        def surprise(head: LabelHead) -> float:
+            log = log_softmax(head.logits(check.statistics), axis=1)
+            return -float(log[np.arange(2000), check.labels].sum())
+
+        others = [alone(some, l2) for l2 in label_head.L2]
+        assert surprise(head.cooled(temperature)) <= min(map(surprise, others)) + 0.5
+    assert found[60] >= found[6000]
 
 
 def test_figures_are_means_over_the_rows_of_all_ranks_whatever_their_weight() -> None:
@@ -216,7 +253,7 @@ def test_figures_are_means_over_the_rows_of_all_ranks_whatever_their_weight() ->
     right = (log.argmax(axis=1) == rows.labels).mean()
 
     def work(rank: int, some: Labelled, reduce: Reduce) -> dict[str, float]:
-        return LabelFit(draw(9), CLASSES, L2, rank, reduce).figures(head, some)
+        return LabelFit(draw(9), CLASSES, rank, reduce).figures(head, some)
 
     heavy = rows._replace(weights=rows.weights * 9)
     for figures in together(share(heavy, [0, 70]), work):
