@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 SIDE = 224  # of the images that the jobs work on, if not told otherwise
 # Seconds after the doctor's start. With spark-submit and a driver's start all is told in a minute.
-EXECUTORS_COME = 30.0  # as long as Spark itself waits for them
+EXECUTORS_COME = 30.0
 EXECUTORS_ANSWER = 40.0
 SECONDS = 45.0
 SEE_LOGS = "their logs: yarn logs -applicationId ID"
@@ -93,6 +93,7 @@ def _collect(settings: DoctorSettings, started: float, found: list[Check]) -> No
     try:
         for check in before_spark(settings):
             found.append(check)
+        start_without_executors()
         with open_session("doctor", settings.warehouse, RULES) as spark:
             for check in with_spark(spark, settings, started):
                 found.append(check)
@@ -102,6 +103,14 @@ def _collect(settings: DoctorSettings, started: float, found: list[Check]) -> No
     except Exception as error:
         line = " ".join(str(error).split())[:300]
         found.append(Check("doctor", False, f"{type(error).__name__}: {line}"))
+
+
+def start_without_executors() -> None:
+    """Let Spark start although no executor comes: how many do is for the doctor to say."""
+    check_java()
+    from pyspark import SparkContext
+
+    SparkContext.setSystemProperty("spark.scheduler.maxRegisteredResourcesWaitingTime", "0s")
 
 
 def unfinished(found: Sequence[Check]) -> Check:

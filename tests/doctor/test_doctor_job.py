@@ -81,6 +81,7 @@ def test_what_hangs_is_told_in_time(
         raise EagleError("released")
 
     monkeypatch.setattr(doctor, "open_session", hang)
+    monkeypatch.setattr(doctor, "start_without_executors", lambda: None)
     monkeypatch.setattr(doctor, "SECONDS", 5.0)
     started = time.monotonic()
     with pytest.raises(ChecksFailed) as failed:
