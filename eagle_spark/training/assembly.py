@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from eagle_spark.errors import EagleError
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import Bundle, publish_bundle, seal
-from eagle_spark.model.engines import INT8_FILE, OPENVINO_FILE, KerasEngine, choose_engine
+from eagle_spark.model.engines import (
+    INT8_FILE,
+    OPENVINO_FILE,
+    KerasEngine,
+    Predictions,
+    choose_engine,
+)
 from eagle_spark.model.exports import joined, quantised, save_openvino, to_openvino
 from eagle_spark.model.gate import judge_quality, run_gate, write_golden
 from eagle_spark.model.metadata import NETWORK, WEIGHTS
@@ -29,6 +39,7 @@ from eagle_spark.training.rank import HEADS, MASK_THRESHOLD, unpack_arrays
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_APART = 0.02  # probability
 EXAMPLES = 100  # images that int8 takes its ranges from
 MAX_HEADS_BYTES = 2**28
 
@@ -52,15 +63,36 @@ def export(
     """Add the exports and the golden images to the folder; return the results of the gate."""
     reference = KerasEngine(folder, plan.threads)
     save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
+    heads = reference.model.get_layer("heads")
+    frozen = load_graph(plan.backbone)
+    engine = BackboneEngine(frozen, plan.threads)
+    wanted = write_golden(folder, data.golden, reference)
     if plan.backbone.precision == "int8":
-        frozen = load_graph(plan.backbone)
-        engine = BackboneEngine(frozen, plan.threads)
         examples = some_pixels(warehouse, data.snapshot, "train", EXAMPLES)
         samples = [engine.features(image[None]) for image in examples]
-        heads = quantised(to_openvino(reference.model.get_layer("heads")), samples)
-        save_openvino(joined(frozen, heads), folder / INT8_FILE)
-    wanted = write_golden(folder, data.golden, reference)
+        save_openvino(joined(frozen, quantised(to_openvino(heads), samples)), folder / INT8_FILE)
+    else:
+        check_assembled(engine, heads, data.golden, wanted)
     return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, plan.threads)
+
+
+def check_assembled(
+    engine: BackboneEngine, heads: Any, pixels: NDArray[np.uint8], wanted: Predictions
+) -> None:
+    """Hold the network against what the heads say of features as they were trained on.
+
+    Raises:
+        EagleError: when they differ by more than float16 explains.
+    """
+    features = engine.features(pixels)
+    found = heads({name: value.astype(np.float16) for name, value in features.items()})
+    pairs = ((found["label"], wanted[0]), (found["mask"][..., 0], wanted[1]))
+    apart = [float(np.abs(np.asarray(one) - other).max()) for one, other in pairs]
+    if not max(apart) <= MOST_APART:
+        raise EagleError(
+            f"the assembled network differs from its heads on their features by {max(apart):.3g}, "
+            f"more than {MOST_APART}"
+        )
 
 
 def judge(

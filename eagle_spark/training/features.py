@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 COPIES = 2  # of an image of the train split: as found, and mirrored
 ROWS_PER_BUCKET = 512
-BUCKETS_PER_COMMIT = 32  # 4 GB at size 224: what a killed stage does twice at most
+BUCKETS_PER_COMMIT = 32  # 4 GB at size 224: what a killed stage does twice at most …
+MOST_COMMITS = 8  # … but of a large table more, for each commit reads it from end to end
 KEPT_DAYS = 7  # features of a backbone that no training has used for so long are removed
 _VALUE_BYTES = 2  # float16
 _GB = 1e9
@@ -181,10 +182,10 @@ def _compute(
         "bucket", expr(f"CAST(pmod(xxhash64(path), {buckets}) AS INT)")
     )
     extractor = Extractor(backbone, int(spark.conf.get("spark.task.cpus", "1") or 1))
+    some = min(max(BUCKETS_PER_COMMIT, -(-buckets // MOST_COMMITS)), buckets)
     with watch_tasks(spark, "features", lacking):
-        for first in range(0, buckets, BUCKETS_PER_COMMIT):
-            part = rows.where(col("bucket").between(first, first + BUCKETS_PER_COMMIT - 1))
-            some = min(BUCKETS_PER_COMMIT, buckets)
+        for first in range(0, buckets, some):
+            part = rows.where(col("bucket").between(first, first + some - 1))
             ordered = part.repartitionById(some, col("bucket") - lit(first)).sortWithinPartitions(
                 xxhash64("path", "copy"), "path", "copy"
             )

@@ -7,7 +7,7 @@ epoch of any lane can be replayed alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -158,8 +158,13 @@ def read_labelled(
     engine: BackboneEngine | None,
     size: int,
     copies: int = COPIES,
+    tick: Callable[[], object] = lambda: None,
 ) -> Labelled:
     """Read the rows of the class head into memory; with an engine they are `images`, and asked.
+
+    Args:
+        copies: of each image: as it is, and mirrored; what an engine is asked about.
+        tick: called after each piece of work.
 
     Raises:
         InputError: when a row is not of `size`, or its label is not among the classes.
@@ -176,6 +181,7 @@ def read_labelled(
                 statistics.append(found["statistics"].astype(np.float16))
                 labels += [row["label"] for row in some]
                 sources += [row["source"] for row in some]
+                tick()
     else:
         for row in lane_rows(lane, ("statistics", *LABEL_COLUMNS)):
             statistics.append(_array(row["statistics"], (1, STATISTICS), "statistics"))

@@ -96,6 +96,7 @@ class _Seen:
 
     beat: int
     work: int
+    step: int
     beat_at: float
     work_at: float
     process: str = "its process"
@@ -106,7 +107,7 @@ class Liveness:
 
     def __init__(self, ranks: int, stall: float, now: float) -> None:
         self._stall = stall
-        self._seen = [_Seen(0, 0, now, now) for _ in range(ranks)]
+        self._seen = [_Seen(0, 0, 0, now, now) for _ in range(ranks)]
 
     def hear(self, rank: int, beat: dict[str, Any], now: float) -> None:
         """Take in what a rank wrote."""
@@ -115,6 +116,7 @@ class Liveness:
             seen.beat, seen.beat_at = beat["beat"], now
         if beat["work"] != seen.work:
             seen.work, seen.work_at = beat["work"], now
+        seen.step = beat["step"]
         seen.process = f"process {beat['pid']} on {beat['host']}"
 
     def complaint(self, now: float) -> str | None:
@@ -122,7 +124,7 @@ class Liveness:
         silent, stuck = [], []
         for rank, seen in enumerate(self._seen):
             name = f"rank {rank} ({seen.process})"
-            patience = self._stall * (1 if seen.work else START_FACTOR)
+            patience = self._stall * (1 if seen.step else START_FACTOR)
             if now - seen.beat_at > (self._stall if seen.beat else patience):
                 silent.append(f"{name} has given no sign of life for {now - seen.beat_at:.0f} s")
             if now - seen.work_at > patience:

@@ -56,10 +56,10 @@ class LabelFit:
     """One rank's part in fitting the head; every rank makes the same calls."""
 
     def __init__(self, rows: Labelled, classes: int, rank: int, reduce: Reduce) -> None:
-        """Standardise the rows: mean 0 and variance 1 over all ranks, rows weighed."""
+        """Standardise the rows in place: mean 0 and variance 1 over all ranks, rows weighed."""
         self._rank, self._reduce, self._classes = rank, reduce, classes
         self._l2 = L2[0]
-        weights, values = rows.weights, rows.statistics.copy()
+        weights, values = rows.weights, rows.statistics
         sums = reduce(np.concatenate([[weights.sum()], _weighed_sum(weights, values)]))
         self._total, self._mean = float(sums[0]), sums[1:] / sums[0]
         values -= self._mean.astype(np.float32)
@@ -139,11 +139,17 @@ class LabelFit:
         log, value = self._together(surprise, solve, np.zeros(2)).tolist()
         return float(np.exp(log)), float(value)
 
+    def own_figures(self, point: Vector) -> dict[str, float]:
+        """Return mean loss and accuracy over the rows that are fitted, of all ranks."""
+        return self._figures(self._logits(point), self._labels)
+
     def figures(self, head: LabelHead, rows: Labelled) -> dict[str, float]:
-        """Return mean loss and accuracy over the rows of all ranks; empty where there are none."""
-        logits = head.logits(rows.statistics)
-        loss = -_log_softmax(logits)[np.arange(len(logits)), rows.labels]
-        right = logits.argmax(axis=1) == rows.labels
+        """Return the same over other rows; empty where there are none."""
+        return self._figures(head.logits(rows.statistics), rows.labels)
+
+    def _figures(self, logits: Vector, labels: NDArray[np.int64]) -> dict[str, float]:
+        loss = -_log_softmax(logits)[np.arange(len(logits)), labels]
+        right = logits.argmax(axis=1) == labels
         sums = self._reduce(np.array([len(logits), loss.sum(), right.sum()], np.float64))
         if not sums[0]:
             return {}
@@ -153,12 +159,15 @@ class LabelFit:
         table = point.reshape(-1, self._classes)
         return table[:-1], table[-1]
 
+    def _logits(self, point: Vector) -> Vector:
+        kernel, bias = self._split(point)
+        return (self._values @ kernel.astype(np.float32)).astype(np.float64) + bias
+
     def _loss(self, point: Vector) -> tuple[float, Vector]:
         """Return this rank's part of the loss and its gradient; the L2 term is rank 0's."""
-        kernel, bias = self._split(point)
-        logits = (self._values @ kernel.astype(np.float32)).astype(np.float64) + bias
-        log = _log_softmax(logits)
-        rows = np.arange(len(logits))
+        kernel, _ = self._split(point)
+        log = _log_softmax(self._logits(point))
+        rows = np.arange(len(log))
         value = -float(self._weights @ log[rows, self._labels])
         wrong = np.exp(log)
         wrong[rows, self._labels] -= 1.0

@@ -81,7 +81,9 @@ class Trainer:
         self.heads.compile(optimizer=self.optimizer)  # where callbacks look for it
         self._train = tf.function(lambda batch: strategy.run(self._train_step, (batch,)))
         self._check = tf.function(lambda batch: strategy.run(self._check_step, (batch,)))
-        self._reduce = tf.function(lambda row: strategy.run(_sum_over_ranks, (row,)))
+        self._reduce = tf.function(
+            lambda row: strategy.run(_sum_over_ranks, (row,)), reduce_retracing=True
+        )
         self.point: Totals = np.zeros(0)
 
     def run(self, callbacks: Sequence[Any], state: State) -> None:
@@ -97,8 +99,8 @@ class Trainer:
         for number, past in enumerate(state.history):
             driven.on_epoch_begin(number)
             driven.on_epoch_end(number, _numbers(past[0]))
-        train, check = self._labelled(plan.training), self._labelled(plan.validation, copies=1)
-        fit = LabelFit(train, len(plan.classes), self.rank, self.sum)
+        fit = LabelFit(self._labelled(plan.training), len(plan.classes), self.rank, self.sum)
+        check = self._labelled(plan.validation, copies=1)
         self.point = self.point if self.point.size else fit.start()
         epochs, first = range(state.epoch, plan.epochs), state.step
         training = iter(self._feed(plan.training, train=True).dataset(first, epochs))
@@ -113,12 +115,14 @@ class Trainer:
                 self.point, *state.chosen = fit.finish(self.point, LABEL_LAST, check)
             head = fit.head(self.point)
             self._take(head.kernel, head.bias)
-            figures = mask_figures(self._pass(training, state)) | fit.figures(head, train)
+            figures = mask_figures(self._pass(training, state)) | fit.own_figures(self.point)
             loads = self._loads(monitor.read(images=(plan.steps - done) * plan.batch))
+            found: Figures = {**fit.figures(head, check)}
             if checks:
-                found = mask_figures(self._checks(checking, checks)) | fit.figures(head, check)
-                figures |= {f"val_{name}": value for name, value in _with_loss(found).items()}
+                found |= mask_figures(self._checks(checking, checks))
             figures = _with_loss(figures)
+            if found:
+                figures |= {f"val_{name}": value for name, value in _with_loss(found).items()}
             state.history.append([{"epoch": epoch + 1, **figures, **load} for load in loads])
             state.step, state.totals = 0, State().totals
             self.save(state)
@@ -180,7 +184,9 @@ class Trainer:
     def _labelled(self, split: SplitRows, copies: int = 2) -> Any:
         plan = self.plan
         return read_labelled(
-            split.labels[self.rank], plan.classes, plan.row_weights, self.engine, plan.size, copies
+            *(split.labels[self.rank], plan.classes, plan.row_weights, self.engine, plan.size),
+            copies,
+            self.pulse.step,
         )
 
     def _feed(self, split: SplitRows, *, train: bool) -> Feed:

@@ -108,6 +108,11 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     data = read_training_data(warehouse)
     check_enough(data.masked("train"), ranks, settings.batch_size)
     cached = settings.cache_features == "on"
+    if not cached and (lacking := data.by_mask.get(("train", False))):
+        raise InputError(
+            f"--cache-features off wants a mask for every image of the train split; {lacking} have "
+            "none: train with it on"
+        )
     features = cost(data.by_mask, data.size) if cached else Cost(0, 0)
     features.check(settings.feature_budget)
 
@@ -241,7 +246,7 @@ def _plan(
         seed=settings.seed,
         staging=staging,
         checkpoints=checkpoint_folder(
-            absolute_uri(settings.warehouse), _identity(data, settings, ranks, threads)
+            absolute_uri(settings.warehouse), _identity(data, settings, backbone, ranks, threads)
         ),
         threads=threads,
         use_gpu=int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0,
@@ -249,13 +254,18 @@ def _plan(
 
 
 def _identity(
-    data: TrainingData, settings: TrainSettings, ranks: int, threads: int
+    data: TrainingData, settings: TrainSettings, backbone: Backbone, ranks: int, threads: int
 ) -> dict[str, Any]:
     """Return all that the weights depend on, and where they go: what `--resume` has to find."""
     told = asdict(settings) | {"ranks": ranks, "model": absolute_uri(settings.model)}
     for name in ("warehouse", "overwrite", "resume", "max_restarts", "feature_budget"):
         del told[name]
-    return told | {"threads": threads, "snapshot": data.snapshot, "versions": versions()}
+    return told | {
+        "backbone": backbone.digest,
+        "threads": threads,
+        "snapshot": data.snapshot,
+        "versions": versions(),
+    }
 
 
 def _second_driver(spark: SparkSession) -> bool:

@@ -39,8 +39,9 @@ subprocess.run([sys.executable, "-c", sys.argv.pop(), *sys.argv[1:]])
 """
 
 
-def beat(number: int, work: int) -> dict[str, object]:
-    return {"beat": number, "work": work, "step": 0, "pid": 17, "host": "node"}
+def beat(number: int, work: int, step: int | None = None) -> dict[str, object]:
+    done = int(work > 0) if step is None else step
+    return {"beat": number, "work": work, "step": done, "pid": 17, "host": "node"}
 
 
 def test_a_rank_that_steps_is_left_alone() -> None:
@@ -80,6 +81,13 @@ def test_the_first_step_may_take_longer_but_not_for_ever() -> None:
     alive.hear(0, beat(400, 0), 301)
     assert "no step for 301 s" in (alive.complaint(301) or "")
     assert "rank 0 (its process) has given no sign of life" in (never_began.complaint(301) or "")
+
+
+def test_the_class_head_before_the_first_step_leaves_time_to_trace_it() -> None:
+    alive = Liveness(1, 100.0, now=0.0)
+    for second in range(0, 100 * START_FACTOR, 10):
+        alive.hear(0, beat(second, 1, step=0), second)
+        assert alive.complaint(second) is None
 
 
 def test_work_between_steps_counts_as_life() -> None:
