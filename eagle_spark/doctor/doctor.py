@@ -191,7 +191,7 @@ def mend_of_start(message: str) -> str:
             "--conf spark.executor.memory=1g --conf spark.executor.memoryOverhead=3g, or a higher "
             "yarn.scheduler.maximum-allocation-mb"
         )
-    return ""
+    return "the driver's log: yarn logs -applicationId ID" if "did not start" in message else ""
 
 
 def table(checks: Sequence[Check]) -> str:
