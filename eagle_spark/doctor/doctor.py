@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 SIDE = 224  # of the images that the jobs work on, if not told otherwise
 # Seconds after the doctor's start. With spark-submit and a driver's start all is told in a minute.
-EXECUTORS_COME = 30.0
-EXECUTORS_ANSWER = 40.0
+EXECUTORS_COME = 22.0
+EXECUTORS_ANSWER = 42.0
 SECONDS = 45.0
 SEE_LOGS = "their logs: yarn logs -applicationId ID"
 
@@ -191,7 +191,7 @@ def mend_of_start(message: str) -> str:
             "--conf spark.executor.memory=1g --conf spark.executor.memoryOverhead=3g, or a higher "
             "yarn.scheduler.maximum-allocation-mb"
         )
-    return ""
+    return "the driver's log: yarn logs -applicationId ID" if "did not start" in message else ""
 
 
 def table(checks: Sequence[Check]) -> str:

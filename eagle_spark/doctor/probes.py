@@ -123,11 +123,15 @@ def ask_executors(
     context, group = spark.sparkContext, uuid4().hex
     tasks = 2 * max(there * slots, 1)
     context.setJobGroup(group, "doctor")
-    late = Timer(max(seconds, LEAST_SECONDS), lambda: context.cancelJobGroup(group))
+    seconds = max(seconds, LEAST_SECONDS)
+    late = Timer(seconds, lambda: context.cancelJobGroup(group))
     late.start()
     try:
         found = context.parallelize(range(tasks), tasks).mapPartitions(look).collect()
     except Exception as error:
+        if late.finished.is_set():
+            line = f"{there} have come, but do not answer within {seconds:.0f} s"
+            raise EagleError(line) from error
         raise EagleError(f"executors do not answer: {str(error).splitlines()[0]}") from error
     finally:
         late.cancel()
