@@ -39,7 +39,8 @@ def test_a_bad_option_is_named(options: list[str], named: str) -> None:
 
 
 def test_a_choice_outside_the_list_is_named() -> None:
-    with pytest.raises(SettingsError, match="--engine: wanted auto, openvino-int8, openvino, keras; got 'torch'"):
+    said = "--engine: wanted auto, openvino-int8, openvino, keras; got 'torch'"
+    with pytest.raises(SettingsError, match=said):
         parse_settings(
             ScoreSettings,
             ["--images", "i", "--model", "m", "--warehouse", "w", "--engine", "torch"],
