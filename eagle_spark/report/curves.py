@@ -133,6 +133,8 @@ def read_log(uri: str) -> TrainingLog:
         data = storage.read(path, MAX_LOG_BYTES + 1)
     except FileNotFoundError as error:
         raise InputError(f"no such file: {uri}") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{uri} is a folder, wanted a training_log.csv") from error
     except OSError as error:
         raise InputError(f"{uri} cannot be read: {error}") from error
     if len(data) > MAX_LOG_BYTES:

@@ -183,12 +183,14 @@ def share_rows(row_groups: Sequence[RowGroup], ranks: int) -> tuple[Lane, ...]:
 
 
 def balance(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], float]:
-    """Return the weight of a row of each (source, class): every such group weighs the same in all.
+    """Return the weight of a row of each (source, class): one over the root of its images.
 
-    The weights of all rows sum up to their number.
+    So a small source is heard without a large one being lost; measured beside equal weights and
+    equal groups. The weights of all rows sum up to their number.
     """
-    total = sum(counts.values())
-    return {key: total / (len(counts) * count) for key, count in counts.items() if count}
+    raw = {key: count**-0.5 for key, count in counts.items() if count}
+    mean = sum(raw[key] * counts[key] for key in raw) / sum(counts.values())
+    return {key: weight / mean for key, weight in raw.items()}
 
 
 def _check_batch(ranks: int, batch: int) -> None:

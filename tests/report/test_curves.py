@@ -177,9 +177,12 @@ def test_every_missing_column_is_named(name: str) -> None:
 def test_a_missing_log_and_a_folder_get_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for given in (tmp_path / "none.csv", tmp_path):
+    wanted = {tmp_path / "none.csv": "no such file", tmp_path: "is a folder"}
+    for given, words in wanted.items():
         assert main([str(given), "--out", str(tmp_path / "plots")]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
 
 
 def test_a_place_that_cannot_be_written_gets_one_line(

@@ -91,11 +91,15 @@ keys = st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))
 
 
 @given(st.dictionaries(keys, st.integers(1, 1000), min_size=1))
-def test_sources_and_classes_weigh_the_same_in_all(counts: dict[tuple[str, str], int]) -> None:
+def test_sources_and_classes_weigh_as_the_root_of_their_images(
+    counts: dict[tuple[str, str], int],
+) -> None:
     weights = balance(counts)
-    total = sum(counts.values())
-    shares = [weights[key] * count for key, count in counts.items()]
-    assert shares == pytest.approx([total / len(counts)] * len(counts))
+    shares = {key: weights[key] * count for key, count in counts.items()}
+    assert sum(shares.values()) == pytest.approx(sum(counts.values()))
+    roots = {key: count**0.5 for key, count in counts.items()}
+    scale = sum(shares.values()) / sum(roots.values())
+    assert shares == pytest.approx({key: root * scale for key, root in roots.items()})
 
 
 def test_a_batch_that_does_not_divide_by_the_ranks_is_refused() -> None:
