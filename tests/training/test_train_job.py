@@ -162,7 +162,7 @@ def test_without_kept_features_there_is_a_model_too(
     run_job: Callable[..., Any],
 ) -> None:
     options = ["--warehouse", warehouse, "--model", tmp_path / "model", "--weights", "none"]
-    sizes = ["--ranks", 1, "--epochs", 2, "--batch-size", BATCH]
+    sizes = ["--ranks", 1, "--epochs", 2, "--batch-size", BATCH, "--precision", "f32"]
     done = run_job("train", *options, *sizes, "--cache-features", "off", "--feature-budget", 1e-6)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (done.result["feature_rows"], done.result["features_computed"]) == (0, 0)
@@ -170,6 +170,30 @@ def test_without_kept_features_there_is_a_model_too(
     assert open_bundle(str(tmp_path / "model")).engines["openvino"]["passed"]
     # The class head is the same fit, on the same rows.
     assert done.result["val_accuracy"] == pytest.approx(trained[1]["val_accuracy"], abs=0.2)
+
+
+@pytest.mark.spark
+@pytest.mark.train
+@pytest.mark.slow
+def test_int8_is_judged_on_the_validation_split_beside_float32(
+    warehouse: Path,
+    trained: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    run_job: Callable[..., Any],
+) -> None:
+    options = ["--warehouse", warehouse, "--model", tmp_path / "model", "--weights", "none"]
+    sizes = ["--ranks", 1, "--epochs", 1, "--batch-size", BATCH, "--precision", "int8"]
+    done = run_job("train", *options, *sizes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.result["precision"] == "int8"
+    assert done.result["backbone"] != trained[1]["backbone"]
+    assert done.result["features_computed"] == done.result["feature_rows"] > 0
+    engines = open_bundle(str(tmp_path / "model")).engines
+    assert engines["openvino"]["passed"]
+    assert engines["openvino-int8"]["precision"] == "int8"
+    assert engines["openvino-int8"]["images"] == sum(done.result["images"]["val"].values())
+    if not engines["openvino-int8"]["passed"]:
+        assert done.result["engine"] == "openvino"
 
 
 @pytest.mark.spark
