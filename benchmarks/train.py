@@ -19,15 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.processes import watch_load
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
@@ -53,7 +53,7 @@ def run_original(warehouse: Path, weights: str, epochs: int) -> dict[str, Any]:
 def submit_train(
     warehouse: Path, model: Path, weights: str, ranks: int, *options: str
 ) -> dict[str, Any]:
-    """Run the job; return its figures, with `wall_seconds` and `cpu_seconds`."""
+    """Run the job; return its figures, and what `run` adds."""
     words = [str(Path(sys.executable).with_name("spark-submit"))]
     words += ["--conf", f"spark.task.cpus={max(1, CORES // ranks)}"]
     words += [str(ROOT / "submit" / "train.py"), "--warehouse", str(warehouse)]
@@ -62,23 +62,20 @@ def submit_train(
 
 
 def run(words: list[str]) -> dict[str, Any]:
-    """Run a program whose last line is JSON; return that, with `wall_seconds` and `cpu_seconds`."""
-    started, before = time.perf_counter(), cpu_seconds()
+    """Run a program whose last line is JSON; return that, and what it took."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-    )
-    wall = time.perf_counter() - started
+    with watch_load() as load:
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+        )
     if done.returncode:
         raise SystemExit(f"error: {words[1:4]}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
-    spent = {"wall_seconds": round(wall, 1), "cpu_seconds": round(cpu_seconds() - before, 1)}
+    spent = {
+        "wall_seconds": load.seconds,
+        "cpu_seconds": load.cpu_seconds,
+        "job_gb": load.peak_gb,
+    }
     return json.loads(done.stdout.splitlines()[-1]) | spent
-
-
-def cpu_seconds() -> float:
-    """Return what all programs that were run and ended have taken of all cores."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ mask head has as much to do as with real ones: its figures mean nothing then, it
 Each size is one `spark-submit submit/train.py` without features from before. `seconds` are those of
 the whole job, `images_per_second` those of the steps (rows: each image is read twice, once
 mirrored). Memory is each rank's own peak, and the peak of the sum over all processes of the job
-(RSS, twice a second; pages that they share count more than once). Disk is the peak of the warehouse
+(RSS; pages that they share count more than once). Disk is the peak of the warehouse
 and Spark's scratch folder together, without `images`. With `--work` the figures of a size are kept
 there and not measured again, so that sizes can be measured one at a time.
 
@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.train import CORES, ROOT, run, submit_train
 from eagle_spark.images.masks import encode_mask
@@ -112,25 +111,15 @@ def gigabytes(folder: Path) -> float:
 
 
 @contextmanager
-def watch_peaks(folders: Sequence[Path]) -> Iterator[dict[str, float]]:
-    """Give the peaks of the memory of this process' descendants and of the folders' disk, GB."""
-    peaks = {"job_gb": 0.0, "disk_gb": 0.0}
-    done, me = threading.Event(), psutil.Process()
+def watch_disk(folders: Sequence[Path]) -> Iterator[dict[str, float]]:
+    """Give the peak of the folders' disk, GB."""
+    peaks = {"disk_gb": 0.0}
+    done = threading.Event()
 
     def look() -> None:
-        beat = 0
-        while not done.wait(0.5):
-            used = 0
-            for process in me.children(recursive=True):
-                try:
-                    used += process.memory_info().rss
-                except psutil.Error:
-                    continue
-            peaks["job_gb"] = max(peaks["job_gb"], round(used / 1e9, 2))
-            beat += 1
-            if beat % 4 == 0:
-                disk = sum(gigabytes(folder) for folder in folders)
-                peaks["disk_gb"] = max(peaks["disk_gb"], round(disk, 3))
+        while not done.wait(2.0):
+            disk = sum(gigabytes(folder) for folder in folders)
+            peaks["disk_gb"] = max(peaks["disk_gb"], round(disk, 3))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -149,7 +138,7 @@ def measure(warehouse: Path, weights: str, ranks: int, epochs: int) -> dict[str,
     before = gigabytes(warehouse)
     load = os.getloadavg()[0]
     os.environ["SPARK_LOCAL_DIRS"] = str(scratch)
-    with watch_peaks([warehouse, scratch]) as peaks:
+    with watch_disk([warehouse, scratch]) as peaks:
         options = ["--epochs", str(epochs), "--feature-budget", str(FEATURE_BUDGET)]
         model = warehouse.with_name("model")
         found = submit_train(warehouse, model, weights, ranks, *options)
@@ -165,7 +154,7 @@ def measure(warehouse: Path, weights: str, ranks: int, epochs: int) -> dict[str,
         "epoch_seconds": round(sum(steps) / len(steps), 1),
         "images_per_second": round(sum(r["images_per_second"] for r in log) / len(log), 1),
         "rank_gb": round(max(found["rank_peak_memory_mb"]) * 2**20 / 1e9, 2),
-        "job_gb": peaks["job_gb"],
+        "job_gb": found["job_gb"],
         "disk_gb": round(peaks["disk_gb"] - before, 2),
         "features_gb": gigabytes(warehouse / "cxr" / "features"),
         "load_before": round(load, 1),

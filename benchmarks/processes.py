@@ -1,0 +1,66 @@
+"""What a program and all that it starts take: sampled, as Spark's workers are nobody's children."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+BEAT_SECONDS = 0.25
+
+
+@dataclass
+class Load:
+    """Of all descendants of this process that began since.
+
+    Attributes:
+        seconds: from beginning to end.
+        peak_gb: largest sum of resident memory, GB; pages that several share count for each.
+    """
+
+    seconds: float = 0.0
+    peak_gb: float = 0.0
+    _cpu: dict[tuple[int, float], float] = field(default_factory=dict)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time of all cores; the last beat of each process is lost."""
+        return round(sum(self._cpu.values()), 1)
+
+    def look(self, known: set[int]) -> None:
+        """Take in what runs now, but for the processes that are known."""
+        used = 0
+        for process in psutil.Process().children(recursive=True):
+            if process.pid in known:
+                continue
+            try:
+                times, key = process.cpu_times(), (process.pid, process.create_time())
+                used += process.memory_info().rss
+            except psutil.Error:  # it has ended
+                continue
+            self._cpu[key] = times.user + times.system
+        self.peak_gb = max(self.peak_gb, round(used / 1e9, 2))
+
+
+@contextmanager
+def watch_load() -> Iterator[Load]:
+    """Watch what is started within the block; the figures are whole after it."""
+    load, ended, started = Load(), threading.Event(), time.perf_counter()
+    known = {process.pid for process in psutil.Process().children(recursive=True)}
+
+    def watch() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            load.look(known)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield load
+    finally:
+        ended.set()
+        thread.join()
+        load.seconds = round(time.perf_counter() - started, 1)
