@@ -7,15 +7,14 @@ checked there, and then `main` moves to the branch in one step. Readers read `ma
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from eagle_spark import __version__
 from eagle_spark.errors import EagleError, MainMoved, OutputError
+from eagle_spark.run import Run as Run
+from eagle_spark.run import versions as versions
 from eagle_spark.session import CATALOG
 
 if TYPE_CHECKING:
@@ -379,40 +378,6 @@ class Warehouse:
             versions(),
         )
         self.append(RUNS, self.spark.createDataFrame([row], RUNS.schema()))
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a job: who it is, when it began, and what it was told (a settings dataclass)."""
-
-    job: str
-    run_id: str
-    started: datetime
-    settings: Any
-
-    @classmethod
-    def begin(cls, job: str, settings: Any) -> Run:
-        from uuid import uuid4
-
-        started = datetime.now(timezone.utc)
-        return cls(job, f"{job}-{started:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}", started, settings)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the run began."""
-        return round((datetime.now(timezone.utc) - self.started).total_seconds(), 2)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on; what is not installed is left out."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"eagle_spark": __version__, "python": platform.python_version()}
-    names = ("pyspark", "tensorflow", "keras", "openvino", "numpy", "pillow", "pyarrow")
-    for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def _of_branch(table: Table, branch: str) -> str:

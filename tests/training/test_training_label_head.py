@@ -203,6 +203,17 @@ def test_the_temperature_undoes_a_scaling_of_the_logits(heat: float) -> None:
     assert found[0] == pytest.approx(single, rel=1e-4)
 
 
+def test_a_few_rows_that_are_all_right_prove_no_certainty() -> None:
+    rng = np.random.default_rng(1)
+    statistics = (rng.normal(size=(20, CLASSES)) + 3 * np.eye(CLASSES)[np.arange(20) % 3]).astype(
+        np.float32
+    )
+    head = LabelHead(np.eye(CLASSES, dtype=np.float32), np.zeros(CLASSES, np.float32))
+    labels = head.logits(statistics).argmax(axis=1)
+    (found,) = together([Labelled(statistics, labels, np.ones(20))], calibrate(head))
+    assert 0.3 < found < 1.0
+
+
 def test_the_cooled_head_gives_the_logits_divided() -> None:
     head, rows = scaled(4.0, 50)
     wanted = head.logits(rows.statistics) / 2.5
