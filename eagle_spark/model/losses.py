@@ -5,18 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 
-def label_loss(labels: Any, probabilities: Any) -> Any:
-    """Return the categorical cross-entropy of each row, `(n,)`.
-
-    Args:
-        labels: integer class numbers, `(n,)`.
-        probabilities: `(n, classes)`.
-    """
-    from keras import ops
-
-    return ops.sparse_categorical_crossentropy(labels, probabilities)
-
-
 def mask_loss(masks: Any, probabilities: Any) -> Any:
     """Return binary cross-entropy (mean over pixels) plus one minus soft Dice of each row, `(n,)`.
 

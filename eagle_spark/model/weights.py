@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eagle_spark.errors import InputError, PlatformError
-from eagle_spark.storage import absolute_uri, join, locate, split_uri
+from eagle_spark.storage import locate, split_uri
 
 DOWNLOAD_TIMEOUT = 15  # seconds without an answer
 _VALUES = 2_257_984  # of MobileNetV2, alpha 1.0, three channels, no top
@@ -58,21 +58,6 @@ def weights_file(choice: str) -> Iterator[Path | None]:
                 shutil.copyfileobj(source, target, 1 << 20)
             _check(local, choice)
             yield local
-
-
-def stage_weights(choice: str, folder: str) -> str:
-    """Copy the chosen weights into the folder `folder` (URI), so that ranks on any host read them.
-
-    Returns:
-        What to give to `weights_file` on a rank: the URI of the copy, or `none`.
-    """
-    with weights_file(choice) as path:
-        if path is None:
-            return "none"
-        copy = absolute_uri(join(folder, "backbone.h5"))
-        storage, remote = locate(copy)
-        storage.write(remote, path.read_bytes())
-        return copy
 
 
 def _check(path: Path, choice: str) -> None:

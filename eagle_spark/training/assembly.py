@@ -24,6 +24,7 @@ from eagle_spark.model.metadata import NETWORK, WEIGHTS
 from eagle_spark.model.weights import weights_file
 from eagle_spark.storage import join, locate
 from eagle_spark.tables import IMAGES, Warehouse
+from eagle_spark.training.arrays import unpack_arrays
 from eagle_spark.training.data import TrainingData, some_pixels
 from eagle_spark.training.evaluation import (
     Evaluator,
@@ -34,7 +35,7 @@ from eagle_spark.training.evaluation import (
 )
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan
-from eagle_spark.training.rank import HEADS, MASK_THRESHOLD, unpack_arrays
+from eagle_spark.training.rank import HEADS, MASK_THRESHOLD
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,6 @@ loaded. What the arrays mean is the caller's: they come back in the order they w
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import sys
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 
 from eagle_spark.errors import EagleError
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.training.arrays import pack_arrays, unpack_arrays
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.npz")
-_STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,7 @@ def save_checkpoint(
     Args:
         state: goes into JSON.
     """
-    buffer = io.BytesIO()
-    named: dict[str, Any] = {f"{i:05d}": array for i, array in enumerate(arrays)}
-    named[_STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    np.savez(buffer, **named)
-    data = buffer.getvalue()
+    data = pack_arrays([*arrays, np.frombuffer(json.dumps(state).encode(), np.uint8)])
     name = f"step-{step:09d}-{hashlib.sha256(data).hexdigest()}.npz"
     place = Place(step, join(absolute_uri(folder), name))
     storage, path = locate(place.uri)
@@ -70,9 +65,8 @@ def load_checkpoint(uri: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
     Raises:
         EagleError: when the file is damaged.
     """
-    with np.load(io.BytesIO(_checked(uri)), allow_pickle=False) as found:
-        names = sorted(name for name in found.files if name != _STATE)
-        return [found[name] for name in names], json.loads(found[_STATE].tobytes())
+    *arrays, state = unpack_arrays(_checked(uri))
+    return arrays, json.loads(state.tobytes())
 
 
 def newest_checkpoint(folder: str) -> Place | None:

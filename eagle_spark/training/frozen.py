@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.model.network import BACKBONE_VERSION
 from eagle_spark.model.weights import weights_file
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
 
@@ -75,6 +76,7 @@ def _key(weights: Path | None, size: int, seed: int, precision: str) -> str:
     """Return the name of all that an exported backbone depends on."""
     parts = {
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else f"he {seed}",
+        "network": BACKBONE_VERSION,
         "size": size,
         "precision": precision,
         "versions": {name: version(name) for name in ("keras", "openvino", "nncf")},

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from eagle_spark.errors import EagleError
 from eagle_spark.storage import join, locate
+from eagle_spark.training.arrays import pack_arrays, weights_digest
 from eagle_spark.training.heartbeat import Pulse
 from eagle_spark.training.loop import MASK_THRESHOLD as MASK_THRESHOLD
 from eagle_spark.training.loop import State, Trainer
@@ -107,27 +103,6 @@ def node_name() -> str:
 def rank_of(tf_config: str | None) -> int:
     """Return this process' rank from the text of `TF_CONFIG`; 0 where there is none."""
     return int(json.loads(tf_config)["task"]["index"]) if tf_config else 0
-
-
-def pack_arrays(arrays: Iterable[NDArray[Any]]) -> bytes:
-    """Return arrays as one `.npz`."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"{i:05d}": array for i, array in enumerate(arrays)})  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def unpack_arrays(data: bytes) -> list[NDArray[Any]]:
-    """Return the arrays of `pack_arrays` in their order."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return [found[name] for name in sorted(found.files)]
-
-
-def weights_digest(weights: Iterable[NDArray[Any]]) -> str:
-    """Return the SHA-256 over the bytes of all weights in order, hexadecimal."""
-    digest = hashlib.sha256()
-    for array in weights:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def wait_for(done: Callable[[], bool], missing: str, seconds: float = LEAVE_SECONDS) -> None:

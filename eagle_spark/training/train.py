@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.exports import has_int8
+from eagle_spark.model.network import NORMALISATION
 from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
@@ -57,7 +58,7 @@ INPUT_CONTRACT = {
     "channels": 1,
     "dtype": "uint8",
     "range": [0, 255],
-    "normalisation": "x / 127.5 - 1, inside the network",
+    "normalisation": NORMALISATION,
 }
 
 

@@ -9,7 +9,7 @@ import h5py
 import pytest
 
 from eagle_spark.errors import InputError, PlatformError
-from eagle_spark.model.weights import stage_weights, weights_file
+from eagle_spark.model.weights import weights_file
 
 MOBILENET = 2_257_984  # values of MobileNetV2 without top, see keras.io/api/applications
 
@@ -45,7 +45,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_other_weights_are_refused_before_they_are_staged(tmp_path: Path) -> None:
+def test_other_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
     (tmp_path / "cut.h5").write_bytes(write_weights(tmp_path / "w.h5").read_bytes()[:-100])
     write_weights(tmp_path / "top.h5", values=3_538_984)
@@ -56,9 +56,11 @@ def test_other_weights_are_refused_before_they_are_staged(tmp_path: Path) -> Non
         "top.h5": "holds 3538984 values, wanted 2257984",
         "no.h5": "holds no `layer_names`",
     }.items():
-        with pytest.raises(InputError, match=rf"--weights .*{name}: not MobileNetV2 .*{problem}"):
-            stage_weights(str(tmp_path / name), str(tmp_path / "staging"))
-    assert not (tmp_path / "staging").exists()
+        with (
+            pytest.raises(InputError, match=rf"--weights .*{name}: not MobileNetV2 .*{problem}"),
+            weights_file(str(tmp_path / name)),
+        ):
+            pass
 
 
 @pytest.mark.train
@@ -76,16 +78,6 @@ def test_what_keras_itself_saves_is_taken(tmp_path: Path) -> None:
         weights_file(str(tmp_path / "own.weights.h5")),
     ):
         pass
-
-
-def test_staging_copies_the_file_for_all_ranks(tmp_path: Path) -> None:
-    file = write_weights(tmp_path / "w.h5")
-    copy = stage_weights(str(tmp_path / "w.h5"), str(tmp_path / "staging"))
-    assert copy.startswith("file:///")
-    with weights_file(copy) as path:
-        assert path is not None
-        assert path.read_bytes() == file.read_bytes()
-    assert stage_weights("none", str(tmp_path)) == "none"
 
 
 @pytest.mark.train

@@ -19,17 +19,12 @@ import numpy as np
 import pytest
 
 from eagle_spark.errors import EagleError
+from eagle_spark.training.arrays import pack_arrays, unpack_arrays, weights_digest
 from eagle_spark.training.checkpoint import load_checkpoint, newest_checkpoint
 from eagle_spark.training.log import log_rows, write_logs
 from eagle_spark.training.loop import mask_figures
 from eagle_spark.training.plan import TrainPlan
-from eagle_spark.training.rank import (
-    pack_arrays,
-    rank_of,
-    unpack_arrays,
-    wait_for,
-    weights_digest,
-)
+from eagle_spark.training.rank import rank_of, wait_for
 
 MakePlan = Callable[..., TrainPlan]
 STEPS = 10  # of an epoch: 40 images with a mask, twice
@@ -123,8 +118,7 @@ def test_two_ranks_end_where_one_rank_with_the_same_batch_does(trained: Any) -> 
         for name in ("classification_loss", "segmentation_loss"):
             assert one[name] == pytest.approx(two[name], rel=1e-2)
     for a, b in zip(heads(trained[1][0]), heads(trained[2][0]), strict=True):
-        # Sums in another order: 5e-6 seen of the mask decoder, 2e-4 of where the class head's solver
-        # ends.
+        # Sums in another order: 5e-6 seen of the mask decoder, 2e-4 of where the class head ends.
         assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a)
 
 
