@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,8 +168,16 @@ def _load_summed(grey: keras.Model, size: int, weights: Path) -> None:
     grey.set_weights([first.sum(axis=2, keepdims=True), *others])
 
 
-def build_heads(classes: Sequence[str], size: int, seed: int) -> keras.Model:
+def build_heads(
+    classes: Sequence[str],
+    size: int,
+    seed: int,
+    normalisation: Callable[..., Any] | None = None,
+) -> keras.Model:
     """Build dict of features, as the backbone gives them -> dict of `label` and `mask`.
+
+    Args:
+        normalisation: makes another layer with the weights of `keras.layers.BatchNormalization`.
 
     Raises:
         SettingsError: when there are fewer than two classes.
@@ -186,8 +194,7 @@ def build_heads(classes: Sequence[str], size: int, seed: int) -> keras.Model:
         len(classes), activation="softmax", kernel_initializer="zeros", name="label"
     )(statistics)
 
-    def normalised(x: Any, name: str) -> Any:
-        return layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=name)(x)
+    normalisation = normalisation or layers.BatchNormalization
 
     deepest, *skips = TAPS
     first, *channels = DECODER_CHANNELS
@@ -198,7 +205,7 @@ def build_heads(classes: Sequence[str], size: int, seed: int) -> keras.Model:
         projected = layers.Conv2D(width, 1, name=f"mask_{skip}_skip")(inputs[skip])
         x = layers.Add(name=f"mask_{skip}_add")([x, projected])
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"mask_{skip}_conv")(x)
-        x = normalised(x, f"mask_{skip}_norm")
+        x = normalisation(momentum=MOMENTUM, name=f"mask_{skip}_norm")(x)
         x = layers.ReLU(name=f"mask_{skip}_relu")(x)
     x = layers.Conv2D(1, 1, name="mask_logit")(x)
     x = layers.UpSampling2D(4, interpolation="bilinear", name="mask_up")(x)

@@ -7,6 +7,7 @@ class head's solver goes on for some iterations, and the mask head sees every ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from eagle_spark.training.feed import Feed, read_labelled
 from eagle_spark.training.heartbeat import Pulse
 from eagle_spark.training.label_head import L2, LabelFit
 from eagle_spark.training.monitor import Monitor
+from eagle_spark.training.pair_norm import pair_normalisation
 from eagle_spark.training.plan import SplitRows, TrainPlan, steps_of
 
 MASK_THRESHOLD = 0.5
@@ -64,7 +66,7 @@ class Trainer:
 
         self.plan, self.rank, self.strategy, self.pulse = plan, rank, strategy, pulse
         self.engine = None if plan.cached else load_backbone(plan.backbone, plan.threads)
-        self.heads = build_heads(plan.classes, plan.size, plan.seed)
+        self.heads = build_heads(plan.classes, plan.size, plan.seed, pair_normalisation)
         self.heads.get_layer("label").trainable = False  # it has a solver of its own
         taps = {name: self.heads.input[name] for name in TAPS}
         self.decoder = keras.Model(taps, self.heads.output["mask"])
@@ -211,10 +213,20 @@ class Trainer:
             self.pulse.step(plan.steps * state.epoch + step, totals[1] / max(totals[0], 1.0))
             if step % plan.checkpoint_steps == 0 or step == plan.steps:
                 state.totals = (np.array(state.totals) + self.sum(totals)).tolist()
+                self._agree()
                 state.step, totals = step, np.zeros(3)
                 if step < plan.steps:
                     self.save(state)
         return np.array(state.totals)
+
+    def _agree(self) -> None:
+        """Give all ranks the mean of their moving statistics: what those of all rows would be."""
+        own = self.decoder.non_trainable_variables
+        flat = np.concatenate([self._own(variable).numpy().ravel() for variable in own])
+        mean = (self.sum(flat.astype(np.float64)) / self.plan.ranks).astype(np.float32)
+        edges = np.cumsum([math.prod(variable.shape) for variable in own])[:-1]
+        for variable, value in zip(own, np.split(mean, edges), strict=True):
+            variable.assign(value.reshape(variable.shape))
 
     def _checks(self, batches: Iterator[Any], steps: int) -> Totals:
         totals: Totals = np.zeros(3)

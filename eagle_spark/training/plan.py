@@ -17,6 +17,7 @@ from eagle_spark.errors import InputError, SettingsError
 from eagle_spark.storage import locate
 from eagle_spark.training.frozen import Backbone
 from eagle_spark.training.heartbeat import STALL_SECONDS
+from eagle_spark.training.pair_norm import PAIR
 
 # The class head holds its rows in memory, 8 kB each; a linear head learns nothing from more.
 LABEL_ROWS = 100_000
@@ -82,7 +83,8 @@ class TrainPlan:
         stall: a rank that makes no step for so many seconds is given up.
         start: URI of the checkpoint to go on from; None for the beginning.
         learning_rate: the peak, after the warm-up.
-        checkpoint_steps: steps from one checkpoint to the next; one more follows each epoch.
+        checkpoint_steps: steps from one checkpoint to the next; one more follows each epoch. The
+            last bits of the weights depend on it: then ranks average their moving statistics.
         use_gpu: leave TensorFlow the GPUs that Spark gave the task.
     """
 
@@ -159,7 +161,7 @@ def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[R
         ceil(rows / batch); none when there are no rows.
 
     Raises:
-        SettingsError: when `batch` does not divide by `ranks`.
+        SettingsError: when `batch` is no multiple of `PAIR` times `ranks`.
     """
     _check_batch(ranks, batch)
     total = sum(group.rows for group in row_groups)
@@ -194,8 +196,11 @@ def balance(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], floa
 
 
 def _check_batch(ranks: int, batch: int) -> None:
-    if ranks < 1 or batch < 1 or batch % ranks:
-        raise SettingsError(f"batch size must be a multiple of the ranks ({ranks}), got {batch}")
+    if ranks < 1 or batch < 1 or batch % (PAIR * ranks):
+        raise SettingsError(
+            f"--batch-size: wanted a multiple of {PAIR * ranks}, {PAIR} images for each of the "
+            f"{ranks} ranks, got {batch}"
+        )
 
 
 def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Iterator[RowSlice]:

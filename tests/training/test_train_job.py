@@ -285,7 +285,7 @@ def test_dynamic_allocation_is_refused(
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"feature_budget": 1e-3}, "SettingsError", r"--feature-budget 0.001: .* take \d"),
-    ({"batch_size": 7}, "SettingsError", r"multiple of the ranks \(2\), got 7"),
+    ({"batch_size": 7}, "SettingsError", r"--batch-size: wanted a multiple of 4, .*, got 7"),
     ({"batch_size": 500}, "InputError", "with a mask, fewer than one batch of 500 "),
     ({"weights": "{tmp}/gone.h5"}, "InputError", r"--weights .*gone\.h5: no such file"),
     ({"weights": "{tmp}/text.h5"}, "InputError", r"--weights .*text\.h5: not MobileNetV2"),

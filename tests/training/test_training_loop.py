@@ -28,6 +28,7 @@ from eagle_spark.training.rank import rank_of, wait_for
 
 MakePlan = Callable[..., TrainPlan]
 STEPS = 10  # of an epoch: 40 images with a mask, twice
+EVERY = 3  # steps a checkpoint
 
 PROGRAM = """
 import os, pickle, sys
@@ -95,7 +96,7 @@ def trained(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> di
     """Ranks -> what the same training left with one rank and with two."""
     found = {}
     for ranks in (1, 2):
-        work = make_plan(tmp_path_factory.mktemp(f"ranks{ranks}"), ranks)
+        work = make_plan(tmp_path_factory.mktemp(f"ranks{ranks}"), ranks, checkpoint_steps=EVERY)
         found[ranks] = folder_of(work), run(work)
     return found
 
@@ -204,7 +205,7 @@ def interrupted(
 
     And the steps kept before, and the staging folder of the training that a callback ended.
     """
-    work = make_plan(tmp_path_factory.mktemp("half"), 2, checkpoint_steps=3)
+    work = make_plan(tmp_path_factory.mktemp("half"), 2, checkpoint_steps=EVERY)
     run(work, stop_after=1)
     places = sorted(Path(work.checkpoints.removeprefix("file://")).iterdir())
     middle, end = (place.as_uri() for place in places)
