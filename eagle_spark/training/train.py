@@ -183,6 +183,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         **{f"val_{name}": metrics["val"][name] for name in names},
         "review_below": bundle.review_below,
         "epochs": settings.epochs,
+        "steps": plan.steps * plan.epochs,
         "ranks": ranks,
         "restarts": len(trained.restart_reasons),
         "restart_reasons": list(trained.restart_reasons),
