@@ -130,7 +130,7 @@ class TrainSettings:
     )
     epochs: int = _option(
         "passes over the train split, each image as it is and mirrored",
-        default=5,
+        default=4,
         metavar="N",
         wanted="a whole number from 1 up",
         check=lambda epochs: epochs >= 1,

@@ -83,7 +83,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "input": {"size": MODEL_SIZE},
         "mask_threshold": 0.5,
         "review_below": 0.5,
-        "engines": run_gate(folder, pixels, wanted, 0.5, 1),
+        "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
     }
     assert seal(folder, card).engines["openvino"]["passed"]
     return folder

@@ -14,6 +14,7 @@ from eagle_spark.model.metadata import GOLDEN
 from eagle_spark.model.metrics import dice
 
 BATCHES = (1, 7, 32, 64)
+LEAST_IMAGES = 16  # that each of these sizes is tried with; the largest takes all
 PROBABILITY_TOLERANCE = 1e-3
 DICE_FLOOR = 0.999
 # Of an engine of lower precision.
@@ -35,13 +36,19 @@ def run_gate(
     wanted: Predictions,
     threshold: float,
     threads: int,
+    reference: Engine,
 ) -> dict[str, dict[str, Any]]:
-    """Judge every float32 engine of a model folder; returns name -> what `judge` gives."""
-    return {
-        name: judge(kind.load(folder, threads), pixels, wanted, threshold)
+    """Judge every float32 engine of a model folder; returns name -> what `judge` gives.
+
+    Args:
+        reference: the engine of that name, which need not be loaded again.
+    """
+    engines = {
+        name: reference if name == reference.name else kind.load(folder, threads)
         for name, kind in ENGINES.items()
         if kind.precision == "f32"
     }
+    return {name: judge(engine, pixels, wanted, threshold) for name, engine in engines.items()}
 
 
 def judge(
@@ -53,7 +60,7 @@ def judge(
     Dice of 0.999 at least.
 
     Args:
-        pixels: (n, size, size).
+        pixels: (n, size, size), 64 at most.
         wanted: label and mask probabilities of the same images.
 
     Returns:
@@ -62,8 +69,10 @@ def judge(
     """
     label, mask = wanted
     equal, difference, overlap = 1.0, 0.0, 1.0
+    first = 0
     for size in BATCHES:
-        rows = np.arange(-(-len(pixels) // size) * size) % len(pixels)
+        rows = (first + np.arange(-(-max(size, LEAST_IMAGES) // size) * size)) % len(pixels)
+        first += len(rows)
         for chunk in np.split(rows, len(rows) // size):
             labels, masks = engine.predict(pixels[chunk])
             equal = min(equal, float(np.mean(labels.argmax(1) == label[chunk].argmax(1))))

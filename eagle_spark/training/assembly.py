@@ -74,7 +74,7 @@ def export(
         save_openvino(joined(frozen, quantised(to_openvino(heads), samples)), folder / INT8_FILE)
     else:
         check_assembled(engine, heads, data.golden, wanted)
-    return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, plan.threads)
+    return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, plan.threads, reference)
 
 
 def check_assembled(

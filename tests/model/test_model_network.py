@@ -159,13 +159,14 @@ def exported(network: Any, pixels: Any, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("model")
     network.save(folder / "model.keras")
     save_openvino(to_openvino(network), folder / OPENVINO_FILE)
-    wanted = write_golden(folder, pixels, KerasEngine(folder, 1))
+    reference = KerasEngine(folder, 1)
+    wanted = write_golden(folder, pixels, reference)
     card = {
         "classes": list(CLASSES),
         "input": {"size": 64},
         "mask_threshold": 0.5,
         "review_below": 0.8,
-        "engines": run_gate(folder, pixels, wanted, 0.5, 1),
+        "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
     }
     return seal(folder, card)
 
