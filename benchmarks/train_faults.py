@@ -115,10 +115,10 @@ def disturb(
     kind: str, steps: list[int], folder: Path, warehouse: Path, weights: str, draw: random.Random
 ) -> dict[str, Any]:
     """Run the training to its end, disturbed at these steps; return what came of it."""
-    hits, spent = [], 0.0
-    left = list(steps)
-    while True:
-        options = ["--max-restarts", str(len(steps))] + (["--resume"] if spent else [])
+    hits: list[dict[str, Any]] = []
+    left, spent, result = list(steps), 0.0, None
+    while result is None:
+        options = ["--max-restarts", str(len(steps)), *(["--resume"] if spent else [])]
         with submitted(folder, warehouse, weights, *options) as job:
             while left:
                 beats = job.wait_for_step(left.pop(0), after=hits)
@@ -132,8 +132,6 @@ def disturb(
             else:
                 result = job.result()
             spent += job.seconds
-        if job.process.returncode == 0:
-            break
     return {
         "steps": [hit["step"] for hit in hits],
         "resumed_from": result["resumed_from"],

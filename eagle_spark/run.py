@@ -43,3 +43,17 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+class Stages:
+    """What of the run's seconds went where."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._before = run, 0.0
+        self.seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        """Count the seconds since the last stage, or the start of the run, to this one."""
+        now = self._run.seconds
+        self.seconds[name] = round(now - self._before, 2)
+        self._before = now

@@ -210,6 +210,14 @@ class ScoreSettings:
         default="auto",
         choices=("auto", "openvino-int8", "openvino", "keras"),
     )
+    masks_out: str | None = _option(
+        "folder to write the masks to, a PNG for each image, in the same tree",
+        default=None,
+        metavar="URI",
+        wanted="a folder URI",
+        check=_not_blank,
+    )
+    retry_rejected: bool = _option("score anew what was rejected before", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
 from eagle_spark.run import Run as Run
+from eagle_spark.run import Stages as Stages
 from eagle_spark.run import versions as versions
 from eagle_spark.session import CATALOG
 
@@ -277,6 +278,20 @@ class Warehouse:
         self.spark.sql(
             f"UPDATE {_of_branch(table, branch)} SET {change} "
             f"WHERE path IN (SELECT path FROM {self._view(paths)})"
+        )
+
+    def merge(
+        self, table: Table, branch: str, query: str, on: str, changes: Mapping[str, str]
+    ) -> None:
+        """Change rows (`kept`) of the branch that fit one of the query (`found`; `{branch}` in it).
+
+        A query as text: Spark 4.1 has no plan for a view of the table that it merges into.
+        """
+        name = _of_branch(table, branch)
+        assignments = ", ".join(f"{column} = {value}" for column, value in changes.items())
+        self.spark.sql(
+            f"MERGE INTO {name} AS kept USING ({query.format(branch=name)}) AS found ON {on} "
+            f"WHEN MATCHED THEN UPDATE SET {assignments}"
         )
 
     def _view(self, paths: list[str]) -> str:

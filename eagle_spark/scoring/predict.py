@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from eagle_spark.errors import ImageRejected
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
@@ -18,6 +21,8 @@ from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.storage import read_image
+
+Row = dict[str, Any]
 
 PREDICTION = pa.schema(
     [
@@ -41,37 +46,71 @@ PREDICTION = pa.schema(
 )
 
 
+class Shared(Protocol):
+    """Something of the driver that reaches every worker: a Spark broadcast."""
+
+    @property
+    def value(self) -> NDArray[np.uint64]: ...
+
+
+class Clock(Protocol):
+    """A sum over all workers: a Spark accumulator of seconds."""
+
+    def add(self, seconds: float) -> None: ...
+
+
+STAGES = ("read", "decode", "infer", "encode")
+SAME = "same"  # status of a row that is to be taken from another one with the same bytes
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """What every worker needs to score: where the model is and how to run it. Small, picklable."""
+    """What every worker needs to score: where the model is and how to run it. Picklable.
+
+    Attributes:
+        known: sorted `key_of` of the images that the model has rows of.
+        clocks: one for each of `STAGES`.
+    """
 
     model: str
     model_id: str
     engine: str
     threads: int
     run_id: str
+    known: Shared | None = None
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Score batches of listed files (`path`, `file_length`, `file_modified`)."""
+        seen: dict[str, Row] = {}
         for batch in batches:
             bundle, engine = _loaded(self.model, self.model_id, self.engine, self.threads)
-            rows = batch.to_pylist()
-            yield pa.RecordBatch.from_pylist(self.score(rows, bundle, engine), schema=PREDICTION)
+            rows = self.score(batch.to_pylist(), bundle, engine, seen)
+            yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
 
     def score(
-        self, files: Sequence[dict[str, Any]], bundle: Bundle, engine: Engine
-    ) -> list[dict[str, Any]]:
-        """Return one row per file, in order; a file that fails takes nobody with it."""
+        self, files: Sequence[Row], bundle: Bundle, engine: Engine, seen: dict[str, Row]
+    ) -> list[Row]:
+        """Return one row per file, in order; a file that fails takes nobody with it.
+
+        Args:
+            seen: image id -> the columns that the model gives it; grows by what is asked here.
+        """
         shared = {"model_id": self.model_id, "run_id": self.run_id}
-        rows: list[dict[str, Any]] = []
-        decoded: list[tuple[dict[str, Any], np.ndarray[Any, Any]]] = []
+        rows: list[Row] = []
+        decoded: dict[str, NDArray[np.uint8]] = {}
         for file in files:
             row = {**file, **shared, "scored_at": datetime.now(timezone.utc)}
             rows.append(row)
             try:
-                data = read_image(file["path"], MAX_FILE_BYTES)
-                row["image_id"] = image_id(data)
-                decoded.append((row, read_radiograph(data, bundle.size).pixels))
+                with self._timed("read"):
+                    data = read_image(file["path"], MAX_FILE_BYTES)
+                    name = row["image_id"] = image_id(data)
+                if self._is_known(name):
+                    row["status"] = SAME
+                elif name not in seen and name not in decoded:
+                    with self._timed("decode"):
+                        decoded[name] = read_radiograph(data, bundle.size).pixels
             except ImageRejected as rejected:
                 row |= {
                     "status": "rejected",
@@ -79,14 +118,41 @@ class Predictor:
                     "detail": rejected.detail,
                 }
         if decoded:
-            outputs = engine.predict(np.stack([pixels for _, pixels in decoded]))
-            for (row, _), probabilities, mask in zip(decoded, *outputs, strict=True):
-                row |= prediction(bundle, probabilities, mask)
+            with self._timed("infer"):
+                outputs = engine.predict(np.stack(list(decoded.values())))
+            with self._timed("encode"):
+                for name, probabilities, mask in zip(decoded, *outputs, strict=True):
+                    seen[name] = prediction(bundle, probabilities, mask)
+        for row in rows:
+            if "status" not in row:
+                row |= seen[row["image_id"]]
         return rows
+
+    def _is_known(self, name: str) -> bool:
+        if self.known is None:
+            return False
+        keys, key = self.known.value, key_of(name)
+        place = int(np.searchsorted(keys, key))
+        return place < len(keys) and bool(keys[place] == key)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            if clock := self.clocks.get(stage):
+                clock.add(time.perf_counter() - started)
+
+
+def key_of(name: str) -> np.uint64:
+    """Return the first 64 bits of an image id."""
+    key: np.uint64 = np.uint64(int(name[:16], 16))
+    return key
 
 
 def prediction(
-    bundle: Bundle, probabilities: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
+    bundle: Bundle, probabilities: NDArray[np.float32], mask: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Return the columns that one image's outputs give.
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eagle_spark.errors import MainMoved, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.inventory import read_listing, spool_listing
-from eagle_spark.scoring.predict import PREDICTION, Predictor
+from eagle_spark.scoring.lease import lease
+from eagle_spark.scoring.masks import check_masks_folder, write_masks
+from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
-from eagle_spark.tables import PREDICTIONS, Run, Warehouse
+from eagle_spark.tables import PREDICTIONS, Run, Stages, Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 IMAGES_PER_TASK = 512
 _FILE = ["path", "file_length", "file_modified"]
+_SCORED = "status = 'scored'"
+_SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
 # What must be true of every row.
 _SOUND = """coalesce(CASE status
   WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1
@@ -34,6 +40,7 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     Raises:
         BundleError: when the model folder is incomplete or altered, or has no such engine.
         InputError: when the folder of images cannot be listed.
+        AlreadyRunning: when another run scores the same folder with the same model.
         TooManyFailures: when more than `max_failure_rate` of the listed files are rejected.
         UnbalancedRun: when the audit fails; nothing is published.
     """
@@ -43,10 +50,19 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     next(
         list_folder(settings.images), None
     )  # a folder that is not there is said before Spark starts
-    with open_session("score", settings.warehouse) as spark:
-        staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
+    if settings.masks_out:
+        check_masks_folder(settings.images, settings.masks_out)
+    # One branch a model and folder: what a killed run left there is gone on with.
+    folder = sha256(absolute_uri(settings.images).encode()).hexdigest()
+    branch = f"score_{bundle.model_id[:16]}_{folder[:8]}"
+    place = join(absolute_uri(settings.warehouse), "cxr")
+    with (
+        lease(join(place, "_staging", f"{branch}.lease"), run.run_id),
+        open_session("score", settings.warehouse) as spark,
+    ):
+        staging = join(place, "_staging", run.run_id)
         try:
-            return Night(spark, run, bundle, engine, staging).work()
+            return Night(spark, run, bundle, engine, branch, staging).work()
         finally:
             storage, path = locate(staging)
             storage.delete(path)
@@ -56,20 +72,28 @@ class Night:
     """One run of the job over one folder with one model."""
 
     def __init__(
-        self, spark: SparkSession, run: Run, bundle: Bundle, engine: str, staging: str
+        self,
+        spark: SparkSession,
+        run: Run,
+        bundle: Bundle,
+        engine: str,
+        branch: str,
+        staging: str,
     ) -> None:
         self.spark, self.run, self.bundle, self.engine = spark, run, bundle, engine
-        self.staging = staging
+        self.branch, self.staging = branch, staging
         self.settings: ScoreSettings = run.settings
         self.warehouse = Warehouse(spark)
-        # One branch a model and folder: what a killed run left there is gone on with.
-        folder = sha256(absolute_uri(self.settings.images).encode()).hexdigest()
-        self.branch = f"score_{bundle.model_id[:16]}_{folder[:8]}"
         self.mine = f"model_id = '{bundle.model_id}'"
+        self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
+        self.known: Shared | None = None
+        self.same_bytes = 0
 
     def work(self) -> dict[str, Any]:
         """List, score chunk by chunk, audit, publish; return the figures."""
         total = spool_listing(self.settings.images, self.staging)
+        stages = Stages(self.run)
+        stages.end("list")
         self.warehouse.ensure(PREDICTIONS)
         key = [*_FILE, "model_id"]
         self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine, key)
@@ -77,14 +101,22 @@ class Night:
         before = self.counts("main")
         tips = {self.warehouse.snapshot(PREDICTIONS, ref) for ref in ("main", self.branch)}
         after = before if len(tips) == 1 else self.counts(self.branch)
+        if sum(after.values()) < total:
+            self.known = self.scored_images()
+        stages.end("compare")
         with watch_tasks(self.spark, "score", total - sum(after.values())):
             while (done := sum(after.values())) < total:
                 self.score_chunk()
                 after = self.counts(self.branch)
                 if sum(after.values()) <= done:
                     raise UnbalancedRun(f"listed {total} files, but only {done} got a row")
+        stages.end("score")
         self.check(total, after)
+        stages.end("audit")
         snapshot = self.publish(key)
+        stages.end("publish")
+        masks = self.write_masks() if self.settings.masks_out else 0
+        stages.end("masks")
         seconds = self.run.seconds
         scored = after.get("scored", 0) - before.get("scored", 0)
         result = {
@@ -93,10 +125,14 @@ class Night:
             "scored": scored,
             "rejected": after.get("rejected", 0),
             "already_rejected": before.get("rejected", 0),
+            "same_bytes": self.same_bytes,
+            "masks_written": masks,
             "seconds": seconds,
             "images_per_second": round(scored / seconds, 1),
             "engine": self.engine,
             "shift": None,
+            "stage_seconds": stages.seconds,
+            "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
             "model_id": self.bundle.model_id,
             "run_id": self.run.run_id,
             "snapshot_id": snapshot,
@@ -124,12 +160,15 @@ class Night:
         """Drop, on the branch, this model's rows that no longer hold.
 
         Those of files that changed since; of files that could not be read then, as that may pass;
-        and those that stand twice, as two runs at once may leave them.
+        with `--retry-rejected` of all that were rejected; and those that stand twice, as two runs
+        at once may leave them.
         """
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
         here = rows.join(self.listing().select("path"), "path", "left_semi")
         changed = here.join(self.listing(), _FILE, "left_anti").select("path")
-        unread = here.where(f"reason = '{Reason.UNREADABLE}'").select("path")
+        doubtful = ["status = 'rejected'"] if self.settings.retry_rejected else []
+        doubtful += [f"status = '{SAME}'", f"reason = '{Reason.UNREADABLE}'"]
+        unread = here.where(" OR ".join(doubtful)).select("path")
         twice = here.groupBy("path").count().where("count > 1").select("path")
         outdated = changed.union(unread).union(twice)
         if outdated.first():
@@ -151,12 +190,50 @@ class Night:
             engine=self.engine,
             threads=int(self.spark.conf.get("spark.task.cpus", "1") or 1),
             run_id=self.run.run_id,
+            known=self.known,
+            clocks=self.clocks,
         )
         from pyspark.sql.pandas.types import from_arrow_schema
 
-        files = self.spark.createDataFrame(chunk).repartition(tasks)
+        # Files with the same bytes are of one length, and so mostly in one task.
+        files = self.spark.createDataFrame(chunk).repartitionByRange(tasks, "file_length", "path")
         rows = files.mapInArrow(predictor, from_arrow_schema(PREDICTION))
         self.warehouse.append(PREDICTIONS, rows, self.branch)
+        if self.known:
+            self.fill_same()
+
+    def scored_images(self) -> Shared | None:
+        """Return what is told to workers of the images that have a row: 8 bytes of each id."""
+        rows = self.warehouse.read(PREDICTIONS, self.branch).where(f"{self.mine} AND {_SCORED}")
+        keys = rows.selectExpr("unhex(substr(image_id, 1, 16)) AS key").toArrow()["key"]
+        if not len(keys):
+            return None
+        found = np.frombuffer(b"".join(keys.to_pylist()), ">u8").astype(np.uint64)
+        return self.spark.sparkContext.broadcast(np.unique(found))
+
+    def fill_same(self) -> None:
+        """Give rows of bytes that had been scored before what was said of them.
+
+        Where there is none after all, as ids only began alike, they are dropped and scored.
+        """
+        if not (count := self.counts(self.branch).get(SAME, 0)):
+            return
+        same = f"{self.mine} AND status = '{SAME}'"
+        self.warehouse.merge(
+            PREDICTIONS,
+            self.branch,
+            f"SELECT image_id, any_value(struct({', '.join(_SAID)})) AS said FROM {{branch}} "
+            f"WHERE {self.mine} AND {_SCORED} "
+            f"AND image_id IN (SELECT image_id FROM {{branch}} WHERE {same}) GROUP BY image_id",
+            f"kept.image_id = found.image_id AND kept.{self.mine} AND kept.status = '{SAME}'",
+            {"status": "'scored'"} | {name: f"found.said.{name}" for name in _SAID},
+        )
+        left = self.counts(self.branch).get(SAME, 0)
+        self.same_bytes += count - left
+        if left:
+            self.warehouse.remove(PREDICTIONS, same, self.branch)
+            self.known = None
+            self.score_chunk()
 
     def check(self, total: int, after: dict[str, int]) -> None:
         """Hold the branch against what was listed.
@@ -165,14 +242,19 @@ class Night:
             UnbalancedRun: when a file has no row or two, or a row does not hold together.
             TooManyFailures: when too large a share was rejected.
         """
+        from pyspark.sql.functions import col
+
         if sum(after.values()) != total:
             raise UnbalancedRun(f"listed {total} files; the branch has {after}")
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
-        ((count, paths, unsound),) = rows.selectExpr(
-            "count(path)", "count(DISTINCT path)", f"min(CASE WHEN NOT ({_SOUND}) THEN path END)"
-        ).collect()
+        ((count, paths),) = rows.selectExpr("count(path)", "count(DISTINCT path)").collect()
         if count != paths:
             raise UnbalancedRun(f"{count} rows of this model for {paths} files")
+        # What `main` has was audited when it was published.
+        published = self.warehouse.read(PREDICTIONS).where(self.mine).select("run_id")
+        runs = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
+        fresh = rows.where(col("run_id").isin(runs))
+        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({_SOUND}) THEN path END)").collect()
         if unsound:
             raise UnbalancedRun(f"the row of {unsound} does not hold together")
         rate, allowed = after.get("rejected", 0) / max(total, 1), self.settings.max_failure_rate
@@ -181,6 +263,12 @@ class Night:
                 f"{after['rejected']} of {total} files rejected, more than --max-failure-rate "
                 f"{allowed}; nothing was published, branch {self.branch} keeps what was found"
             )
+
+    def write_masks(self) -> int:
+        """Write what `--masks-out` lacks; return the number of files."""
+        assert self.settings.masks_out
+        rows = self.rows("main").where(_SCORED).select("path", "mask", "scored_at")
+        return write_masks(rows, self.settings.images, self.settings.masks_out, self.staging)
 
     def publish(self, key: list[str]) -> int | None:
         """Publish the branch; when another model's run was first, carry the rows over and retry."""

@@ -22,7 +22,7 @@ from eagle_spark.model.network import NORMALISATION
 from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
-from eagle_spark.tables import EPOCHS, FEATURES, IMAGES, DataFile, Run, Warehouse, versions
+from eagle_spark.tables import EPOCHS, FEATURES, IMAGES, DataFile, Run, Stages, Warehouse, versions
 from eagle_spark.training.assembly import EXAMPLES, assemble, export, judge
 from eagle_spark.training.checkpoint import checkpoint_folder
 from eagle_spark.training.data import TrainingData, read_training_data, some_pixels
@@ -88,20 +88,6 @@ def train(settings: TrainSettings) -> dict[str, Any]:
             return _train(spark, run, staging)
         finally:
             storage.delete(locate(staging)[1])
-
-
-class Stages:
-    """What of the run's seconds went where."""
-
-    def __init__(self, run: Run) -> None:
-        self._run, self._before = run, 0.0
-        self.seconds: dict[str, float] = {}
-
-    def end(self, name: str) -> None:
-        """Count the seconds since the last stage, or the start of the run, to this one."""
-        now = self._run.seconds
-        self.seconds[name] = round(now - self._before, 2)
-        self._before = now
 
 
 def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:

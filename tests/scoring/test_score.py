@@ -13,10 +13,18 @@ import numpy as np
 import pytest
 
 from eagle_spark.dataset.sample import write_unlabelled
-from eagle_spark.errors import BundleError, InputError, TooManyFailures, UnbalancedRun
+from eagle_spark.errors import (
+    BundleError,
+    InputError,
+    OutputError,
+    SettingsError,
+    TooManyFailures,
+    UnbalancedRun,
+)
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.scoring import score as job
 from eagle_spark.scoring.inventory import spool_listing
+from eagle_spark.scoring.lease import AlreadyRunning
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.tables import PREDICTIONS
@@ -95,6 +103,127 @@ def test_new_and_changed_files_alone_are_scored(
     rows = query(tmp_path / "warehouse")
     assert len(rows) == len({row.path for row in rows}) == 17
     assert len({row.image_id for row in rows if row.path.endswith(("again.png", "empty.png"))}) == 1
+
+
+def test_bytes_that_have_a_row_are_not_asked_about_again(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    night()
+    (sound, *_) = (path for path in sorted(images.rglob("*.png")) if path.stat().st_size > 10_000)
+    shutil.copy(sound, images / "copy.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Night, "fill_same", _die)
+        with pytest.raises(KeyboardInterrupt):
+            night()
+    result = night()
+    assert balanced(result)
+    assert (result["scored"], result["same_bytes"]) == (1, 1)
+    assert result["task_seconds"]["infer"] == 0
+    rows = {row.path: row for row in query(tmp_path / "warehouse")}
+    one, other = (rows[path.as_uri()].asDict() for path in (sound, images / "copy.png"))
+    for name in ("image_id", "status", *job._SAID):
+        assert one[name] == other[name]
+    assert other["run_id"] == result["run_id"] != one["run_id"]
+
+
+def test_two_images_whose_ids_begin_alike_are_both_scored(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    night()
+    write_unlabelled(tmp_path / "images" / "more", 2, 99)
+    before = job.Night.scored_images
+
+    def with_strangers(self: job.Night) -> Any:
+        from eagle_spark.images.hashes import image_id
+        from eagle_spark.scoring.predict import key_of
+
+        found = before(self)
+        assert found
+        keys = [key_of(image_id(path.read_bytes())) for path in images.rglob("more/**/*.png")]
+        return self.spark.sparkContext.broadcast(np.unique(np.append(found.value, keys)))
+
+    monkeypatch.setattr(job.Night, "scored_images", with_strangers)
+    result = night()
+    assert balanced(result)
+    assert (result["scored"], result["same_bytes"]) == (2, 0)
+
+
+def _die(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_rejected_is_scored_anew_when_asked(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    first, again = night(), night(retry_rejected=True)
+    assert balanced(again)
+    assert (again["scored"], again["rejected"]) == (0, 4)
+    rows = query(tmp_path / "warehouse")
+    assert Counter(row.run_id for row in rows) == {first["run_id"]: 12, again["run_id"]: 4}
+
+
+def test_masks_are_written_in_the_tree_of_the_images(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    assert night(masks_out=masks)["masks_written"] == 12
+    scored = [row for row in query(tmp_path / "warehouse") if row.status == "scored"]
+    wanted = {
+        masks / Path(row.path.removeprefix(f"{images.as_uri()}/") + ".mask.png"): row.mask
+        for row in scored
+    }
+    assert {path: path.read_bytes() for path in masks.rglob("*") if path.is_file()} == wanted
+    assert night(masks_out=masks)["masks_written"] == 0
+    lost, changed = sorted(wanted)[:2]
+    lost.unlink()
+    source = images / changed.relative_to(masks).as_posix().removesuffix(".mask.png")
+    shutil.copy(images / lost.relative_to(masks).as_posix().removesuffix(".mask.png"), source)
+    assert night(masks_out=masks)["masks_written"] == 2
+    assert changed.read_bytes() == lost.read_bytes() == wanted[lost]
+
+
+def test_masks_that_cannot_be_written_are_told_of(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SettingsError, match="--masks-out: wanted a folder outside of --images"):
+        night(masks_out=images / "masks")
+    (sound, *_) = (path for path in sorted(images.rglob("*.png")) if path.stat().st_size > 10_000)
+    shutil.copy(sound, images / f"{'n' * 250}.png")
+    assert night(masks_out=tmp_path / "masks")["masks_written"] == 12
+    assert "1 of 13 masks could not be written" in capsys.readouterr().err
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"--masks-out .*taken: not a folder"):
+        night(masks_out=tmp_path / "taken")
+
+
+def test_a_result_says_where_the_seconds_went(
+    night: Callable[..., dict[str, Any]], images: Path
+) -> None:
+    result = night()
+    assert all(result["task_seconds"][stage] > 0 for stage in ("read", "decode", "infer", "encode"))
+    assert sum(result["stage_seconds"].values()) == pytest.approx(result["seconds"], abs=1)
+
+
+def test_a_second_run_at_the_same_time_says_so(
+    night: Callable[..., dict[str, Any]], images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def while_it_runs(self: job.Night) -> None:
+        with pytest.raises(AlreadyRunning, match=f"{self.run.run_id} on .* process {os.getpid()}"):
+            night()
+        original(self)
+
+    original = job.Night.score_chunk
+    monkeypatch.setattr(job.Night, "score_chunk", while_it_runs)
+    assert night()["scored"] == 12
 
 
 def test_a_file_has_one_row_per_model(
