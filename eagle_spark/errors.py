@@ -25,6 +25,8 @@ class Reason(str, Enum):
     BAD_METADATA_ROW = "bad_metadata_row"
     UNSAFE_NAME = "unsafe_name"
     AMBIGUOUS_FILE = "ambiguous_file"
+    BAD_ARCHIVE = "bad_archive"
+    BAD_MEMBER = "bad_member"
     CONFLICTING_LABELS = "conflicting_labels"
 
     def __str__(self) -> str:

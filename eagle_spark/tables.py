@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,62 +16,14 @@ from eagle_spark.errors import EagleError, MainMoved, OutputError
 from eagle_spark.run import Run as Run
 from eagle_spark.run import Stages as Stages
 from eagle_spark.run import versions as versions
+from eagle_spark.schema import NAMESPACE, Column
+from eagle_spark.schema import DataFile as DataFile
+from eagle_spark.schema import Table as Table
 from eagle_spark.session import CATALOG
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
-
-NAMESPACE = f"{CATALOG}.cxr"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: name, Spark SQL type, comment, and whether it may be null."""
-
-    name: str
-    type: str
-    comment: str
-    nullable: bool = False
-
-    @property
-    def ddl(self) -> str:
-        null = "" if self.nullable else " NOT NULL"
-        comment = self.comment.replace("'", "\\'")
-        return f"{self.name} {self.type}{null} COMMENT '{comment}'"
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of the namespace `eagle.cxr`."""
-
-    name: str
-    comment: str
-    columns: tuple[Column, ...]
-    partitioned_by: str = ""
-    properties: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def full_name(self) -> str:
-        return f"{NAMESPACE}.{self.name}"
-
-    def schema(self) -> StructType:
-        """Return the Spark schema, as written and as asserted before each write."""
-        from pyspark.sql.types import StructType
-
-        # Nullability is left to the table: Spark marks computed columns nullable as it pleases.
-        schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
-        assert isinstance(schema, StructType)
-        return schema
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One Parquet file of a table: its URI and the values of its partition."""
-
-    uri: str
-    partition: Mapping[str, Any]
-
 
 IMAGES = Table(
     "images",
@@ -283,14 +235,16 @@ class Warehouse:
     def merge(
         self, table: Table, branch: str, query: str, on: str, changes: Mapping[str, str]
     ) -> None:
-        """Change rows (`kept`) of the branch that fit one of the query (`found`; `{branch}` in it).
+        """Change rows (`kept`) of the branch that fit one of the query (`found`).
 
-        A query as text: Spark 4.1 has no plan for a view of the table that it merges into.
+        The query names the table `{main}` and `{branch}`. It is text, as Spark 4.1 has no plan for
+        a view of the table that it merges into.
         """
         name = _of_branch(table, branch)
+        source = query.format(main=table.full_name, branch=name)
         assignments = ", ".join(f"{column} = {value}" for column, value in changes.items())
         self.spark.sql(
-            f"MERGE INTO {name} AS kept USING ({query.format(branch=name)}) AS found ON {on} "
+            f"MERGE INTO {name} AS kept USING ({source}) AS found ON {on} "
             f"WHEN MATCHED THEN UPDATE SET {assignments}"
         )
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from eagle_spark.errors import InputError
 from eagle_spark.storage import is_hidden
+from eagle_spark.storage.archives import entry_fault
 
 # A whole archive of images, workbooks and text stays far below either; bombs do not.
 MAX_RATIO = 200  # bytes unpacked per byte of the archive
 MAX_TOTAL = 1 << 40  # bytes unpacked
-
-_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-_ENCRYPTED = 0x1 | 0x40
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
@@ -41,7 +37,7 @@ def checked_files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """
     name = archive.filename or ""
     for entry in archive.infolist():
-        if fault := _fault(entry):
+        if fault := entry_fault(entry):
             raise InputError(f"{name}: entry {entry.orig_filename!r} {fault}; nothing was uploaded")
     files = [entry for entry in archive.infolist() if not entry.is_dir()]
     _check_size(archive, files)
@@ -53,25 +49,6 @@ def checked_files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             raise InputError(f"{name}: entry {entry.filename!r} {fault}; nothing was uploaded")
         seen.add(entry.filename)
     return [e for e in files if not any(is_hidden(part) for part in e.filename.split("/"))]
-
-
-def _fault(entry: zipfile.ZipInfo) -> str:
-    """Return what is wrong with an entry; empty when nothing is."""
-    name = entry.orig_filename  # `filename` ends at the first NUL
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if name.startswith("/") or re.match("[A-Za-z]:", name):
-        return "has an absolute path"
-    if "\\" in name or "\0" in name:
-        return "has a backslash or NUL in its name"
-    if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
-        return "has an empty, '.' or '..' part in its path"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or device"
-    if entry.flag_bits & _ENCRYPTED:
-        return "is encrypted"
-    if entry.compress_type not in _METHODS:
-        return f"is compressed by unknown method {entry.compress_type}"
-    return ""
 
 
 def _check_size(archive: zipfile.ZipFile, files: list[zipfile.ZipInfo]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eagle_spark.storage import join, list_folder, locate, printable
+from eagle_spark.storage import FileEntry, join, list_folder, locate, printable
+from eagle_spark.storage.archives import is_archive, list_members
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -20,40 +23,69 @@ _LISTING = pa.schema(
         ("path", pa.string()),
         ("file_length", pa.int64()),
         ("file_modified", pa.timestamp("ms", tz="UTC")),
+        ("archive", pa.string()),
+        ("position", pa.int64()),
     ]
 )
 
 
-def spool_listing(images: str, staging: str) -> int:
-    """List the folder `images` into Parquet parts below `staging`; return the number of files.
+def list_images(images: str) -> Iterator[FileEntry]:
+    """Yield the files of a folder, or the one archive that `images` is.
 
     Raises:
-        InputError: when the folder does not exist or may not be read.
+        InputError: when there is no such folder, or it may not be read.
+    """
+    if is_archive(images):
+        storage, path = locate(images)
+        with suppress(FileNotFoundError, IsADirectoryError):
+            yield storage.find(path)
+            return
+    yield from list_folder(images)
+
+
+def spool_listing(entries: Iterator[FileEntry], staging: str) -> int:
+    """Write what is listed into Parquet parts below `staging`; return the number of files.
+
+    Archives stand there by their members.
     """
     storage, folder = locate(staging)
-    entries = list_folder(images)
+    rows = (row for entry in entries for row in _rows(entry))
     total = 0
     for number in count():
-        part = list(islice(entries, ENTRIES_PER_PART))
+        part = list(islice(rows, ENTRIES_PER_PART))
         if number and not part:  # an empty folder leaves one empty part: readers need a file
             break
-        table = pa.Table.from_pydict(
-            {
-                "path": [printable(entry.uri) for entry in part],
-                "file_length": [entry.length for entry in part],
-                "file_modified": [entry.modified for entry in part],
-            },
-            schema=_LISTING,
-        )
         stream = pa.BufferOutputStream()
-        pq.write_table(table, stream)
+        pq.write_table(pa.Table.from_pylist(part, schema=_LISTING), stream)
         storage.write(join(folder, f"part-{number:06d}.parquet"), stream.getvalue().to_pybytes())
         total += len(part)
     return total
 
 
+def _rows(entry: FileEntry) -> Iterator[dict[str, Any]]:
+    if not is_archive(entry.name):
+        yield {
+            "path": printable(entry.uri),
+            "file_length": entry.length,
+            "file_modified": entry.modified,
+        }
+        return
+    for member in list_members(entry):
+        # A member is as new as its archive: bytes that have not changed are not scored again.
+        yield {
+            "path": member.path,
+            "file_length": member.length,
+            "file_modified": entry.modified,
+            "archive": printable(entry.uri),
+            "position": member.position,
+        }
+
+
 def read_listing(spark: SparkSession, staging: str) -> DataFrame:
-    """Return what `spool_listing` wrote: `path`, `file_length`, `file_modified`."""
-    return spark.read.schema("path STRING, file_length BIGINT, file_modified TIMESTAMP").parquet(
-        staging
-    )
+    """Return what `spool_listing` wrote.
+
+    `path`, `file_length`, `file_modified`; of members also `archive` and `position` in it.
+    """
+    return spark.read.schema(
+        "path STRING, file_length BIGINT, file_modified TIMESTAMP, archive STRING, position BIGINT"
+    ).parquet(staging)

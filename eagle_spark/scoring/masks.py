@@ -12,6 +12,7 @@ from eagle_spark.errors import InputError, OutputError, SettingsError
 from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.inventory import read_listing, spool_listing
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.storage.archives import is_archive
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -58,9 +59,10 @@ def write_masks(rows: DataFrame, images: str, target: str, staging: str) -> int:
 
     listed = join(staging, "masks")
     storage, place = locate(target)
-    there = storage.exists(place) and spool_listing(target, listed)
-    root = len(absolute_uri(images)) + 1
-    inside = substring(col("path"), root, 2**31 - 1)
+    there = storage.exists(place) and spool_listing(list_folder(target), listed)
+    root = absolute_uri(images)
+    root = root.rpartition("/")[0] if is_archive(root) else root
+    inside = substring(col("path"), len(root) + 1, 2**31 - 1)
     wanted = rows.withColumn("target", concat(lit(absolute_uri(target)), inside, lit(SUFFIX)))
     if there:
         found = read_listing(rows.sparkSession, listed)

@@ -21,6 +21,7 @@ from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.storage import read_image
+from eagle_spark.storage.archives import Archives
 
 Row = dict[str, Any]
 
@@ -81,15 +82,21 @@ class Predictor:
     clocks: Mapping[str, Clock] = field(default_factory=dict)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Score batches of listed files (`path`, `file_length`, `file_modified`)."""
+        """Score batches of listed files as `read_listing` gives them."""
         seen: dict[str, Row] = {}
-        for batch in batches:
-            bundle, engine = _loaded(self.model, self.model_id, self.engine, self.threads)
-            rows = self.score(batch.to_pylist(), bundle, engine, seen)
-            yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
+        with Archives() as archives:
+            for batch in batches:
+                bundle, engine = _loaded(self.model, self.model_id, self.engine, self.threads)
+                rows = self.score(batch.to_pylist(), bundle, engine, seen, archives)
+                yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
 
     def score(
-        self, files: Sequence[Row], bundle: Bundle, engine: Engine, seen: dict[str, Row]
+        self,
+        files: Sequence[Row],
+        bundle: Bundle,
+        engine: Engine,
+        seen: dict[str, Row],
+        archives: Archives,
     ) -> list[Row]:
         """Return one row per file, in order; a file that fails takes nobody with it.
 
@@ -101,10 +108,11 @@ class Predictor:
         decoded: dict[str, NDArray[np.uint8]] = {}
         for file in files:
             row = {**file, **shared, "scored_at": datetime.now(timezone.utc)}
+            del row["archive"], row["position"]
             rows.append(row)
             try:
                 with self._timed("read"):
-                    data = read_image(file["path"], MAX_FILE_BYTES)
+                    data = _bytes_of(file, archives)
                     name = row["image_id"] = image_id(data)
                 if self._is_known(name):
                     row["status"] = SAME
@@ -143,6 +151,12 @@ class Predictor:
         finally:
             if clock := self.clocks.get(stage):
                 clock.add(time.perf_counter() - started)
+
+
+def _bytes_of(file: Row, archives: Archives) -> bytes:
+    if file["archive"] is None:
+        return read_image(file["path"], MAX_FILE_BYTES)
+    return archives.read(file["archive"], file["position"], MAX_FILE_BYTES)
 
 
 def key_of(name: str) -> np.uint64:

@@ -11,13 +11,13 @@ from eagle_spark.errors import MainMoved, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
-from eagle_spark.scoring.inventory import read_listing, spool_listing
+from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
 from eagle_spark.scoring.lease import lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import PREDICTIONS, Run, Stages, Warehouse
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     run = Run.begin("score", settings)
     bundle = open_bundle(settings.model)
     engine = choose_engine(bundle, settings.engine)
-    next(
-        list_folder(settings.images), None
-    )  # a folder that is not there is said before Spark starts
+    next(list_images(settings.images), None)  # what is not there is said before Spark starts
     if settings.masks_out:
         check_masks_folder(settings.images, settings.masks_out)
     # One branch a model and folder: what a killed run left there is gone on with.
@@ -91,7 +89,7 @@ class Night:
 
     def work(self) -> dict[str, Any]:
         """List, score chunk by chunk, audit, publish; return the figures."""
-        total = spool_listing(self.settings.images, self.staging)
+        total = spool_listing(list_images(self.settings.images), self.staging)
         stages = Stages(self.run)
         stages.end("list")
         self.warehouse.ensure(PREDICTIONS)
@@ -195,16 +193,25 @@ class Night:
         )
         from pyspark.sql.pandas.types import from_arrow_schema
 
-        # Files with the same bytes are of one length, and so mostly in one task.
-        files = self.spark.createDataFrame(chunk).repartitionByRange(tasks, "file_length", "path")
-        rows = files.mapInArrow(predictor, from_arrow_schema(PREDICTION))
+        # Members of an archive in the order in which they stand there. Files with the same bytes
+        # are of one length, and so mostly in one task.
+        order = ("archive", "position", "file_length", "path")
+        files = self.spark.createDataFrame(chunk).repartitionByRange(tasks, *order)
+        rows = files.sortWithinPartitions(*order).mapInArrow(
+            predictor, from_arrow_schema(PREDICTION)
+        )
         self.warehouse.append(PREDICTIONS, rows, self.branch)
         if self.known:
             self.fill_same()
 
     def scored_images(self) -> Shared | None:
-        """Return what is told to workers of the images that have a row: 8 bytes of each id."""
-        rows = self.warehouse.read(PREDICTIONS, self.branch).where(f"{self.mine} AND {_SCORED}")
+        """Return what is told to workers of the images that have a row: 8 bytes of each id.
+
+        Rows that `main` has count even where the branch has dropped them: an archive that was
+        replaced mostly holds the same images.
+        """
+        rows = self.warehouse.read(PREDICTIONS).union(self.warehouse.read(PREDICTIONS, self.branch))
+        rows = rows.where(f"{self.mine} AND {_SCORED}")
         keys = rows.selectExpr("unhex(substr(image_id, 1, 16)) AS key").toArrow()["key"]
         if not len(keys):
             return None
@@ -222,7 +229,8 @@ class Night:
         self.warehouse.merge(
             PREDICTIONS,
             self.branch,
-            f"SELECT image_id, any_value(struct({', '.join(_SAID)})) AS said FROM {{branch}} "
+            f"SELECT image_id, any_value(struct({', '.join(_SAID)})) AS said "
+            f"FROM (SELECT * FROM {{main}} UNION ALL SELECT * FROM {{branch}}) "
             f"WHERE {self.mine} AND {_SCORED} "
             f"AND image_id IN (SELECT image_id FROM {{branch}} WHERE {same}) GROUP BY image_id",
             f"kept.image_id = found.image_id AND kept.{self.mine} AND kept.status = '{SAME}'",

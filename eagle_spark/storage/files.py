@@ -43,6 +43,10 @@ class Storage(Protocol):
         """Yield every file below `path`; hidden names are left out, see `is_hidden`."""
         ...
 
+    def find(self, path: str) -> FileEntry:
+        """Return the file at `path`; raise IsADirectoryError for a folder."""
+        ...
+
     def open(self, path: str) -> BinaryIO: ...
 
     def read(self, path: str, limit: int) -> bytes:

@@ -88,6 +88,13 @@ class HdfsStorage(Storage):
                         self.prefix + status.path, status.length, status.modification_time
                     )
 
+    def find(self, path: str) -> FileEntry:
+        with _errors():
+            status = self._client.get_file_info(path)
+        if status.isdir:
+            raise IsADirectoryError(path)
+        return FileEntry(self.prefix + path, status.length, status.modification_time)
+
     def open(self, path: str) -> BinaryIO:
         with _errors():
             return cast(BinaryIO, _Reader(self._client.inner.read(path)))

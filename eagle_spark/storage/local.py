@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from typing import IO, BinaryIO
 
@@ -36,6 +37,12 @@ class LocalStorage(Storage):
         except OSError:  # a broken or looping link: listed, so that it is counted and rejected
             found = entry.stat(follow_symlinks=False)
         return FileEntry(self.prefix + entry.path, found.st_size, int(found.st_mtime * 1000))
+
+    def find(self, path: str) -> FileEntry:
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "is a folder", path)
+        return FileEntry(self.prefix + path, found.st_size, int(found.st_mtime * 1000))
 
     def open(self, path: str) -> BinaryIO:
         return open(path, "rb")

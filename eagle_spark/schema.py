@@ -1,0 +1,62 @@
+"""What a table is: its columns with their comments, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eagle_spark.session import CATALOG
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+NAMESPACE = f"{CATALOG}.cxr"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, Spark SQL type, comment, and whether it may be null."""
+
+    name: str
+    type: str
+    comment: str
+    nullable: bool = False
+
+    @property
+    def ddl(self) -> str:
+        null = "" if self.nullable else " NOT NULL"
+        comment = self.comment.replace("'", "\\'")
+        return f"{self.name} {self.type}{null} COMMENT '{comment}'"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the namespace `eagle.cxr`."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    partitioned_by: str = ""
+    properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        return f"{NAMESPACE}.{self.name}"
+
+    def schema(self) -> StructType:
+        """Return the Spark schema, as written and as asserted before each write."""
+        from pyspark.sql.types import StructType
+
+        # Nullability is left to the table: Spark marks computed columns nullable as it pleases.
+        schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
+        assert isinstance(schema, StructType)
+        return schema
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a table: its URI and the values of its partition."""
+
+    uri: str
+    partition: Mapping[str, Any]

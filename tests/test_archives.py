@@ -1,0 +1,143 @@
+"""Images inside of zip and tar archives, sound and hostile."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.storage import FileEntry, locate
+from eagle_spark.storage.archives import BROKEN, MOST_OPEN, Archives, is_archive, list_members
+
+FILES = {"a/1.png": b"one", "a/2.png": b"two" * 1000, "b c/ünï.png": b"three"}
+
+
+def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files:
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]], links: bool = False) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        if links:
+            link = tarfile.TarInfo("link.png")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    return path
+
+
+def entry_of(path: Path) -> FileEntry:
+    storage, plain = locate(str(path))
+    return storage.find(plain)
+
+
+def read_all(path: Path) -> dict[str, bytes | Reason]:
+    """Name -> bytes, or why not; members are asked for from the last to the first, and again."""
+    entry = entry_of(path)
+    found: dict[str, bytes | Reason] = {}
+    members = list(list_members(entry))
+    with Archives() as archives:
+        for member in [*reversed(members), *members]:
+            name = member.path.removeprefix(entry.uri)
+            try:
+                data = archives.read(entry.uri, member.position, 1 << 20)
+                assert len(data) == member.length
+                found[name] = data
+            except ImageRejected as rejected:
+                found[name] = rejected.reason
+    return found
+
+
+@pytest.mark.parametrize("name", ["n.zip", "N.ZIP", "n.tar", "n.tar.gz", "n.tgz"])
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # that is the point
+def test_members_are_listed_and_read_where_they_are(tmp_path: Path, name: str) -> None:
+    write = write_zip if name.lower().endswith("zip") else write_tar
+    files = [*FILES.items(), (".hidden.png", b"x"), ("__MACOSX/1.png", b"x"), ("a/1.png", b"again")]
+    path = write(tmp_path / name, files)
+    assert is_archive(name)
+    assert read_all(path) == {
+        **{f"!/{name}": data for name, data in FILES.items()},
+        "!/a/1.png#2": b"again",
+    }
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_other_files_are_no_archives() -> None:
+    assert not any(map(is_archive, ["a.png", "zip", "a.zip.png", "a.gz"]))
+
+
+@pytest.mark.parametrize("name", ["n.zip", "n.tar", "n.tar.gz"])
+def test_a_damaged_archive_keeps_what_can_be_read_and_is_a_row_itself(
+    tmp_path: Path, name: str
+) -> None:
+    write = write_zip if name.endswith("zip") else write_tar
+    path = write(tmp_path / name, [(f"{i}.png", os.urandom(9000)) for i in range(20)])
+    path.write_bytes(path.read_bytes()[:-60_000])
+    found = read_all(path)
+    assert found.pop("") == Reason.BAD_ARCHIVE
+    sound = [data for data in found.values() if isinstance(data, bytes)]
+    assert (len(sound) > 10) is not name.endswith("zip")  # a zip's directory is at its end
+    members = list(list_members(entry_of(path)))
+    assert members[-1].position == BROKEN
+    assert members[-1].path == path.as_uri()
+
+
+def test_what_is_no_archive_at_all_is_one_row(tmp_path: Path) -> None:
+    for name in ("n.zip", "n.tar", "n.tgz"):
+        (tmp_path / name).write_bytes(b"text")
+        assert read_all(tmp_path / name) == {"": Reason.BAD_ARCHIVE}
+
+
+def test_members_that_are_not_what_they_seem_are_rejected(tmp_path: Path) -> None:
+    names = ["../out.png", "/abs.png", "a//b.png", "back\\slash.png"]
+    path = write_zip(tmp_path / "n.zip", [("sound.png", b"s"), *((name, b"x") for name in names)])
+    assert read_all(path) == {
+        "!/sound.png": b"s",
+        **{f"!/{name}": Reason.BAD_MEMBER for name in names},
+    }
+    path = write_tar(tmp_path / "n.tar", [("sound.png", b"s"), ("../out.png", b"x")], links=True)
+    assert read_all(path) == {
+        "!/sound.png": b"s",
+        "!/../out.png": Reason.BAD_MEMBER,
+        "!/link.png": Reason.BAD_MEMBER,
+    }
+
+
+def test_encrypted_and_altered_members_are_rejected(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "n.zip", [("one.png", b"o" * 100), ("two.png", b"t" * 100)])
+    data = bytearray(path.read_bytes())
+    directory = data.index(b"PK\x01\x02")
+    data[directory + 8] |= 1  # the flag of the first entry
+    data[data.index(b"two.png") + len(b"two.png")] ^= 0xFF  # the first byte of the second one
+    path.write_bytes(data)
+    assert read_all(path) == {"!/one.png": Reason.BAD_MEMBER, "!/two.png": Reason.BAD_MEMBER}
+
+
+def test_a_bomb_is_read_up_to_the_limit_alone(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "n.zip", [("bomb.png", bytes(50_000_000))])
+    (member,) = list_members(entry_of(path))
+    with Archives() as archives:
+        assert len(archives.read(path.as_uri(), member.position, 1000)) == 1001
+
+
+def test_more_archives_than_are_kept_open_are_read_in_turn(tmp_path: Path) -> None:
+    paths = [
+        write_zip(tmp_path / f"{i}.zip", [("a.png", bytes([i]))]) for i in range(MOST_OPEN + 2)
+    ]
+    members = [next(list_members(entry_of(path))) for path in paths]
+    with Archives() as archives:
+        for _ in range(2):
+            for i, (path, member) in enumerate(zip(paths, members, strict=True)):
+                assert archives.read(path.as_uri(), member.position, 10) == bytes([i])
