@@ -221,6 +221,20 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaintainSettings:
+    """Compact the tables of a warehouse, and remove what is older than anybody needs."""
+
+    warehouse: str = _warehouse()
+    keep_days: int = _option(
+        "how long old snapshots, and what killed runs left, are kept",
+        default=7,
+        metavar="N",
+        wanted="a whole number from 1 up",
+        check=lambda days: days >= 1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorSettings:
     """Check whether this environment is fit for the jobs, and say what mends it where not."""
 

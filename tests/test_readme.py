@@ -12,7 +12,13 @@ from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.dataset.sample import write_sample, write_unlabelled
 from eagle_spark.scoring.score import score
 from eagle_spark.session import open_session
-from eagle_spark.settings import DoctorSettings, PreprocessSettings, ScoreSettings, TrainSettings
+from eagle_spark.settings import (
+    DoctorSettings,
+    MaintainSettings,
+    PreprocessSettings,
+    ScoreSettings,
+    TrainSettings,
+)
 from eagle_spark.tables import TABLES, Warehouse
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -56,7 +62,9 @@ def test_the_result_of_score_is_described(spark: Any, model_folder: Path, tmp_pa
     assert score(given).keys() == documented("score")
 
 
-@pytest.mark.parametrize("kind", [PreprocessSettings, TrainSettings, ScoreSettings, DoctorSettings])
+@pytest.mark.parametrize(
+    "kind", [PreprocessSettings, TrainSettings, ScoreSettings, MaintainSettings, DoctorSettings]
+)
 def test_every_option_is_described(kind: type) -> None:
     for name in kind.__dataclass_fields__:  # type: ignore[attr-defined]
         assert f"`--{name.replace('_', '-')}" in README

@@ -1,0 +1,5 @@
+-- How many of each class the newest model found, and what was rejected.
+SELECT status, coalesce(label, reason) AS label_or_reason, count(*) AS images,
+       round(avg(confidence), 3) AS confidence
+FROM latest
+GROUP BY ALL ORDER BY status DESC, images DESC;

@@ -1,0 +1,110 @@
+"""The maintain job: small files become large ones, and what no run needs any more goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from eagle_spark.session import CATALOG, open_session
+from eagle_spark.settings import MaintainSettings
+from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.tables import TABLES, Run, Table, Warehouse
+
+SMALL_FILES = 5  # of one partition: fewer are left as they are
+TARGET_BYTES = 128 * 2**20
+# Iceberg's own limit: files of a run that has not committed yet belong to no table.
+ORPHAN_DAYS = 3
+
+
+def maintain(settings: MaintainSettings) -> dict[str, Any]:
+    """Run the job and return its figures.
+
+    Readers see the same rows before and after. It may run beside the other jobs: one that publishes
+    in the meantime carries its rows over.
+
+    Raises:
+        OutputError: when the warehouse cannot be written to.
+    """
+    run = Run.begin("maintain", settings)
+    before = datetime.now(timezone.utc) - timedelta(days=settings.keep_days)
+    with open_session("maintain", settings.warehouse) as spark:
+        warehouse = Warehouse(spark)
+        tables = [table for table in TABLES if warehouse.exists(table)]
+        branches = sum(_drop_branches(warehouse, table, before) for table in tables)
+        files = {table.name: _compact(warehouse, table) for table in tables}
+        for table in tables:
+            warehouse.expire(table, before)
+        orphans = sum(_remove_orphans(warehouse, table) for table in tables)
+        result = {
+            "files_before": sum(found for found, _ in files.values()),
+            "files_after": sum(left for _, left in files.values()),
+            "files": {name: list(counts) for name, counts in files.items()},
+            "branches_dropped": branches,
+            "orphans_removed": orphans,
+            "staging_removed": _sweep_staging(settings.warehouse, before),
+            "run_id": run.run_id,
+            "seconds": run.seconds,
+        }
+        warehouse.record_run(run, result)
+    return result
+
+
+def _compact(warehouse: Warehouse, table: Table) -> tuple[int, int]:
+    """Rewrite small files of the published rows; return the number of files before and after."""
+    before = _count_files(warehouse, table)
+    if before >= SMALL_FILES:
+        warehouse.spark.sql(
+            f"CALL {CATALOG}.system.rewrite_data_files(table => '{table.full_name}', "
+            f"options => map('min-input-files', '{SMALL_FILES}', "
+            f"'target-file-size-bytes', '{TARGET_BYTES}'))"
+        )
+    return before, _count_files(warehouse, table)
+
+
+def _count_files(warehouse: Warehouse, table: Table) -> int:
+    ((count,),) = warehouse.spark.sql(f"SELECT count(*) FROM {table.full_name}.files").collect()
+    return int(count)
+
+
+def _drop_branches(warehouse: Warehouse, table: Table, before: datetime) -> int:
+    """Drop what killed runs left and nobody went on with."""
+    rows = warehouse.spark.sql(
+        f"SELECT r.name FROM {table.full_name}.refs r JOIN {table.full_name}.snapshots s "
+        f"ON r.snapshot_id = s.snapshot_id WHERE r.type = 'BRANCH' AND r.name <> 'main' "
+        f"AND s.committed_at < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}'"
+    ).collect()
+    for row in rows:
+        warehouse.drop_branch(table, row.name)
+    return len(rows)
+
+
+def _remove_orphans(warehouse: Warehouse, table: Table) -> int:
+    """Delete files below the table's folder that no snapshot names."""
+    before = datetime.now(timezone.utc) - timedelta(days=ORPHAN_DAYS)
+    found = warehouse.spark.sql(
+        f"CALL {CATALOG}.system.remove_orphan_files(table => '{table.full_name}', "
+        f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}')"
+    )
+    return found.count()
+
+
+def _sweep_staging(uri: str, before: datetime) -> int:
+    """Remove the staging folders of runs that were killed; return how many."""
+    folder = join(absolute_uri(uri), "cxr", "_staging")
+    storage, place = locate(folder)
+    if not storage.exists(place):
+        return 0
+    newest: dict[str, int] = {}
+    for entry in list_folder(folder):
+        name = entry.uri.removeprefix(f"{folder}/").split("/")[0]
+        newest[name] = max(newest.get(name, 0), entry.modified)
+    old = [name for name, modified in newest.items() if modified < before.timestamp() * 1000]
+    _delete(folder, old)
+    return len(old)
+
+
+def _delete(folder: str, names: Iterable[str]) -> None:
+    storage, place = locate(folder)
+    for name in names:
+        storage.delete(f"{place}/{name}")
