@@ -18,7 +18,6 @@ exec "$here/.venv/bin/spark-submit" \
   --conf spark.sql.catalog.eagle=org.apache.iceberg.spark.SparkCatalog \
   --conf spark.sql.catalog.eagle.type=hadoop \
   --conf "spark.sql.catalog.eagle.warehouse=$warehouse" \
-  --conf spark.sql.defaultCatalog=eagle \
   --conf spark.ui.enabled=false \
   spark-internal \
   --hiveconf hive.server2.thrift.bind.host=127.0.0.1 \

@@ -9,7 +9,9 @@ FROM eagle.cxr.predictions WHERE status = 'rejected';
 
 -- The row of the model that began to score last, for each file.
 CREATE OR REPLACE TEMPORARY VIEW latest AS
-SELECT p.* FROM eagle.cxr.predictions p
-JOIN (SELECT model_id, min(scored_at) AS since FROM eagle.cxr.predictions GROUP BY model_id) m
-  ON p.model_id = m.model_id
-QUALIFY row_number() OVER (PARTITION BY p.path ORDER BY m.since DESC) = 1;
+SELECT * EXCEPT (place) FROM (
+  SELECT p.*, row_number() OVER (PARTITION BY p.path ORDER BY m.since DESC) AS place
+  FROM eagle.cxr.predictions p
+  JOIN (SELECT model_id, min(scored_at) AS since FROM eagle.cxr.predictions GROUP BY model_id) m
+    ON p.model_id = m.model_id
+) WHERE place = 1;
