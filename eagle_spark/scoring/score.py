@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from eagle_spark.scoring.inventory import list_images, read_listing, spool_listi
 from eagle_spark.scoring.lease import lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
+from eagle_spark.scoring.shift import LARGE, shift_of
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, locate
@@ -86,6 +88,7 @@ class Night:
         self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
         self.known: Shared | None = None
         self.same_bytes = 0
+        self.fresh: list[str] = []  # runs whose rows are published tonight
 
     def work(self) -> dict[str, Any]:
         """List, score chunk by chunk, audit, publish; return the figures."""
@@ -115,6 +118,8 @@ class Night:
         stages.end("publish")
         masks = self.write_masks() if self.settings.masks_out else 0
         stages.end("masks")
+        shift = self.shift()
+        stages.end("shift")
         seconds = self.run.seconds
         scored = after.get("scored", 0) - before.get("scored", 0)
         result = {
@@ -128,7 +133,8 @@ class Night:
             "seconds": seconds,
             "images_per_second": round(scored / seconds, 1),
             "engine": self.engine,
-            "shift": None,
+            "shift": max(shift.values(), default=None),
+            "shift_by": shift,
             "stage_seconds": stages.seconds,
             "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
             "model_id": self.bundle.model_id,
@@ -260,8 +266,8 @@ class Night:
             raise UnbalancedRun(f"{count} rows of this model for {paths} files")
         # What `main` has was audited when it was published.
         published = self.warehouse.read(PREDICTIONS).where(self.mine).select("run_id")
-        runs = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
-        fresh = rows.where(col("run_id").isin(runs))
+        self.fresh = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
+        fresh = rows.where(col("run_id").isin(self.fresh))
         ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({_SOUND}) THEN path END)").collect()
         if unsound:
             raise UnbalancedRun(f"the row of {unsound} does not hold together")
@@ -271,6 +277,26 @@ class Night:
                 f"{after['rejected']} of {total} files rejected, more than --max-failure-rate "
                 f"{allowed}; nothing was published, branch {self.branch} keeps what was found"
             )
+
+    def shift(self) -> dict[str, float]:
+        """Hold what was published tonight against what the model was validated on."""
+        from pyspark.sql.functions import col
+
+        reference = self.bundle.metadata.get("reference", {})
+        if not reference.get("images") or not self.fresh:
+            return {}
+        rows = self.rows("main").where(_SCORED).where(col("run_id").isin(self.fresh))
+        found = shift_of(rows, reference)
+        for name, value in found.items():
+            if value > LARGE:
+                print(
+                    f"warning: {name} of tonight's images is not that of the images the model was "
+                    f"validated on (stability index {value}, large above {LARGE}): "
+                    "look at some before you believe what it says",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        return found
 
     def write_masks(self) -> int:
         """Write what `--masks-out` lacks; return the number of files."""

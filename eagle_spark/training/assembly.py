@@ -30,6 +30,7 @@ from eagle_spark.training.evaluation import (
     Evaluator,
     outcomes_of,
     predict_rows,
+    reference_of,
     review_threshold,
     summarise,
 )
@@ -134,5 +135,9 @@ def judge(
         "val": summarise(served, data.classes),
         "test": summarise(outcomes("test", engine)[engine], data.classes),
     }
-    review_below = review_threshold(served, data.classes)
-    return seal(folder, {**card, "metrics": metrics, "review_below": review_below}), engine, metrics
+    card |= {
+        "metrics": metrics,
+        "review_below": review_threshold(served, data.classes),
+        "reference": reference_of(served, data.classes),
+    }
+    return seal(folder, card), engine, metrics

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NEVER_SURE = 1.01  # a confidence that no image reaches
 # Of fewer images a share says nothing: the one most sure image, if right, would be 100 % of them.
 LEAST_SURE = 10
+BINS = 10  # of a distribution that scoring is held against
 
 _OUTCOME = pa.schema(
     [
@@ -38,6 +39,7 @@ _OUTCOME = pa.schema(
         ("label", pa.string()),
         ("probabilities", pa.list_(pa.float32())),
         ("dice", pa.float64()),
+        ("lung_area", pa.float64()),
     ]
 )
 
@@ -72,6 +74,7 @@ class Evaluator:
                     *(batch[name] for name in ("path", "split", "source", "label")),
                     pa.array(list(probabilities), _OUTCOME.field("probabilities").type),
                     pa.array(overlaps, pa.float64()),
+                    pa.array([float(np.mean(lungs >= bundle.threshold)) for lungs in found]),
                 ],
                 schema=_OUTCOME,
             )
@@ -103,7 +106,39 @@ def outcomes_of(rows: pd.DataFrame, classes: tuple[str, ...]) -> Outcomes:
     return Outcomes(labels, probabilities.argmax(axis=1), rows["dice"].to_numpy(np.float64))
 
 
+def reference_of(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return what these images look like to the model: what scoring holds a night against.
+
+    `images`; `label`, the share of each predicted class; `confidence` and `lung_area`, each with
+    the `edges` between bins of (about) equally many images, and the `shares` of the bins.
+    """
+    found: dict[str, Any] = {"images": len(outcomes)}
+    if not len(outcomes):
+        return found
+    _, probabilities = _arrays(outcomes, classes)
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=len(classes))
+    found["label"] = dict(zip(classes, (counts / len(outcomes)).tolist(), strict=True))
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    for name, values in (
+        ("confidence", confidence),
+        ("lung_area", outcomes["lung_area"].to_numpy(np.float64)),
+    ):
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
+        bins = np.searchsorted(edges, values, side="right")
+        shares = np.bincount(bins, minlength=len(edges) + 1) / len(values)
+        found[name] = {"edges": edges.tolist(), "shares": shares.tolist()}
+    return found
+
+
 def summarise(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the figures of `_summary`, and `by_source` those of each source alone."""
+    sources = {
+        str(name): _summary(rows, classes) for name, rows in outcomes.groupby("source", sort=True)
+    }
+    return _summary(outcomes, classes) | {"by_source": sources}
+
+
+def _summary(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
     """Return images, accuracy, Dice (mean over images with a mask), ECE and recall by class.
 
     Figures are None where no image counts.

@@ -170,6 +170,9 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     result = {
         **{name: metrics["test"][name] for name in names},
         **{f"val_{name}": metrics["val"][name] for name in names},
+        "accuracy_by_source": {
+            name: found["accuracy"] for name, found in metrics["test"]["by_source"].items()
+        },
         "review_below": bundle.review_below,
         "epochs": settings.epochs,
         "steps": plan.steps * plan.epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -22,6 +23,7 @@ from eagle_spark.errors import (
     UnbalancedRun,
 )
 from eagle_spark.images.masks import decode_mask
+from eagle_spark.model.bundle import seal
 from eagle_spark.scoring import score as job
 from eagle_spark.scoring.inventory import list_images, spool_listing
 from eagle_spark.scoring.lease import AlreadyRunning
@@ -254,6 +256,26 @@ def test_a_result_says_where_the_seconds_went(
     result = night()
     assert all(result["task_seconds"][stage] > 0 for stage in ("read", "decode", "infer", "encode"))
     assert sum(result["stage_seconds"].values()) == pytest.approx(result["seconds"], abs=1)
+
+
+def test_images_unlike_those_the_model_knows_are_warned_of(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    model_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert night()["shift"] is None  # this model was never held against anything
+    shutil.copytree(model_folder, tmp_path / "model")
+    card = json.loads((tmp_path / "model" / "metadata.json").read_text())
+    del card["digests"], card["model_id"]
+    bins = {"edges": [2.0, 3.0], "shares": [0.0, 0.0, 1.0]}
+    seen = {"images": 200, "label": {"A": 1.0}, "confidence": bins, "lung_area": bins}
+    seal(tmp_path / "model", card | {"reference": seen})
+    result = night(model=tmp_path / "model")
+    assert result["shift"] == max(result["shift_by"].values()) > 1
+    assert "warning: lung_area of tonight's images is not that" in capsys.readouterr().err
+    assert night(model=tmp_path / "model")["shift"] is None  # nothing new
 
 
 def test_a_second_run_at_the_same_time_says_so(

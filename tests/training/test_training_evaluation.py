@@ -18,6 +18,7 @@ def outcomes(
         {
             "label": ["a" if right else "b" for _, right in rows],
             "probabilities": [[sure, 1 - sure] for sure, _ in rows],
+            "source": [("x", "y")[i % 2] for i in range(len(rows))],
             "dice": pd.Series(dice or [None] * len(rows), dtype="float64"),
         }
     )
@@ -56,12 +57,19 @@ def test_no_outcomes_have_no_figures() -> None:
         "dice": None,
         "ece": None,
         "recall_by_class": {},
+        "by_source": {},
     }
 
 
 def test_dice_is_the_mean_over_images_with_a_mask() -> None:
     rows = [(0.75, True), (0.75, True), (0.75, True), (0.75, False)]
     found = summarise(outcomes(rows, [0.5, None, 1.0, None]), CLASSES)
+    by_source = found.pop("by_source")
+    assert {name: (own["images"], own["accuracy"]) for name, own in by_source.items()} == {
+        "x": (2, 1.0),
+        "y": (2, 0.5),
+    }
+    assert [by_source[name]["dice"] for name in "xy"] == [0.75, None]
     assert found == {
         "images": 4,
         "accuracy": 0.75,

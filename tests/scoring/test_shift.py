@@ -1,0 +1,90 @@
+"""A night's images against those that the model was validated on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eagle_spark.scoring.shift import LARGE, shift_of, stability_index
+from eagle_spark.training.evaluation import reference_of
+
+CLASSES = ("COVID", "Normal")
+
+
+def outcomes(rows: int, seed: int, sure: float = 4.0, covid: float = 0.3) -> pd.DataFrame:
+    """Predictions and lung areas as an evaluator gives them."""
+    draw = np.random.default_rng(seed)
+    first = draw.random(rows) < covid
+    confidence = 0.5 + draw.beta(sure, 1.0, rows) / 2
+    probabilities = np.where(first, confidence, 1 - confidence)
+    return pd.DataFrame(
+        {
+            "label": np.where(first, *CLASSES),
+            "probabilities": list(np.stack([probabilities, 1 - probabilities], axis=1)),
+            "lung_area": draw.normal(0.25, 0.05, rows),
+        }
+    )
+
+
+def scored(spark: Any, rows: pd.DataFrame) -> Any:
+    """The same as rows of `predictions`."""
+    table = pd.DataFrame(
+        {
+            "path": [f"file:///{i}" for i in range(len(rows))],
+            "label": [CLASSES[int(p[1] > p[0])] for p in rows["probabilities"]],
+            "confidence": [float(max(p)) for p in rows["probabilities"]],
+            "lung_area": rows["lung_area"],
+        }
+    )
+    return spark.createDataFrame(
+        table, "path STRING, label STRING, confidence DOUBLE, lung_area DOUBLE"
+    )
+
+
+def test_the_index_is_that_of_its_formula() -> None:
+    found = stability_index([0.5, 0.5], [8000, 2000], 10**9)
+    assert found == pytest.approx(0.3 * np.log(1.6) - 0.3 * np.log(0.4), abs=2e-4)
+    assert stability_index([0.5, 0.5], [5000, 5000], 10**6) == 0
+    assert stability_index([1.0, 0.0], [0, 10_000], 10**6) > 5
+    assert stability_index([0.5, 0.5], [], 0) == 0
+
+
+@pytest.mark.parametrize("images", [12, 100, 3000])
+def test_chance_alone_is_no_shift(images: int) -> None:
+    draw = np.random.default_rng(images)
+    shares = np.full(10, 0.1)
+    found = [
+        stability_index(
+            (draw.multinomial(122, shares) / 122).tolist(),
+            draw.multinomial(images, shares).tolist(),
+            122,
+        )
+        for _ in range(400)
+    ]
+    limit = LARGE if images >= 100 else 8.0  # a dozen images leave bins empty
+    assert np.quantile(found, 0.99) < limit
+
+
+@pytest.mark.spark
+def test_a_night_like_the_validation_split_has_no_shift_and_another_one_has(spark: Any) -> None:
+    reference = reference_of(outcomes(400, 1), CLASSES)
+    assert sum(reference["label"].values()) == pytest.approx(1)
+    assert sum(reference["confidence"]["shares"]) == pytest.approx(1)
+    same = shift_of(scored(spark, outcomes(1000, 2)), reference)
+    assert same.keys() == {"label", "confidence", "lung_area"}
+    assert max(same.values()) < 0.05
+    other = shift_of(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), reference)
+    assert min(other["label"], other["confidence"]) > LARGE > other["lung_area"]
+    assert shift_of(scored(spark, outcomes(1, 4)).limit(0), reference) == {}
+
+
+@pytest.mark.spark
+def test_all_of_one_value_is_one_bin(spark: Any) -> None:
+    rows = outcomes(50, 1)
+    rows["lung_area"] = 0.25
+    reference = reference_of(rows, CLASSES)
+    assert reference["lung_area"]["edges"] == [0.25]
+    assert shift_of(scored(spark, rows), reference)["lung_area"] == 0
