@@ -266,6 +266,7 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert night()["shift"] is None  # this model was never held against anything
+    shutil.rmtree(tmp_path / "warehouse")
     shutil.copytree(model_folder, tmp_path / "model")
     card = json.loads((tmp_path / "model" / "metadata.json").read_text())
     del card["digests"], card["model_id"]
