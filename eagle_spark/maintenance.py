@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from eagle_spark.errors import InputError
 from eagle_spark.session import CATALOG, open_session
 from eagle_spark.settings import MaintainSettings
-from eagle_spark.storage import absolute_uri, join, list_folder, locate
-from eagle_spark.tables import TABLES, Run, Table, Warehouse
+from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
+from eagle_spark.tables import EPOCHS, PREDICTIONS, RUNS, TABLES, Run, Table, Warehouse
 
+# Those that grow by many small commits; others are written in large files, once.
+COMPACTED = (PREDICTIONS, RUNS, EPOCHS)
 SMALL_FILES = 5  # of one partition: fewer are left as they are
 TARGET_BYTES = 128 * 2**20
 # Iceberg's own limit: files of a run that has not committed yet belong to no table.
@@ -20,8 +24,8 @@ ORPHAN_DAYS = 3
 def maintain(settings: MaintainSettings) -> dict[str, Any]:
     """Run the job and return its figures.
 
-    Readers see the same rows before and after. It may run beside the other jobs: one that publishes
-    in the meantime carries its rows over.
+    Readers see the same rows before and after. A table on which a run is working, or was killed a
+    short time ago, is not compacted.
 
     Raises:
         OutputError: when the warehouse cannot be written to.
@@ -32,7 +36,7 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
         warehouse = Warehouse(spark)
         tables = [table for table in TABLES if warehouse.exists(table)]
         branches = sum(_drop_branches(warehouse, table, before) for table in tables)
-        files = {table.name: _compact(warehouse, table) for table in tables}
+        files = {table.name: _compact(warehouse, table) for table in tables if table in COMPACTED}
         for table in tables:
             warehouse.expire(table, before)
         orphans = sum(_remove_orphans(warehouse, table) for table in tables)
@@ -53,7 +57,7 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
 def _compact(warehouse: Warehouse, table: Table) -> tuple[int, int]:
     """Rewrite small files of the published rows; return the number of files before and after."""
     before = _count_files(warehouse, table)
-    if before >= SMALL_FILES:
+    if before >= SMALL_FILES and warehouse.branches(table) == {"main"}:
         warehouse.spark.sql(
             f"CALL {CATALOG}.system.rewrite_data_files(table => '{table.full_name}', "
             f"options => map('min-input-files', '{SMALL_FILES}', "
@@ -68,10 +72,11 @@ def _count_files(warehouse: Warehouse, table: Table) -> int:
 
 
 def _drop_branches(warehouse: Warehouse, table: Table, before: datetime) -> int:
-    """Drop what killed runs left and nobody went on with."""
+    """Drop what killed runs left and nobody went on with; one that is `main` was just made."""
     rows = warehouse.spark.sql(
         f"SELECT r.name FROM {table.full_name}.refs r JOIN {table.full_name}.snapshots s "
         f"ON r.snapshot_id = s.snapshot_id WHERE r.type = 'BRANCH' AND r.name <> 'main' "
+        f"AND r.snapshot_id <> {warehouse.snapshot(table) or 0} "
         f"AND s.committed_at < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}'"
     ).collect()
     for row in rows:
@@ -96,12 +101,20 @@ def _sweep_staging(uri: str, before: datetime) -> int:
     if not storage.exists(place):
         return 0
     newest: dict[str, int] = {}
-    for entry in list_folder(folder):
+    for entry in _listed(folder):
         name = entry.uri.removeprefix(f"{folder}/").split("/")[0]
         newest[name] = max(newest.get(name, 0), entry.modified)
     old = [name for name, modified in newest.items() if modified < before.timestamp() * 1000]
     _delete(folder, old)
     return len(old)
+
+
+def _listed(folder: str) -> list[FileEntry]:
+    """Return the files; a run that ends in the meantime takes its own away."""
+    for _ in range(3):
+        with suppress(InputError):
+            return list(list_folder(folder))
+    return []
 
 
 def _delete(folder: str, names: Iterable[str]) -> None:

@@ -300,30 +300,45 @@ class Warehouse:
                 f"older_than => {time}, retain_last => 1)"
             )
 
-    def resume_branch(self, table: Table, branch: str, mine: str, key: list[str]) -> None:
-        """Make `branch`, or go on with the one that a killed run left.
+    def resume_branch(self, table: Table, branch: str, mine: str) -> bool:
+        """Make `branch`, or go on with the one that a killed run left; return whether it moved.
 
-        Where `main` has moved since, a new branch of the present `main` takes over the rows for
-        which the SQL condition `mine` holds and whose `key` is not in `main`.
+        Where `main` has moved since, a new branch of the present `main` takes over the rows, among
+        those for which the SQL condition `mine` holds, that were written on the old one; they
+        replace rows of the same path. Who wrote a row is told by its `run_id`.
         """
         if branch not in self.branches(table):
             self.open_branch(table, branch)
-            return
+            return False
         main, tip = self.snapshot(table), self.snapshot(table, branch)
-        ancestors = self.spark.sql(
-            f"CALL {CATALOG}.system.ancestors_of('{table.full_name}', {tip})"
-        ).collect()
-        if main is None or main in {row.snapshot_id for row in ancestors}:
-            return
+        known = self._ancestors(table, main)
+        base = next((found for found in self._ancestors(table, tip) if found in known), None)
+        if main is None or main == base:
+            return False
+        theirs = self.read(table).select("run_id")
+        if base is not None:
+            theirs = theirs.union(self.at(table, base).select("run_id"))
+        left = self.read(table, branch).where(mine).join(theirs, "run_id", "left_anti")
         moved = f"{branch}_moved"
         self.open_branch(table, moved)
-        left = self.read(table, branch).where(mine).join(self.read(table), key, "left_anti")
+        left.select("path").createOrReplaceTempView("eagle_carried")
+        self.remove(table, f"{mine} AND path IN (SELECT path FROM eagle_carried)", moved)
         self.append(table, left.select(*(column.name for column in table.columns)), moved)
         self.spark.sql(
             f"ALTER TABLE {table.full_name} REPLACE BRANCH `{branch}` "
             f"AS OF VERSION {self.snapshot(table, moved)}"
         )
         self.drop_branch(table, moved)
+        return True
+
+    def _ancestors(self, table: Table, snapshot: int | None) -> list[int]:
+        """Return a snapshot and those before it, the newest first."""
+        if snapshot is None:
+            return []
+        rows = self.spark.sql(
+            f"CALL {CATALOG}.system.ancestors_of('{table.full_name}', {snapshot})"
+        ).collect()
+        return [row.snapshot_id for row in rows]
 
     def record_run(
         self,

@@ -52,7 +52,7 @@ def read_all(path: Path) -> dict[str, bytes | Reason]:
         for member in [*reversed(members), *members]:
             name = member.path.removeprefix(entry.uri)
             try:
-                data = archives.read(entry.uri, member.position, 1 << 20)
+                data = archives.read(entry.uri, member.position, member.length, 1 << 20)
                 assert len(data) == member.length
                 found[name] = data
             except ImageRejected as rejected:
@@ -94,6 +94,78 @@ def test_a_damaged_archive_keeps_what_can_be_read_and_is_a_row_itself(
     assert members[-1].path == path.as_uri()
 
 
+@pytest.mark.parametrize("kept", [3 * 1536, 2 * 1536 + 100, 6 * 1536])
+def test_a_tar_that_ends_between_or_within_headers_is_broken(tmp_path: Path, kept: int) -> None:
+    path = write_tar(tmp_path / "n.tar", [(f"{i}.png", b"x" * 1000) for i in range(6)])
+    path.write_bytes(path.read_bytes()[:kept])
+    assert read_all(path)[""] == Reason.BAD_ARCHIVE
+
+
+def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "n.tar", [(f"{i}.png", b"x" * 1000) for i in range(6)])
+    data = bytearray(path.read_bytes())
+    data[3 * 1536 + 5] ^= 0xFF
+    path.write_bytes(data)
+    assert read_all(path) == {
+        **{f"!/{i}.png": b"x" * 1000 for i in range(3)},
+        "": Reason.BAD_ARCHIVE,
+    }
+
+
+def test_no_two_members_share_a_path(tmp_path: Path) -> None:
+    names = ["a.png", "a.png", "a.png#2", "./a.png", "b/./c.png"]
+    path = write_tar(tmp_path / "n.tar", [(name, name.encode()) for name in names])
+    assert read_all(path) == {
+        "!/a.png": b"a.png",
+        "!/a.png#2": b"a.png",
+        "!/a.png#2#2": b"a.png#2",
+        "!/a.png#3": b"./a.png",
+        "!/b/c.png": b"b/./c.png",
+    }
+
+
+def test_sizes_that_cannot_be_break_the_archive(tmp_path: Path) -> None:
+    for size in (2**70, -1024):
+        info = tarfile.TarInfo("a.png")
+        info.size = size
+        path = tmp_path / "n.tar"
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10 * tarfile.BLOCKSIZE))
+        assert read_all(path) == {"": Reason.BAD_ARCHIVE}
+
+
+def test_an_archive_that_is_no_file_does_not_hold_anything_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "n.zip")
+    assert read_all(tmp_path / "n.zip") == {"": Reason.BAD_ARCHIVE}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_noticed_whatever_the_compression(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "n.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", os.urandom(5000))
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(data)
+    assert read_all(path)["!/a.png"] in (Reason.BAD_MEMBER, Reason.UNREADABLE)
+
+
+def test_a_member_that_was_replaced_since_it_was_listed_is_rejected(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "n.zip", [("a.png", b"old")])
+    (member,) = list_members(entry_of(path))
+    write_zip(path, [("a.png", b"another")])
+    with Archives() as archives, pytest.raises(ImageRejected, match="the archive has changed"):
+        archives.read(path.as_uri(), member.position, member.length, 100)
+
+
+def test_what_the_storage_cannot_read_may_be_tried_again(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "n.zip", [("a.png", b"old")])
+    (member,) = list_members(entry_of(path))
+    path.unlink()
+    with Archives() as archives, pytest.raises(ImageRejected) as raised:
+        archives.read(path.as_uri(), member.position, member.length, 100)
+    assert raised.value.reason == Reason.UNREADABLE
+
+
 def test_what_is_no_archive_at_all_is_one_row(tmp_path: Path) -> None:
     for name in ("n.zip", "n.tar", "n.tgz"):
         (tmp_path / name).write_bytes(b"text")
@@ -129,7 +201,7 @@ def test_a_bomb_is_read_up_to_the_limit_alone(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "n.zip", [("bomb.png", bytes(50_000_000))])
     (member,) = list_members(entry_of(path))
     with Archives() as archives:
-        assert len(archives.read(path.as_uri(), member.position, 1000)) == 1001
+        assert len(archives.read(path.as_uri(), member.position, member.length, 1000)) == 1001
 
 
 def test_more_archives_than_are_kept_open_are_read_in_turn(tmp_path: Path) -> None:
@@ -140,4 +212,4 @@ def test_more_archives_than_are_kept_open_are_read_in_turn(tmp_path: Path) -> No
     with Archives() as archives:
         for _ in range(2):
             for i, (path, member) in enumerate(zip(paths, members, strict=True)):
-                assert archives.read(path.as_uri(), member.position, 10) == bytes([i])
+                assert archives.read(path.as_uri(), member.position, 1, 10) == bytes([i])

@@ -25,8 +25,8 @@ def warehouse(spark: Any, tmp_path: Path) -> Iterator[Warehouse]:
         yield Warehouse(session)
 
 
-def rejects(warehouse: Warehouse, *paths: str) -> Any:
-    rows = [(path, "COVID", "here", "truncated", "", "run", NOW) for path in paths]
+def rejects(warehouse: Warehouse, *paths: str, run: str = "run") -> Any:
+    rows = [(path, "COVID", "here", "truncated", "", run, NOW) for path in paths]
     return warehouse.spark.createDataFrame(rows, REJECTS.schema())
 
 
@@ -68,22 +68,36 @@ def test_a_resumed_branch_brings_its_rows_along_when_main_has_moved(warehouse: W
     warehouse.ensure(REJECTS)
     for branch in ("one", "two"):
         warehouse.open_branch(REJECTS, branch)
-        warehouse.append(REJECTS, rejects(warehouse, branch, "both"), branch)
+        warehouse.append(REJECTS, rejects(warehouse, branch, "both", run=branch), branch)
     warehouse.publish(REJECTS, "one")
-    warehouse.resume_branch(REJECTS, "two", "label = 'COVID'", ["path"])
+    assert warehouse.resume_branch(REJECTS, "two", "label = 'COVID'")
     assert paths(warehouse, "two") == ["both", "one", "two"]
     warehouse.publish(REJECTS, "two")
     assert paths(warehouse) == ["both", "one", "two"]
+    (both,) = warehouse.read(REJECTS).where("path = 'both'").collect()
+    assert both.run_id == "two"
     assert warehouse.branches(REJECTS) == {"main"}
+
+
+@pytest.mark.spark
+def test_rows_that_a_resumed_branch_began_with_are_not_brought_back(warehouse: Warehouse) -> None:
+    warehouse.ensure(REJECTS)
+    warehouse.append(REJECTS, rejects(warehouse, "old", "kept", run="first"))
+    warehouse.open_branch(REJECTS, "run")
+    warehouse.append(REJECTS, rejects(warehouse, "new", run="second"), "run")
+    warehouse.remove(REJECTS, "path = 'old'", "main")
+    warehouse.remove(REJECTS, "path = 'kept'", "main")
+    assert warehouse.resume_branch(REJECTS, "run", "true")
+    assert paths(warehouse, "run") == ["new"]
 
 
 @pytest.mark.spark
 def test_a_resumed_branch_of_an_unmoved_main_is_left_as_it_is(warehouse: Warehouse) -> None:
     warehouse.ensure(REJECTS)
-    warehouse.resume_branch(REJECTS, "run", "true", ["path"])
+    assert not warehouse.resume_branch(REJECTS, "run", "true")
     warehouse.append(REJECTS, rejects(warehouse, "a"), "run")
     before = warehouse.snapshot(REJECTS, "run")
-    warehouse.resume_branch(REJECTS, "run", "true", ["path"])
+    assert not warehouse.resume_branch(REJECTS, "run", "true")
     assert warehouse.snapshot(REJECTS, "run") == before
 
 

@@ -18,6 +18,8 @@ exec "$here/.venv/bin/spark-submit" \
   --conf spark.sql.catalog.eagle=org.apache.iceberg.spark.SparkCatalog \
   --conf spark.sql.catalog.eagle.type=hadoop \
   --conf "spark.sql.catalog.eagle.warehouse=$warehouse" \
+  --conf spark.driver.host=127.0.0.1 \
+  --conf spark.driver.bindAddress=127.0.0.1 \
   --conf spark.ui.enabled=false \
   spark-internal \
   --hiveconf hive.server2.thrift.bind.host=127.0.0.1 \

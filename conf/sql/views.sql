@@ -7,11 +7,11 @@ CREATE OR REPLACE TEMPORARY VIEW rejected AS
 SELECT image_id, path, file_length, file_modified, reason, detail, model_id, run_id, scored_at
 FROM eagle.cxr.predictions WHERE status = 'rejected';
 
--- The row of the model that began to score last, for each file.
+-- For each file the row of the newest model: the one that began to score last.
 CREATE OR REPLACE TEMPORARY VIEW latest AS
 SELECT * EXCEPT (place) FROM (
-  SELECT p.*, row_number() OVER (PARTITION BY p.path ORDER BY m.since DESC) AS place
+  SELECT p.*, row_number() OVER (PARTITION BY p.path ORDER BY m.since DESC NULLS LAST) AS place
   FROM eagle.cxr.predictions p
-  JOIN (SELECT model_id, min(scored_at) AS since FROM eagle.cxr.predictions GROUP BY model_id) m
+  LEFT JOIN (SELECT model_id, min(started_at) AS since FROM eagle.cxr.runs WHERE job = 'score' GROUP BY model_id) m
     ON p.model_id = m.model_id
 ) WHERE place = 1;

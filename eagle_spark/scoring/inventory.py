@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eagle_spark.errors import InputError
 from eagle_spark.storage import FileEntry, join, list_folder, locate, printable
 from eagle_spark.storage.archives import is_archive, list_members
 
@@ -37,9 +37,13 @@ def list_images(images: str) -> Iterator[FileEntry]:
     """
     if is_archive(images):
         storage, path = locate(images)
-        with suppress(FileNotFoundError, IsADirectoryError):
+        try:
             yield storage.find(path)
             return
+        except (FileNotFoundError, IsADirectoryError):
+            pass  # what list_folder says of it
+        except OSError as error:
+            raise InputError(f"archive cannot be read: {images}: {error}") from error
     yield from list_folder(images)
 
 

@@ -27,12 +27,61 @@ class AlreadyRunning(EagleError):
     """Raised when another run does the same work at this moment."""
 
 
+class Lease:
+    """What a run holds."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self._uri, self._run_id = uri, run_id
+        self._beats, self._taken_by = 0, ""
+
+    def check(self) -> None:
+        """Raise AlreadyRunning if another run has taken the file in the meantime."""
+        self._look()
+        if self._taken_by:
+            raise AlreadyRunning(
+                f"another run does the same at this moment: {self._taken_by}; this one ends"
+            )
+
+    def tell(self) -> None:
+        """Write the next beat."""
+        storage, path = locate(self._uri)
+        body = {
+            "run_id": self._run_id,
+            "host": os.uname().nodename,
+            "pid": os.getpid(),
+            "beat": self._beats,
+        }
+        self._beats += 1
+        storage.write(path, json.dumps(body).encode())
+
+    def keep(self) -> None:
+        """Write the next beat, unless another run has taken the file."""
+        with suppress(OSError):  # the storage may be away for a moment
+            self._look()
+            if not self._taken_by:
+                self.tell()
+
+    def end(self) -> None:
+        with suppress(OSError):
+            self._look()
+            if not self._taken_by:
+                storage, path = locate(self._uri)
+                storage.delete(path)
+
+    def _look(self) -> None:
+        found = _holder(self._uri)
+        if found and found["run_id"] not in ("", self._run_id):
+            self._taken_by = found["run_id"]
+
+
 @contextmanager
-def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[None]:
+def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[Lease]:
     """Hold the file `uri` for as long as the block lasts.
 
+    Of two runs that begin at the same moment the one that wrote first notices at its next `check`.
+
     Raises:
-        AlreadyRunning: when another run holds it and is alive, or takes it at the same moment.
+        AlreadyRunning: when another run holds it and is alive.
     """
     holder = _holder(uri)
     if holder:
@@ -47,34 +96,21 @@ def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[None]:
                     "wait for its end, or end it, then run this job again"
                 )
             holder = now
-    beats, ended = 0, Event()
-    storage, path = locate(uri)
-
-    def tell() -> None:
-        body = {"run_id": run_id, "host": os.uname().nodename, "pid": os.getpid(), "beat": beats}
-        storage.write(path, json.dumps(body).encode())
+    held, ended = Lease(uri, run_id), Event()
 
     def keep() -> None:
-        nonlocal beats
         while not ended.wait(min(BEAT_SECONDS, dead / 4)):
-            beats += 1
-            with suppress(OSError):  # the storage may be away for a moment
-                tell()
+            held.keep()
 
-    tell()
+    held.tell()
     keeper = Thread(target=keep, name="lease", daemon=True)
     keeper.start()
     try:
-        found = _holder(uri)
-        if found and found["run_id"] != run_id:
-            raise AlreadyRunning(f"another run began at the same moment: {found['run_id']}")
-        yield
+        yield held
     finally:
         ended.set()
         keeper.join(timeout=30)
-        found = _holder(uri)
-        if found and found["run_id"] == run_id:
-            storage.delete(path)
+        held.end()
 
 
 def _holder(uri: str) -> dict[str, Any] | None:
@@ -85,5 +121,5 @@ def _holder(uri: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError):  # just being replaced
-        return {"run_id": "a run", "host": "an unknown host", "pid": 0}
+        return {"run_id": "", "host": "an unknown host", "pid": 0}
     return found if isinstance(found, dict) else None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _TOLD = pa.schema([("files", pa.int64()), ("problem", pa.string())])
 SUFFIX = ".mask.png"  # after the whole name: a.png and a.jpg have masks of their own
+MARK, MARK_BYTES = ".model", 256  # a hidden file that says whose masks these are
 FILES_PER_TASK = 1024
 
 
@@ -42,7 +43,7 @@ def check_masks_folder(images: str, masks: str) -> None:
         raise OutputError(f"--masks-out {masks}: {error}") from error
 
 
-def write_masks(rows: DataFrame, images: str, target: str, staging: str) -> int:
+def write_masks(rows: DataFrame, images: str, target: str, model_id: str, staging: str) -> int:
     """Write the masks that `target` lacks, or holds from before the row was; return their number.
 
     Each file is whole or not there. A run that was killed is gone on with by the next. Files that
@@ -50,6 +51,7 @@ def write_masks(rows: DataFrame, images: str, target: str, staging: str) -> int:
 
     Args:
         rows: `path`, `mask`, `scored_at` of published rows of files below the folder `images`.
+        model_id: whose masks they are; those of another model are written anew.
         staging: URI of a folder for the listing of what is there.
 
     Raises:
@@ -59,7 +61,11 @@ def write_masks(rows: DataFrame, images: str, target: str, staging: str) -> int:
 
     listed = join(staging, "masks")
     storage, place = locate(target)
-    there = storage.exists(place) and spool_listing(list_folder(target), listed)
+    mark = f"{place}/{MARK}"
+    ours = storage.exists(mark) and storage.read(mark, MARK_BYTES) == model_id.encode()
+    there = ours and spool_listing(list_folder(target), listed)
+    if not ours:
+        storage.delete(mark)  # a run that is killed now leaves masks of two models
     root = absolute_uri(images)
     root = root.rpartition("/")[0] if is_archive(root) else root
     inside = substring(col("path"), len(root) + 1, 2**31 - 1)
@@ -70,6 +76,7 @@ def write_masks(rows: DataFrame, images: str, target: str, staging: str) -> int:
         wanted = wanted.join(found, done, "left_anti")
     wanted = wanted.select("target", "mask")
     if not (count := wanted.count()):
+        storage.write(mark, model_id.encode())
         return 0
     tasks = max(rows.sparkSession.sparkContext.defaultParallelism, -(-count // FILES_PER_TASK))
     with watch_tasks(rows.sparkSession, "masks", count):
@@ -82,6 +89,7 @@ def write_masks(rows: DataFrame, images: str, target: str, staging: str) -> int:
         if not files:
             raise OutputError(line)
         print(line, file=sys.stderr, flush=True)
+    storage.write(mark, model_id.encode())
     return int(files)
 
 

@@ -107,7 +107,7 @@ class Predictor:
         rows: list[Row] = []
         decoded: dict[str, NDArray[np.uint8]] = {}
         for file in files:
-            row = {**file, **shared, "scored_at": datetime.now(timezone.utc)}
+            row = {**file, **shared}
             del row["archive"], row["position"]
             rows.append(row)
             try:
@@ -131,9 +131,11 @@ class Predictor:
             with self._timed("encode"):
                 for name, probabilities, mask in zip(decoded, *outputs, strict=True):
                     seen[name] = prediction(bundle, probabilities, mask)
+        now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:
                 row |= seen[row["image_id"]]
+            row["scored_at"] = now
         return rows
 
     def _is_known(self, name: str) -> bool:
@@ -156,7 +158,7 @@ class Predictor:
 def _bytes_of(file: Row, archives: Archives) -> bytes:
     if file["archive"] is None:
         return read_image(file["path"], MAX_FILE_BYTES)
-    return archives.read(file["archive"], file["position"], MAX_FILE_BYTES)
+    return archives.read(file["archive"], file["position"], file["file_length"], MAX_FILE_BYTES)
 
 
 def key_of(name: str) -> np.uint64:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagle_spark.errors import MainMoved, Reason, TooManyFailures, UnbalancedRun
+from eagle_spark.errors import MainMoved, OutputError, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
-from eagle_spark.scoring.lease import lease
+from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
 from eagle_spark.scoring.shift import LARGE, shift_of
-from eagle_spark.session import open_session
+from eagle_spark.session import check_warehouse, open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import PREDICTIONS, Run, Stages, Warehouse
@@ -56,13 +56,14 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     folder = sha256(absolute_uri(settings.images).encode()).hexdigest()
     branch = f"score_{bundle.model_id[:16]}_{folder[:8]}"
     place = join(absolute_uri(settings.warehouse), "cxr")
+    check_warehouse(settings.warehouse)
     with (
-        lease(join(place, "_staging", f"{branch}.lease"), run.run_id),
+        lease(join(place, "_staging", f"{branch}.lease"), run.run_id) as held,
         open_session("score", settings.warehouse) as spark,
     ):
         staging = join(place, "_staging", run.run_id)
         try:
-            return Night(spark, run, bundle, engine, branch, staging).work()
+            return Night(spark, run, bundle, engine, branch, staging, held).work()
         finally:
             storage, path = locate(staging)
             storage.delete(path)
@@ -79,7 +80,9 @@ class Night:
         engine: str,
         branch: str,
         staging: str,
+        held: Lease,
     ) -> None:
+        self.lease = held
         self.spark, self.run, self.bundle, self.engine = spark, run, bundle, engine
         self.branch, self.staging = branch, staging
         self.settings: ScoreSettings = run.settings
@@ -89,15 +92,16 @@ class Night:
         self.known: Shared | None = None
         self.same_bytes = 0
         self.fresh: list[str] = []  # runs whose rows are published tonight
+        self.audited: int | None = None
 
     def work(self) -> dict[str, Any]:
         """List, score chunk by chunk, audit, publish; return the figures."""
+        self.lease.check()
         total = spool_listing(list_images(self.settings.images), self.staging)
         stages = Stages(self.run)
         stages.end("list")
         self.warehouse.ensure(PREDICTIONS)
-        key = [*_FILE, "model_id"]
-        self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine, key)
+        self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine)
         self.remove_outdated()
         before = self.counts("main")
         tips = {self.warehouse.snapshot(PREDICTIONS, ref) for ref in ("main", self.branch)}
@@ -112,14 +116,14 @@ class Night:
                 if sum(after.values()) <= done:
                     raise UnbalancedRun(f"listed {total} files, but only {done} got a row")
         stages.end("score")
-        self.check(total, after)
+        self.check(total)
         stages.end("audit")
-        snapshot = self.publish(key)
+        snapshot = self.publish(total)
         stages.end("publish")
-        masks = self.write_masks() if self.settings.masks_out else 0
-        stages.end("masks")
         shift = self.shift()
         stages.end("shift")
+        masks, problem = self.write_masks()
+        stages.end("masks")
         seconds = self.run.seconds
         scored = after.get("scored", 0) - before.get("scored", 0)
         result = {
@@ -144,6 +148,8 @@ class Night:
         self.warehouse.record_run(
             self.run, result, snapshot_id=snapshot, model_id=self.bundle.model_id
         )
+        if problem:
+            raise problem
         return result
 
     def listing(self) -> DataFrame:
@@ -171,7 +177,8 @@ class Night:
         here = rows.join(self.listing().select("path"), "path", "left_semi")
         changed = here.join(self.listing(), _FILE, "left_anti").select("path")
         doubtful = ["status = 'rejected'"] if self.settings.retry_rejected else []
-        doubtful += [f"status = '{SAME}'", f"reason = '{Reason.UNREADABLE}'"]
+        doubtful += [f"status = '{SAME}'"]
+        doubtful += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
         unread = here.where(" OR ".join(doubtful)).select("path")
         twice = here.groupBy("path").count().where("count > 1").select("path")
         outdated = changed.union(unread).union(twice)
@@ -183,7 +190,8 @@ class Night:
     def score_chunk(self) -> None:
         """Score the next files that have no row yet, and commit their rows to the branch."""
         done = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
-        left = self.listing().join(done, _FILE, "left_anti").orderBy("path")
+        left = self.listing().join(done, _FILE, "left_anti")
+        left = left.orderBy("archive", "position", "path")
         # Through the driver, a chunk at most: what is scored is fixed before the branch grows.
         chunk = left.limit(self.settings.chunk).toArrow()
         parallelism = self.spark.sparkContext.defaultParallelism
@@ -249,7 +257,7 @@ class Night:
             self.known = None
             self.score_chunk()
 
-    def check(self, total: int, after: dict[str, int]) -> None:
+    def check(self, total: int) -> None:
         """Hold the branch against what was listed.
 
         Raises:
@@ -258,6 +266,8 @@ class Night:
         """
         from pyspark.sql.functions import col
 
+        self.audited = self.warehouse.snapshot(PREDICTIONS, self.branch)
+        after = self.counts(self.branch)
         if sum(after.values()) != total:
             raise UnbalancedRun(f"listed {total} files; the branch has {after}")
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
@@ -298,17 +308,29 @@ class Night:
                 )
         return found
 
-    def write_masks(self) -> int:
-        """Write what `--masks-out` lacks; return the number of files."""
-        assert self.settings.masks_out
-        rows = self.rows("main").where(_SCORED).select("path", "mask", "scored_at")
-        return write_masks(rows, self.settings.images, self.settings.masks_out, self.staging)
+    def write_masks(self) -> tuple[int, OutputError | None]:
+        """Write what `--masks-out` lacks; return the number of files, and what went wrong.
 
-    def publish(self, key: list[str]) -> int | None:
-        """Publish the branch; when another model's run was first, carry the rows over and retry."""
+        The night is published by now: its run is recorded before anything is raised.
+        """
+        if not self.settings.masks_out:
+            return 0, None
+        rows = self.rows("main").where(_SCORED).select("path", "mask", "scored_at")
+        told = (self.settings.images, self.settings.masks_out, self.bundle.model_id, self.staging)
+        try:
+            return write_masks(rows, *told), None
+        except OutputError as error:
+            return 0, error
+
+    def publish(self, total: int) -> int | None:
+        """Publish what was audited; when another run was first, carry the rows over and retry."""
         for _ in range(5):
+            self.lease.check()
+            if self.warehouse.snapshot(PREDICTIONS, self.branch) != self.audited:
+                raise UnbalancedRun(f"branch {self.branch} has changed since it was audited")
             try:
                 return self.warehouse.publish(PREDICTIONS, self.branch)
             except MainMoved:
-                self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine, key)
+                self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine)
+                self.check(total)
         return self.warehouse.publish(PREDICTIONS, self.branch)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 LARGE = 0.25  # the rule of thumb of those who use the index: below 0.1 none, above 0.25 large
+LEAST_IMAGES = 100  # of fewer the index says more about chance than chance is taken off
 LEAST_SHARE = 1e-4  # of an empty bin
 
 
@@ -39,7 +40,9 @@ def stability_index(expected: Sequence[float], found: Sequence[int], images: int
 
 
 def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
-    """Return the index of `label`, `confidence` and `lung_area` of scored rows; empty of no rows.
+    """Return the index of `label`, `confidence` and `lung_area` of scored rows.
+
+    Empty of fewer than `LEAST_IMAGES`.
 
     Args:
         reference: what training keeps in the model's card, see `reference_of`.
@@ -53,7 +56,7 @@ def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
         for edge in reference[name]["edges"]
     ]
     total, *counts = rows.agg(count("path"), *above).collect()[0]
-    if not total:
+    if total < LEAST_IMAGES:
         return {}
     images = reference["images"]
     labels = {row.label: row["count"] for row in rows.groupBy("label").count().collect()}

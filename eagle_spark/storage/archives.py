@@ -6,30 +6,38 @@ read in the order in which they stand.
 
 from __future__ import annotations
 
+import gzip
+import io
+import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from itertools import chain, count
+from typing import BinaryIO, Protocol, cast
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.storage import FileEntry, is_hidden, locate, printable
 
 INSIDE = "!/"
 MOST_OPEN = 4
+BUFFER_BYTES = 1 << 18
 BROKEN = -1  # position of the archive itself where it cannot be read to its end
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _ENCRYPTED = 0x1 | 0x40
+# What the bytes of an archive may lead to; any other OSError is the storage's.
 _BAD = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError),
-    *(RuntimeError, ValueError, KeyError, OSError),
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, NotImplementedError, RuntimeError, ValueError, KeyError, OverflowError),
+    struct.error,
 )
+MOST_BYTES = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -56,23 +64,28 @@ def is_archive(name: str) -> bool:
 def list_members(archive: FileEntry) -> Iterator[Member]:
     """Yield the files of an archive, hidden ones left out.
 
-    Where it is damaged the last one is the archive itself, `BROKEN`. Nothing is unpacked.
+    Where it cannot be read to its end the last one is the archive itself, `BROKEN`. Nothing of it
+    is kept; a compressed tar has to be unpacked to be listed.
     """
-    times: Counter[str] = Counter()
+    seen: set[str] = set()
     try:
         with _opened(archive.uri) as stream:
             for name, length, position in _entries(archive.uri)(stream):
                 if any(is_hidden(part) for part in name.split("/") if part not in (".", "..")):
                     continue
-                times[name] += 1
-                again = f"#{times[name]}" if times[name] > 1 else ""
-                yield Member(printable(f"{archive.uri}{INSIDE}{name}{again}"), length, position)
-    except _BAD:
+                if not 0 <= length <= MOST_BYTES:
+                    raise tarfile.ReadError(f"a member of {length} bytes")
+                path = printable(f"{archive.uri}{INSIDE}{name}")
+                names = chain([path], (f"{path}#{number}" for number in count(2)))
+                free = next(name for name in names if name not in seen)
+                seen.add(free)
+                yield Member(free, length, position)
+    except (*_BAD, OSError):
         yield Member(printable(archive.uri), archive.length, BROKEN)
 
 
 class Archives:
-    """Reads members; keeps the archives it was asked about last open until the block ends."""
+    """Reads members; keeps some archives open until the block ends."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Reader] = {}
@@ -84,18 +97,30 @@ class Archives:
         while self._open:
             self._open.popitem()[1].close()
 
-    def read(self, archive: str, position: int, limit: int) -> bytes:
+    def read(self, archive: str, position: int, length: int, limit: int) -> bytes:
         """Return the bytes of a member, at most `limit` + 1 of them, so that excess shows.
 
+        Args:
+            length: as it was listed: an archive that was replaced since is noticed by it.
+
         Raises:
-            ImageRejected: when there is something wrong with the member or the archive.
+            ImageRejected: when there is something wrong with the member or the archive; as
+                `UNREADABLE` when the storage cannot be read, which may pass.
         """
         if position == BROKEN:
             raise ImageRejected(Reason.BAD_ARCHIVE, "cannot be read to its end as an archive")
         try:
-            return self._reader(archive).read(position, limit + 1)
+            return self._reader(archive).read(position, length, limit + 1)
         except _BAD as error:
+            self._drop(archive)
             raise ImageRejected(Reason.BAD_MEMBER, f"cannot be unpacked: {error}") from error
+        except OSError as error:
+            self._drop(archive)
+            raise ImageRejected(Reason.UNREADABLE, f"cannot be read: {error}") from error
+
+    def _drop(self, archive: str) -> None:
+        if reader := self._open.pop(archive, None):
+            reader.close()
 
     def _reader(self, uri: str) -> _Reader:
         if uri not in self._open:
@@ -127,7 +152,7 @@ def entry_fault(entry: zipfile.ZipInfo) -> str:
 
 
 class _Reader(Protocol):
-    def read(self, position: int, limit: int) -> bytes: ...
+    def read(self, position: int, length: int, limit: int) -> bytes: ...
 
     def close(self) -> None: ...
 
@@ -135,11 +160,16 @@ class _Reader(Protocol):
 class _ZipReader:
     def __init__(self, uri: str) -> None:
         self._stream = _opened(uri)
-        self._archive = zipfile.ZipFile(self._stream)
+        try:
+            self._archive = zipfile.ZipFile(self._stream)
+        except BaseException:
+            self._stream.close()
+            raise
         self._entries = {entry.header_offset: entry for entry in self._archive.infolist()}
 
-    def read(self, position: int, limit: int) -> bytes:
+    def read(self, position: int, length: int, limit: int) -> bytes:
         entry = self._entries[position]
+        _check_length(entry.file_size, length)
         if fault := entry_fault(entry):
             raise ImageRejected(Reason.BAD_MEMBER, fault)
         with self._archive.open(entry) as stream:
@@ -159,10 +189,14 @@ class _TarReader:
 
     def _begin(self) -> None:
         self._stream = _opened(self._uri)
-        self._archive = tarfile.open(fileobj=self._stream)  # noqa: SIM115 - stays open
+        try:
+            self._archive = tarfile.open(fileobj=self._stream)  # noqa: SIM115 - stays open
+        except BaseException:
+            self._stream.close()
+            raise
         self._next = 0
 
-    def read(self, position: int, limit: int) -> bytes:
+    def read(self, position: int, length: int, limit: int) -> bytes:
         if position < self._next:
             self.close()
             self._begin()
@@ -174,6 +208,7 @@ class _TarReader:
             self._archive.members = []  # type: ignore[attr-defined]  # or it keeps them all
             if self._next > position:
                 break
+        _check_length(entry.size, length)
         if fault := _tar_fault(entry):
             raise ImageRejected(Reason.BAD_MEMBER, fault)
         stream = self._archive.extractfile(entry)
@@ -186,9 +221,16 @@ class _TarReader:
         self._stream.close()
 
 
+def _check_length(found: int, listed: int) -> None:
+    if found != listed:
+        raise ValueError(f"{found} bytes, listed were {listed}: the archive has changed")
+
+
 def _opened(uri: str) -> BinaryIO:
     storage, path = locate(uri)
-    return storage.open(path)
+    stream = storage.open(path)
+    # The readers of archives ask for a few hundred bytes at a time.
+    return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), BUFFER_BYTES))
 
 
 Entries = Callable[[BinaryIO], Iterator[tuple[str, int, int]]]
@@ -212,7 +254,13 @@ def _tar_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
             number += 1
             archive.members = []  # type: ignore[attr-defined]
             if not entry.isdir():
-                yield entry.name, entry.size, number
+                name = "/".join(part for part in entry.name.split("/") if part != ".")
+                yield name, entry.size, number
+        # tarfile takes a damaged header for the end.
+        file = cast(BinaryIO, archive.fileobj)
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end of archive")
 
 
 def _tar_fault(entry: tarfile.TarInfo) -> str:

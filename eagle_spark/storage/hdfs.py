@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import hdfs_native
 
@@ -151,6 +152,21 @@ class _Reader(hdfs_native.FileReader):  # type: ignore[misc]
     def read(self, size: int = -1) -> bytes:
         with _errors():
             return bytes(super().read(size))
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; beyond the end, which hdfs-native does not bear, it is the end."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self)}[whence]
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, "before the beginning of the file")
+        target: int = min(start + offset, len(self))
+        with _errors():
+            super().seek(target)
+        return target
 
 
 def _reach(authority: str) -> list[str]:

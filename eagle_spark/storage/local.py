@@ -45,15 +45,17 @@ class LocalStorage(Storage):
         return FileEntry(self.prefix + path, found.st_size, int(found.st_mtime * 1000))
 
     def open(self, path: str) -> BinaryIO:
-        return open(path, "rb")
-
-    def read(self, path: str, limit: int) -> bytes:
-        """Return at most `limit` bytes of a regular file; raise OSError for anything else."""
+        """Open a regular file; raise OSError for anything else."""
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not os.path.isfile(descriptor):
-                raise OSError(f"not a regular file: {path}")
+        if not os.path.isfile(descriptor):
+            os.close(descriptor)
+            raise OSError(f"not a regular file: {path}")
+        return os.fdopen(descriptor, "rb")
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Return at most `limit` bytes of a regular file."""
+        with self.open(path) as stream:
             return stream.read(limit)
 
     def put(self, path: str, source: Callable[[], IO[bytes]]) -> None:

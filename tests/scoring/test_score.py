@@ -25,6 +25,7 @@ from eagle_spark.errors import (
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.model.bundle import seal
 from eagle_spark.scoring import score as job
+from eagle_spark.scoring import shift
 from eagle_spark.scoring.inventory import list_images, spool_listing
 from eagle_spark.scoring.lease import AlreadyRunning
 from eagle_spark.session import open_session
@@ -194,6 +195,56 @@ def test_masks_are_written_in_the_tree_of_the_images(
     assert changed.read_bytes() == lost.read_bytes() == wanted[lost]
 
 
+def test_masks_of_another_model_replace_those_of_the_first(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, other_model_folder: Path
+) -> None:
+    night(masks_out=tmp_path / "masks")
+    assert night(masks_out=tmp_path / "masks", model=other_model_folder)["masks_written"] == 12
+    back = night(masks_out=tmp_path / "masks")
+    assert (back["scored"], back["masks_written"]) == (0, 12)
+    masks = {path.read_bytes() for path in tmp_path.rglob("*.mask.png")}
+    assert masks == {
+        row.mask
+        for row in query(tmp_path / "warehouse")
+        if row.status == "scored" and row.model_id == back["model_id"]
+    }
+
+
+def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = night()
+    changed, other, *_ = (path for path in sorted(images.rglob("*.png")) if is_sound(path))
+    shutil.copy(other, changed)
+    checked = job.Night.check
+    moves = 0
+
+    def then_main_moves(self: job.Night, total: int) -> None:
+        nonlocal moves
+        checked(self, total)
+        moves += 1
+        if moves == 1:
+            self.warehouse.spark.sql(
+                "CALL eagle.system.rewrite_data_files(table => 'eagle.cxr.predictions', "
+                "options => map('rewrite-all', 'true'))"
+            )
+
+    monkeypatch.setattr(job.Night, "check", then_main_moves)
+    result = night(retry_rejected=True)
+    assert moves == 2  # and audited again
+    assert balanced(result)
+    rows = {row.path: row for row in query(tmp_path / "warehouse")}
+    assert len(rows) == len(query(tmp_path / "warehouse")) == 16
+    fresh = {path for path, row in rows.items() if row.run_id == result["run_id"]}
+    rejected = {path for path, row in rows.items() if row.status == "rejected"}
+    assert fresh == {changed.as_uri(), *rejected}
+    assert Counter(row.run_id for row in rows.values())[first["run_id"]] == 11
+    assert rows[changed.as_uri()].image_id == rows[other.as_uri()].image_id
+
+
 def test_masks_that_cannot_be_written_are_told_of(
     night: Callable[..., dict[str, Any]],
     images: Path,
@@ -247,6 +298,7 @@ def test_archives_are_scored_where_they_are(
     assert (again["scored"], again["same_bytes"], again["rejected"]) == (12, 11, 4)
     alone = night(images=folder / name, masks_out=tmp_path / "alone")
     assert (alone["already_scored"], alone["scored"], alone["masks_written"]) == (12, 0, 12)
+    assert night(images=folder / name, masks_out=tmp_path / "alone")["masks_written"] == 0
     assert (tmp_path / "alone" / f"{name}!").is_dir()
 
 
@@ -263,8 +315,10 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     images: Path,
     tmp_path: Path,
     model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(shift, "LEAST_IMAGES", 10)
     assert night()["shift"] is None  # this model was never held against anything
     shutil.rmtree(tmp_path / "warehouse")
     shutil.copytree(model_folder, tmp_path / "model")

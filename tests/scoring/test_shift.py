@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eagle_spark.scoring.shift import LARGE, shift_of, stability_index
+from eagle_spark.scoring.shift import LARGE, LEAST_IMAGES, shift_of, stability_index
 from eagle_spark.training.evaluation import reference_of
 
 CLASSES = ("COVID", "Normal")
@@ -52,7 +52,7 @@ def test_the_index_is_that_of_its_formula() -> None:
     assert stability_index([0.5, 0.5], [], 0) == 0
 
 
-@pytest.mark.parametrize("images", [12, 100, 3000])
+@pytest.mark.parametrize("images", [LEAST_IMAGES, 3000])
 def test_chance_alone_is_no_shift(images: int) -> None:
     draw = np.random.default_rng(images)
     shares = np.full(10, 0.1)
@@ -64,8 +64,7 @@ def test_chance_alone_is_no_shift(images: int) -> None:
         )
         for _ in range(400)
     ]
-    limit = LARGE if images >= 100 else 8.0  # a dozen images leave bins empty
-    assert np.quantile(found, 0.99) < limit
+    assert np.quantile(found, 0.99) < LARGE
 
 
 @pytest.mark.spark
@@ -78,12 +77,12 @@ def test_a_night_like_the_validation_split_has_no_shift_and_another_one_has(spar
     assert max(same.values()) < 0.05
     other = shift_of(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), reference)
     assert min(other["label"], other["confidence"]) > LARGE > other["lung_area"]
-    assert shift_of(scored(spark, outcomes(1, 4)).limit(0), reference) == {}
+    assert shift_of(scored(spark, outcomes(LEAST_IMAGES - 1, 4)), reference) == {}
 
 
 @pytest.mark.spark
 def test_all_of_one_value_is_one_bin(spark: Any) -> None:
-    rows = outcomes(50, 1)
+    rows = outcomes(LEAST_IMAGES, 1)
     rows["lung_area"] = 0.25
     reference = reference_of(rows, CLASSES)
     assert reference["lung_area"]["edges"] == [0.25]
