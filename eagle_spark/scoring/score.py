@@ -16,16 +16,17 @@ from eagle_spark.scoring.inventory import list_images, read_listing, spool_listi
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
-from eagle_spark.scoring.shift import LARGE, shift_of
+from eagle_spark.scoring.shift import LARGE, nights_reference, shift_of
 from eagle_spark.session import check_warehouse, open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, locate
-from eagle_spark.tables import PREDICTIONS, Run, Stages, Warehouse
+from eagle_spark.tables import PREDICTIONS, RUNS, Run, Stages, Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 IMAGES_PER_TASK = 512
+NIGHTS = 30  # that tonight is held against
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
 _SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
@@ -137,7 +138,8 @@ class Night:
             "seconds": seconds,
             "images_per_second": round(scored / seconds, 1),
             "engine": self.engine,
-            "shift": max(shift.values(), default=None),
+            "shift": max(shift.get("training", {}).values(), default=None),
+            "shift_from_nights": max(shift.get("nights", {}).values(), default=None),
             "shift_by": shift,
             "stage_seconds": stages.seconds,
             "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
@@ -288,25 +290,46 @@ class Night:
                 f"{allowed}; nothing was published, branch {self.branch} keeps what was found"
             )
 
-    def shift(self) -> dict[str, float]:
-        """Hold what was published tonight against what the model was validated on."""
+    def shift(self) -> dict[str, dict[str, float]]:
+        """Hold what was published tonight against the validation split and earlier nights."""
         from pyspark.sql.functions import col
 
-        reference = self.bundle.metadata.get("reference", {})
-        if not reference.get("images") or not self.fresh:
+        if not self.fresh:
             return {}
-        rows = self.rows("main").where(_SCORED).where(col("run_id").isin(self.fresh))
-        found = shift_of(rows, reference)
-        for name, value in found.items():
-            if value > LARGE:
-                print(
-                    f"warning: {name} of tonight's images is not that of the images the model was "
-                    f"validated on (stability index {value}, large above {LARGE}): "
-                    "look at some before you believe what it says",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
+        tonight = scored.where(col("run_id").isin(self.fresh))
+        references = {
+            "training": self.bundle.metadata.get("reference", {}),
+            "nights": nights_reference(
+                scored.where(col("run_id").isin(self.nights())), self.bundle.classes
+            ),
+        }
+        found = {
+            name: shift_of(tonight, reference)
+            for name, reference in references.items()
+            if reference.get("images")
+        }
+        for name, by in found.items():
+            for what, value in by.items():
+                if value > LARGE:
+                    print(
+                        f"warning: {what} of tonight's images is not that of {name} (stability "
+                        f"index {value}, large above {LARGE}): look at some before you believe "
+                        "what the model says",
+                        file=sys.stderr,
+                        flush=True,
+                    )
         return found
+
+    def nights(self) -> list[str]:
+        """Return the last runs that published rows of this model, but for tonight's."""
+        from pyspark.sql.functions import col
+
+        if not self.warehouse.exists(RUNS):
+            return []
+        runs = self.warehouse.read(RUNS).where(f"job = 'score' AND {self.mine}")
+        runs = runs.where(~col("run_id").isin(self.fresh)).orderBy(col("started_at").desc())
+        return [row.run_id for row in runs.select("run_id").limit(NIGHTS).collect()]
 
     def write_masks(self) -> tuple[int, OutputError | None]:
         """Write what `--masks-out` lacks; return the number of files, and what went wrong.

@@ -1,7 +1,7 @@
-"""Whether tonight's images look to the model like those it was validated on.
+"""Whether tonight's images look to the model like those it was validated on, and like last nights'.
 
 The population stability index of the predicted classes, of the confidence and of the lung area: sum
-over bins of (a - e) * ln(a / e), e the validation split's share and a tonight's. By chance alone it
+over bins of (a - e) * ln(a / e), e the share there and a tonight's. By chance alone it
 is about (bins - 1) * (1/n + 1/m) (Yurdakul, Statistical Properties of Population Stability Index,
 2018), which is taken off.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LARGE = 0.25  # the rule of thumb of those who use the index: below 0.1 none, above 0.25 large
 LEAST_IMAGES = 100  # of fewer the index says more about chance than chance is taken off
+NUMBERS = ("confidence", "lung_area")
 LEAST_SHARE = 1e-4  # of an empty bin
 
 
@@ -42,33 +43,62 @@ def stability_index(expected: Sequence[float], found: Sequence[int], images: int
 def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
     """Return the index of `label`, `confidence` and `lung_area` of scored rows.
 
-    Empty of fewer than `LEAST_IMAGES`.
+    Empty where either side has fewer than `LEAST_IMAGES`; of a model's validation split any number
+    will do.
 
     Args:
-        reference: what training keeps in the model's card, see `reference_of`.
+        reference: what training keeps in the model's card, or `nights_reference`.
     """
-    from pyspark.sql.functions import col, count, lit, sum
-
-    names = ("confidence", "lung_area")
-    above = [
-        sum((col(name) >= lit(edge)).cast("int"))
-        for name in names
-        for edge in reference[name]["edges"]
-    ]
-    total, *counts = rows.agg(count("path"), *above).collect()[0]
+    edges = {name: reference[name]["edges"] for name in NUMBERS}
+    total, labels, bins = _counted(rows, edges)
     if total < LEAST_IMAGES:
         return {}
-    images = reference["images"]
-    labels = {row.label: row["count"] for row in rows.groupBy("label").count().collect()}
-    classes = reference["label"]
-    found = {
-        "label": stability_index(
-            list(classes.values()), [labels.get(name, 0) for name in classes], images
-        )
-    }
-    for name in names:
-        edges = reference[name]["edges"]
-        own, counts = counts[: len(edges)], counts[len(edges) :]
-        bins = [high - low for high, low in pairwise([total, *own, 0])]
-        found[name] = stability_index(reference[name]["shares"], bins, images)
+    images, classes = reference["images"], reference["label"]
+    own = [labels.get(name, 0) for name in classes]
+    found = {"label": stability_index(list(classes.values()), own, images)}
+    for name in NUMBERS:
+        found[name] = stability_index(reference[name]["shares"], bins[name], images)
     return {name: round(value, 3) for name, value in found.items()}
+
+
+def nights_reference(rows: DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what the scored rows of earlier nights look like; empty of too few."""
+    tenths = ", ".join(str(tenth / 10) for tenth in range(1, 10))
+    edges = {
+        name: sorted(set(found))
+        for name, found in zip(
+            NUMBERS,
+            rows.selectExpr(
+                *(f"percentile_approx({name}, array({tenths}), 1000)" for name in NUMBERS)
+            ).collect()[0],
+            strict=True,
+        )
+        if found
+    }
+    total, labels, bins = _counted(rows, edges)
+    if total < LEAST_IMAGES:
+        return {}
+    shares = {name: [count / total for count in bins[name]] for name in NUMBERS}
+    return {
+        "images": total,
+        "label": {name: labels.get(name, 0) / total for name in classes},
+        **{name: {"edges": edges[name], "shares": shares[name]} for name in NUMBERS},
+    }
+
+
+def _counted(
+    rows: DataFrame, edges: Mapping[str, Sequence[float]]
+) -> tuple[int, dict[str, int], dict[str, list[int]]]:
+    """Return the number of rows, of each label, and in each bin between edges."""
+    from pyspark.sql.functions import col, count, lit, sum
+
+    above = [
+        sum((col(name) >= lit(edge)).cast("int")) for name, own in edges.items() for edge in own
+    ]
+    total, *counts = rows.agg(count("path"), *above).collect()[0]
+    bins = {}
+    for name, own in edges.items():
+        reached, counts = counts[: len(own)], counts[len(own) :]
+        bins[name] = [high - low for high, low in pairwise([total, *reached, 0])] if total else []
+    labels = {row.label: row["count"] for row in rows.groupBy("label").count().collect()}
+    return total, labels, bins

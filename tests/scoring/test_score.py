@@ -329,9 +329,14 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     seen = {"images": 200, "label": {"A": 1.0}, "confidence": bins, "lung_area": bins}
     seal(tmp_path / "model", card | {"reference": seen})
     result = night(model=tmp_path / "model")
-    assert result["shift"] == max(result["shift_by"].values()) > 1
-    assert "warning: lung_area of tonight's images is not that" in capsys.readouterr().err
+    assert result["shift"] == max(result["shift_by"]["training"].values()) > 1
+    assert result["shift_from_nights"] is None  # the first
+    assert "warning: lung_area of tonight's images is not that of training" in (
+        capsys.readouterr().err
+    )
     assert night(model=tmp_path / "model")["shift"] is None  # nothing new
+    write_unlabelled(images / "more", 12, 6)
+    assert night(model=tmp_path / "model")["shift_from_nights"] is not None
 
 
 def test_a_second_run_at_the_same_time_says_so(

@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eagle_spark.scoring.shift import LARGE, LEAST_IMAGES, shift_of, stability_index
+from eagle_spark.scoring.shift import (
+    LARGE,
+    LEAST_IMAGES,
+    nights_reference,
+    shift_of,
+    stability_index,
+)
 from eagle_spark.training.evaluation import reference_of
 
 CLASSES = ("COVID", "Normal")
@@ -78,6 +84,20 @@ def test_a_night_like_the_validation_split_has_no_shift_and_another_one_has(spar
     other = shift_of(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), reference)
     assert min(other["label"], other["confidence"]) > LARGE > other["lung_area"]
     assert shift_of(scored(spark, outcomes(LEAST_IMAGES - 1, 4)), reference) == {}
+
+
+@pytest.mark.spark
+def test_earlier_nights_are_a_reference(spark: Any) -> None:
+    reference = nights_reference(scored(spark, outcomes(2000, 5)), ["COVID", "Normal", "Other"])
+    assert reference["images"] == 2000
+    assert reference["label"]["Other"] == 0
+    assert sum(reference["lung_area"]["shares"]) == pytest.approx(1)
+    assert max(reference["lung_area"]["shares"]) < 0.15
+    assert max(shift_of(scored(spark, outcomes(1000, 6)), reference).values()) < 0.05
+    other = shift_of(scored(spark, outcomes(1000, 7, covid=0.9)), reference)
+    assert other["label"] > LARGE > other["lung_area"]
+    assert nights_reference(scored(spark, outcomes(LEAST_IMAGES - 1, 5)), CLASSES) == {}
+    assert nights_reference(scored(spark, outcomes(1, 5)).limit(0), CLASSES) == {}
 
 
 @pytest.mark.spark
