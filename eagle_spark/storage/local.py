@@ -49,7 +49,10 @@ class LocalStorage(Storage):
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not os.path.isfile(descriptor):
+            folder = os.path.isdir(descriptor)
             os.close(descriptor)
+            if folder:
+                raise IsADirectoryError(errno.EISDIR, "is a folder", path)
             raise OSError(f"not a regular file: {path}")
         return os.fdopen(descriptor, "rb")
 

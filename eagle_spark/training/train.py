@@ -7,9 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +79,6 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     if not storage.exists(place):
         raise InputError(f"--warehouse {settings.warehouse}: no such folder")
     check_target(settings.model, settings.overwrite)
-    Thread(target=import_module, args=("keras",)).start()  # seconds, while Spark starts
     with open_session("train", settings.warehouse, RULES) as spark:
         staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
         try:
