@@ -96,6 +96,7 @@ def run(system: str, folder: Path, model: str, engine: str, work: Path) -> dict[
         words = [interpreter(system), "-m", f"benchmarks.rivals.{module}"]
         words += [str(paths), model, engine, str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["PYSPARK_PYTHON"] = sys.executable
     started = time.time()
     with watch_load() as load:
         done = subprocess.run(

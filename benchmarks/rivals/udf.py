@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # a pandas UDF is told its kind by its annotations
 
 from benchmarks.rivals.work import told
 
 
 def main() -> None:
-    import pandas as pd
     from pyspark.sql import SparkSession
     from pyspark.sql.functions import pandas_udf
 
