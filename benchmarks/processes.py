@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).resolve().parent.parent
 BEAT_SECONDS = 0.25
 
 
@@ -44,6 +48,22 @@ class Load:
                 continue
             self._cpu[key] = times.user + times.system
         self.peak_gb = max(self.peak_gb, round(used / 1e9, 2))
+
+
+def run_watched(words: list[str], seconds: float, **environment: str) -> tuple[str, Load]:
+    """Run a program from the checkout; return its standard output, and what it took."""
+    with watch_load() as load:
+        done = subprocess.run(
+            words,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    if done.returncode:
+        raise SystemExit(f"error: {words[1:4]}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
+    return done.stdout, load
 
 
 @contextmanager

@@ -34,9 +34,8 @@ from typing import Any
 import pyarrow.dataset as ds
 import pyarrow.types as pt
 
-from benchmarks.processes import watch_load
+from benchmarks.processes import ROOT, run_watched
 
-ROOT = Path(__file__).resolve().parent.parent
 RIVALS = ROOT / "build" / "rivals"
 TIMEOUT = 1800  # seconds
 SYSTEMS = ("ours", "loop", "engine", "udf", "ray", "daft")
@@ -95,15 +94,8 @@ def run(system: str, folder: Path, model: str, engine: str, work: Path) -> dict[
         module = {"ray": "ray_data", "daft": "daft_data"}.get(system, system)
         words = [interpreter(system), "-m", f"benchmarks.rivals.{module}"]
         words += [str(paths), model, engine, str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYSPARK_PYTHON"] = sys.executable
     started = time.time()
-    with watch_load() as load:
-        done = subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-        )
-    if done.returncode:
-        raise SystemExit(f"error: {system}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
+    _, load = run_watched(words, TIMEOUT, TF_CPP_MIN_LOG_LEVEL="3", PYSPARK_PYTHON=sys.executable)
     if system == "engine":
         rates = [json.loads(path.read_text()) for path in out.glob("*.json")]
         return {"steady": round(sum(rates), 1)}

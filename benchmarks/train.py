@@ -21,15 +21,13 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import watch_load
+from benchmarks.processes import ROOT, run_watched
 
-ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
 TIMEOUT = 3600  # seconds
 KEPT = ("accuracy", "dice", "ece", "rank_seconds", "rank_peak_memory_mb", "features_computed")
@@ -63,19 +61,13 @@ def submit_train(
 
 def run(words: list[str]) -> dict[str, Any]:
     """Run a program whose last line is JSON; return that, and what it took."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with watch_load() as load:
-        done = subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-        )
-    if done.returncode:
-        raise SystemExit(f"error: {words[1:4]}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
+    output, load = run_watched(words, TIMEOUT)
     spent = {
         "wall_seconds": load.seconds,
         "cpu_seconds": load.cpu_seconds,
         "job_gb": load.peak_gb,
     }
-    return json.loads(done.stdout.splitlines()[-1]) | spent
+    return json.loads(output.splitlines()[-1]) | spent
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:

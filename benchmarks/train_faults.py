@@ -35,7 +35,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.train import ROOT, image_warehouse
+from benchmarks.processes import ROOT
+from benchmarks.train import image_warehouse
 
 TIMEOUT = 900.0  # seconds of one job
 POLL = 0.2

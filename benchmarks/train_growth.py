@@ -38,7 +38,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.train import CORES, ROOT, run, submit_train
+from benchmarks.processes import ROOT
+from benchmarks.train import CORES, run, submit_train
 from eagle_spark.images.masks import encode_mask
 from eagle_spark.settings import TrainSettings
 from eagle_spark.training.features import BUCKETS_PER_COMMIT, COPIES, ROWS_PER_BUCKET

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from eagle_spark.errors import InputError
+from eagle_spark.schema import sql_time
 from eagle_spark.session import CATALOG, open_session
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
@@ -77,7 +77,7 @@ def _drop_branches(warehouse: Warehouse, table: Table, before: datetime) -> int:
         f"SELECT r.name FROM {table.full_name}.refs r JOIN {table.full_name}.snapshots s "
         f"ON r.snapshot_id = s.snapshot_id WHERE r.type = 'BRANCH' AND r.name <> 'main' "
         f"AND r.snapshot_id <> {warehouse.snapshot(table) or 0} "
-        f"AND s.committed_at < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}'"
+        f"AND s.committed_at < {sql_time(before)}"
     ).collect()
     for row in rows:
         warehouse.drop_branch(table, row.name)
@@ -89,7 +89,7 @@ def _remove_orphans(warehouse: Warehouse, table: Table) -> int:
     before = datetime.now(timezone.utc) - timedelta(days=ORPHAN_DAYS)
     found = warehouse.spark.sql(
         f"CALL {CATALOG}.system.remove_orphan_files(table => '{table.full_name}', "
-        f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}')"
+        f"older_than => {sql_time(before)})"
     )
     return found.count()
 
@@ -105,7 +105,8 @@ def _sweep_staging(uri: str, before: datetime) -> int:
         name = entry.uri.removeprefix(f"{folder}/").split("/")[0]
         newest[name] = max(newest.get(name, 0), entry.modified)
     old = [name for name, modified in newest.items() if modified < before.timestamp() * 1000]
-    _delete(folder, old)
+    for name in old:
+        storage.delete(f"{place}/{name}")
     return len(old)
 
 
@@ -115,9 +116,3 @@ def _listed(folder: str) -> list[FileEntry]:
         with suppress(InputError):
             return list(list_folder(folder))
     return []
-
-
-def _delete(folder: str, names: Iterable[str]) -> None:
-    storage, place = locate(folder)
-    for name in names:
-        storage.delete(f"{place}/{name}")

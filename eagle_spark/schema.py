@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.session import CATALOG
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 NAMESPACE = f"{CATALOG}.cxr"
+
+
+def sql_time(moment: datetime) -> str:
+    """Return a moment, UTC as sessions are, as SQL has it."""
+    return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
 
 
 @dataclass(frozen=True)

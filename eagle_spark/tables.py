@@ -16,7 +16,7 @@ from eagle_spark.errors import EagleError, MainMoved, OutputError
 from eagle_spark.run import Run as Run
 from eagle_spark.run import Stages as Stages
 from eagle_spark.run import versions as versions
-from eagle_spark.schema import NAMESPACE, Column
+from eagle_spark.schema import NAMESPACE, Column, sql_time
 from eagle_spark.schema import DataFile as DataFile
 from eagle_spark.schema import Table as Table
 from eagle_spark.session import CATALOG
@@ -289,7 +289,7 @@ class Warehouse:
 
     def expire(self, table: Table, before: datetime) -> None:
         """Forget snapshots made before that time, but the present one, and delete their files."""
-        time = f"TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}'"
+        time = sql_time(before)
         old = self.spark.sql(
             f"SELECT 1 FROM {table.full_name}.snapshots WHERE committed_at < {time} "
             f"AND snapshot_id NOT IN (SELECT snapshot_id FROM {table.full_name}.refs)"

@@ -18,8 +18,9 @@ case $result in '{'*) ;; *) exit 0 ;; esac
 printf '%s\n' "$result"
 exec .venv/bin/python - "$result" <<'PYTHON'
 import json, sys
+from eagle_spark.scoring.shift import LARGE
 
-LARGE, MANY = 0.25, 0.05  # stability index; share of tonight's files that were rejected
+MANY = 0.05  # share of tonight's files that were rejected
 night = json.loads(sys.argv[1])
 new = night["scored"] + night["rejected"] - night["already_rejected"]
 rejected = (night["rejected"] - night["already_rejected"]) / max(new, 1)

@@ -75,11 +75,16 @@ def write_masks(rows: DataFrame, images: str, target: str, model_id: str, stagin
         done = (wanted["target"] == found["path"]) & (found["file_modified"] >= wanted["scored_at"])
         wanted = wanted.join(found, done, "left_anti")
     wanted = wanted.select("target", "mask")
-    if not (count := wanted.count()):
-        storage.write(mark, model_id.encode())
-        return 0
-    tasks = max(rows.sparkSession.sparkContext.defaultParallelism, -(-count // FILES_PER_TASK))
-    with watch_tasks(rows.sparkSession, "masks", count):
+    count = wanted.count()
+    files = _write(wanted, count, target) if count else 0
+    storage.write(mark, model_id.encode())
+    return files
+
+
+def _write(wanted: DataFrame, count: int, target: str) -> int:
+    """Write rows of `target` and `mask`, of which there are `count`; return the number written."""
+    tasks = max(wanted.sparkSession.sparkContext.defaultParallelism, -(-count // FILES_PER_TASK))
+    with watch_tasks(wanted.sparkSession, "masks", count):
         told = wanted.repartition(tasks).mapInArrow(write_batches, "files BIGINT, problem STRING")
         files, problem, failed = told.selectExpr(
             "sum(files)", "min(problem)", "count(problem)"
@@ -89,7 +94,6 @@ def write_masks(rows: DataFrame, images: str, target: str, model_id: str, stagin
         if not files:
             raise OutputError(line)
         print(line, file=sys.stderr, flush=True)
-    storage.write(mark, model_id.encode())
     return int(files)
 
 

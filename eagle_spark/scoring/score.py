@@ -16,7 +16,7 @@ from eagle_spark.scoring.inventory import list_images, read_listing, spool_listi
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
-from eagle_spark.scoring.shift import LARGE, nights_reference, shift_of
+from eagle_spark.scoring.shift import LARGE, is_enough, nights_reference, shift_of
 from eagle_spark.session import check_warehouse, open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, locate
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 IMAGES_PER_TASK = 512
 NIGHTS = 30  # that tonight is held against
+RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
 _SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
@@ -298,12 +299,10 @@ class Night:
             return {}
         scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
         tonight = scored.where(col("run_id").isin(self.fresh))
-        references = {
-            "training": self.bundle.metadata.get("reference", {}),
-            "nights": nights_reference(
-                scored.where(col("run_id").isin(self.nights())), self.bundle.classes
-            ),
-        }
+        references = {"training": self.bundle.metadata.get("reference", {})}
+        if is_enough(tonight):
+            past = scored.where(col("run_id").isin(self.nights()))
+            references["nights"] = nights_reference(past, self.bundle.classes)
         found = {
             name: shift_of(tonight, reference)
             for name, reference in references.items()
@@ -347,13 +346,17 @@ class Night:
 
     def publish(self, total: int) -> int | None:
         """Publish what was audited; when another run was first, carry the rows over and retry."""
-        for _ in range(5):
-            self.lease.check()
-            if self.warehouse.snapshot(PREDICTIONS, self.branch) != self.audited:
-                raise UnbalancedRun(f"branch {self.branch} has changed since it was audited")
+        for _ in range(RETRIES):
             try:
-                return self.warehouse.publish(PREDICTIONS, self.branch)
+                return self.publish_audited()
             except MainMoved:
                 self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine)
                 self.check(total)
+        return self.publish_audited()
+
+    def publish_audited(self) -> int | None:
+        """Publish the branch, unless it is another run's by now or has changed since the audit."""
+        self.lease.check()
+        if self.warehouse.snapshot(PREDICTIONS, self.branch) != self.audited:
+            raise UnbalancedRun(f"branch {self.branch} has changed since it was audited")
         return self.warehouse.publish(PREDICTIONS, self.branch)

@@ -40,6 +40,11 @@ def stability_index(expected: Sequence[float], found: Sequence[int], images: int
     return max(0.0, index - (len(pairs) - 1) * (1 / total + 1 / images))
 
 
+def is_enough(rows: DataFrame) -> bool:
+    """Whether there are so many scored rows that anything can be said of them."""
+    return rows.limit(LEAST_IMAGES).count() == LEAST_IMAGES
+
+
 def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
     """Return the index of `label`, `confidence` and `lung_area` of scored rows.
 

@@ -61,6 +61,10 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith((*_ZIP, *_TAR))
 
 
+def _is_zip(uri: str) -> bool:
+    return uri.lower().endswith(_ZIP)
+
+
 def list_members(archive: FileEntry) -> Iterator[Member]:
     """Yield the files of an archive, hidden ones left out.
 
@@ -126,8 +130,7 @@ class Archives:
         if uri not in self._open:
             while len(self._open) >= MOST_OPEN:
                 self._open.pop(next(iter(self._open))).close()
-            is_zip = uri.lower().endswith(_ZIP)
-            reader: type[_ZipReader | _TarReader] = _ZipReader if is_zip else _TarReader
+            reader: type[_ZipReader | _TarReader] = _ZipReader if _is_zip(uri) else _TarReader
             self._open[uri] = reader(uri)
         return self._open[uri]
 
@@ -237,7 +240,7 @@ Entries = Callable[[BinaryIO], Iterator[tuple[str, int, int]]]
 
 
 def _entries(uri: str) -> Entries:
-    return _zip_entries if uri.lower().endswith(_ZIP) else _tar_entries
+    return _zip_entries if _is_zip(uri) else _tar_entries
 
 
 def _zip_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:

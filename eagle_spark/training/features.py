@@ -19,6 +19,7 @@ from eagle_spark.errors import SettingsError, UnbalancedRun
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.network import STATISTICS, TAPS
 from eagle_spark.progress import watch_tasks
+from eagle_spark.schema import sql_time
 from eagle_spark.storage import locate
 from eagle_spark.tables import FEATURES, IMAGES, RUNS, Warehouse
 from eagle_spark.training.frozen import MAX_BACKBONE_BYTES, Backbone
@@ -242,15 +243,15 @@ def expire_features(warehouse: Warehouse, backbone: Backbone) -> None:
     now = datetime.now(timezone.utc)
     others = warehouse.read(FEATURES).where(f"backbone <> '{backbone.digest}'")
     if others.select("backbone").first() is not None:
-        since = (now - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d %H:%M:%S")
+        since = sql_time(now - timedelta(days=KEPT_DAYS))
         used = (
             f" AND backbone NOT IN (SELECT backbone FROM {FEATURES.full_name}"
-            f" WHERE computed_at > TIMESTAMP '{since}')"
+            f" WHERE computed_at > {since})"
         )
         if warehouse.exists(RUNS):
             used += (
                 f" AND backbone NOT IN (SELECT coalesce(get_json_object(result, '$.backbone'), '')"
-                f" FROM {RUNS.full_name} WHERE job = 'train' AND started_at > TIMESTAMP '{since}')"
+                f" FROM {RUNS.full_name} WHERE job = 'train' AND started_at > {since})"
             )
         warehouse.remove(FEATURES, f"backbone <> '{backbone.digest}'{used}", "main")
     warehouse.expire(FEATURES, now - timedelta(days=1))

@@ -64,8 +64,9 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def is_sound(path: Path) -> bool:
-    return path.stat().st_size > 10_000 and "truncated" not in path.name
+def sound_images(folder: Path) -> list[Path]:
+    files = sorted(folder.rglob("*.png"))
+    return [path for path in files if path.stat().st_size > 10_000 and "truncated" not in path.name]
 
 
 def balanced(result: dict[str, Any]) -> bool:
@@ -100,7 +101,7 @@ def test_new_and_changed_files_alone_are_scored(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
     night()
-    sound = next(path for path in sorted(images.rglob("*.png")) if is_sound(path))
+    sound = sound_images(images)[0]
     shutil.copy(sound, images / "again.png")
     changed = next(images.rglob("empty.png"))
     shutil.copy(sound, changed)
@@ -119,7 +120,7 @@ def test_bytes_that_have_a_row_are_not_asked_about_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     night()
-    (sound, *_) = (path for path in sorted(images.rglob("*.png")) if is_sound(path))
+    (sound, *_) = sound_images(images)
     shutil.copy(sound, images / "copy.png")
     with monkeypatch.context() as patch:
         patch.setattr(job.Night, "fill_same", _die)
@@ -218,7 +219,7 @@ def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = night()
-    changed, other, *_ = (path for path in sorted(images.rglob("*.png")) if is_sound(path))
+    changed, other, *_ = sound_images(images)
     shutil.copy(other, changed)
     checked = job.Night.check
     moves = 0
@@ -254,7 +255,7 @@ def test_masks_that_cannot_be_written_are_told_of(
 ) -> None:
     with pytest.raises(SettingsError, match="--masks-out: wanted a folder outside of --images"):
         night(masks_out=images / "masks")
-    (sound, *_) = (path for path in sorted(images.rglob("*.png")) if is_sound(path))
+    (sound, *_) = sound_images(images)
     shutil.copy(sound, images / f"{'n' * 250}.png")
     assert night(masks_out=tmp_path / "masks")["masks_written"] == 12
     assert "1 of 13 masks could not be written" in capsys.readouterr().err
@@ -289,9 +290,9 @@ def test_archives_are_scored_where_they_are(
             masks = list(tmp_path.rglob(f"masks/deep/{name}!/**/*.mask.png"))
             assert row.mask in [path.read_bytes() for path in masks]
     assert night(images=tmp_path / "in")["scored"] == 0
-    (changed, *_) = (path for path in sorted(images.rglob("*.png")) if is_sound(path))
+    (changed, *_) = sound_images(images)
     write_unlabelled(tmp_path / "other", 1, 77)
-    (other, *_) = (p for p in (tmp_path / "other").rglob("*.png") if is_sound(p))
+    (other, *_) = sound_images(tmp_path / "other")
     shutil.copy(other, changed)
     pack()
     again = night(images=tmp_path / "in")
