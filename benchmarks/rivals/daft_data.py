@@ -1,4 +1,4 @@
-"""Daft: a column of paths, `url.download`, a class UDF with a process a core, Parquet."""
+"""Daft: a column of paths, `url.download`, a class with a process a core, Parquet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from benchmarks.rivals.work import BATCH, rows_of, told
+
+KEPT = ("label", "confidence", "probabilities", "mask", "lung_area", "scored_at")
 
 
 def main() -> None:
@@ -24,24 +26,20 @@ def main() -> None:
         }
     )
 
-    @daft.udf(return_dtype=kind, batch_size=BATCH, concurrency=cores)
+    @daft.cls(use_process=True, max_concurrency=cores)
     class Scorer:
-        def __init__(self) -> None:
-            self.model, self.engine = given.model, given.engine
-
-        def __call__(self, paths: Any, blobs: Any) -> list[dict[str, Any]]:
-            rows = rows_of(paths.to_pylist(), blobs.to_pylist(), self.model, self.engine)
+        @daft.method.batch(return_dtype=kind, batch_size=BATCH)
+        def score(self, paths: Any, blobs: Any) -> list[dict[str, Any]]:
+            rows = rows_of(paths.to_pylist(), blobs.to_pylist(), given.model, given.engine)
             return [{name: row[name] for name in KEPT} for row in rows]
 
-    table = daft.from_pydict({"path": given.paths}).into_partitions(4 * cores)
-    table = table.with_column("bytes", daft.col("path").url.download())
-    table = table.with_column("said", Scorer(daft.col("path"), daft.col("bytes")))
-    table.select("path", *(daft.col("said").struct.get(name) for name in KEPT)).write_parquet(
+    table = daft.from_pydict({"path": given.paths})
+    table = table.with_column("bytes", daft.col("path").download())
+    table = table.with_column("said", Scorer().score(daft.col("path"), daft.col("bytes")))
+    table.select("path", *(daft.col("said").get(name).alias(name) for name in KEPT)).write_parquet(
         given.out
     )
 
-
-KEPT = ("label", "confidence", "probabilities", "mask", "lung_area", "scored_at")
 
 if __name__ == "__main__":
     main()

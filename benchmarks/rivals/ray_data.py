@@ -28,8 +28,8 @@ def main() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     options: dict[str, Any] = {"batch_size": BATCH, "batch_format": "pyarrow", "concurrency": cores}
     options["fn_constructor_args"] = (given.model, given.engine)
-    # An actor a core would leave none for reading.
-    options["num_cpus"] = 0.8
+    # A whole core has to be left, which Ray wants for each task that reads.
+    options["num_cpus"] = 0.5
     files = ray.data.read_binary_files(given.paths, include_paths=True)
     files.map_batches(Scorer, **options).write_parquet(given.out)
     ray.shutdown()
