@@ -54,6 +54,7 @@ DECODER_CHANNELS = (96, 64, 48, 32)
 # What the class head sees: the mean of the last output; mean, deviation and means of the quarters
 # of f14; mean and deviation of f28; deviation of f56.
 STATISTICS = 1280 + 6 * 96 + 2 * 32 + 24
+LABEL_UNITS = 256  # of the class head's hidden layer
 
 # Keras' 0.99 needs hundreds of steps before inference matches training; a short run has fewer.
 MOMENTUM = 0.9
@@ -190,9 +191,10 @@ def build_heads(
     layers = keras.layers
     inputs = {name: keras.Input(tap.shape(size), name=name) for name, tap in TAPS.items()}
     statistics = keras.Input((STATISTICS,), name="statistics")
+    units = layers.Dense(LABEL_UNITS, activation="relu", name="label_units")(statistics)
     label = layers.Dense(
         len(classes), activation="softmax", kernel_initializer="zeros", name="label"
-    )(statistics)
+    )(units)
 
     normalisation = normalisation or layers.BatchNormalization
 

@@ -1,33 +1,41 @@
-"""The class head: multinomial logistic regression on standardised statistics, over all ranks.
+"""The class head: one hidden layer on standardised statistics, fitted by all ranks together.
 
-The loss is convex, so its minimum does not depend on order, batches or the number of ranks. Rank 0
-runs the solver; every rank works out loss and gradient of its own rows, and they are summed up.
+Each step draws its rows, and what is dropped, by its own number from all rows of all ranks: every
+rank takes those of them that it holds, and the gradients are summed up. So the head does not depend
+on the number of ranks, beyond what float64 rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.model.network import LABEL_UNITS
 from eagle_spark.training.feed import Labelled
 
 Vector = NDArray[np.float64]
 Reduce = Callable[[Vector], Vector]  # sum over ranks, the same bits on all of them
-Loss = Callable[[Vector], tuple[float, Vector]]  # point -> value and gradient
-Solve = Callable[[Loss, Vector], Vector]
 
-# Weights of the squared norm that are tried, the strongest first. For 2,000 images and copies the
-# first was best in cross-validation, for 20,000 the last two.
-L2 = (0.2, 0.05, 0.01, 0.003)
-# Where the smallest L2 is all that curves the loss, a gradient of 1e-5 is far from the minimum.
-NEAR_MINIMUM = {"ftol": 1e-11, "gtol": 1e-7}
-SMALL = 1e-6  # added to the variance: a statistic that never varies stays silent
+BATCH = 512  # rows of a step
+PASSES = 20  # over the rows of all ranks
+LEAST_STEPS = 200
+WARM_UP = 0.1  # share of all steps
+# Of AdamW: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019).
+RATE = 3e-3  # the peak; up in a line, down in a cosine
+MOMENTS = 0.9, 0.999
+DECAY = 0.1
+TINY = 1e-7
+DROP_STATISTICS, DROP_UNITS = 0.2, 0.5  # shares
+
+SMALL = 1e-6  # variance below which a statistic is silent: what it would say, nobody taught it
 BLOCK_ROWS = 4096
-COLD, HOT = 0.05, 20.0  # limits of the temperature
+# Temperatures that are tried, as logarithms.
+COLD, HOT = np.log(0.05), np.log(20.0)
+GRID = 201
 # A few validation rows that are all right would have it go to the limit: its logarithm is held to
 # 0 as if it were drawn with this deviation.
 SPREAD = 0.5
@@ -35,188 +43,181 @@ SPREAD = 0.5
 
 @dataclass(frozen=True)
 class LabelHead:
-    """Logits are `statistics @ kernel + bias`.
+    """Logits are `max(statistics @ kernel + bias, 0) @ top_kernel + top_bias`; all float32.
 
     Attributes:
-        kernel: float32 `(statistics, classes)`.
-        bias: float32 `(classes,)`.
+        kernel: `(statistics, units)`.
+        bias: `(units,)`.
+        top_kernel: `(units, classes)`.
+        top_bias: `(classes,)`.
     """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
+    top_kernel: NDArray[np.float32]
+    top_bias: NDArray[np.float32]
 
     def logits(self, statistics: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return `(n, classes)`."""
-        return (statistics @ self.kernel + self.bias).astype(np.float64)
+        units = np.maximum(statistics @ self.kernel + self.bias, 0)
+        logits: Vector = (units @ self.top_kernel + self.top_bias).astype(np.float64)
+        return logits
 
     def cooled(self, temperature: float) -> LabelHead:
         """Return the head whose logits are divided by the temperature."""
-        return LabelHead(
-            (self.kernel / temperature).astype(np.float32),
-            (self.bias / temperature).astype(np.float32),
+        return replace(
+            self,
+            top_kernel=(self.top_kernel / temperature).astype(np.float32),
+            top_bias=(self.top_bias / temperature).astype(np.float32),
         )
 
 
 class LabelFit:
-    """One rank's part in fitting the head; every rank makes the same calls."""
+    """One rank's part in fitting the head; every rank makes the same calls.
 
-    def __init__(self, rows: Labelled, classes: int, rank: int, reduce: Reduce) -> None:
+    A point is one float64 vector: steps done, weights, and AdamW's two moments of them.
+    """
+
+    def __init__(
+        self, rows: Labelled, classes: int, rank: int, ranks: int, reduce: Reduce, seed: int
+    ) -> None:
         """Standardise the rows in place: mean 0 and variance 1 over all ranks, rows weighed."""
-        self._rank, self._reduce, self._classes = rank, reduce, classes
-        self._l2 = L2[0]
+        self._rank, self._reduce, self._seed = rank, reduce, seed
+        statistics = rows.statistics.shape[1]
+        self._shapes = [
+            (statistics, LABEL_UNITS),
+            (LABEL_UNITS,),
+            (LABEL_UNITS, classes),
+            (classes,),
+        ]
         weights, values = rows.weights, rows.statistics
         sums = reduce(np.concatenate([[weights.sum()], _weighed_sum(weights, values)]))
-        self._total, self._mean = float(sums[0]), sums[1:] / sums[0]
+        total, self._mean = float(sums[0]), sums[1:] / sums[0]
         values -= self._mean.astype(np.float32)
-        spread = reduce(_weighed_sum(weights, values, power=2)) / self._total
-        self._scale = np.sqrt(spread + SMALL)
+        spread = reduce(_weighed_sum(weights, values, power=2)) / total
+        self._scale = np.where(spread > SMALL, np.sqrt(spread), np.inf)
         values /= self._scale.astype(np.float32)
-        self._values = values
-        self._labels, self._weights = rows.labels, weights / self._total
+        self._rows = rows
+        counts = reduce(np.where(np.arange(ranks) == rank, len(values), 0.0)).astype(int)
+        self._first, self._count = int(counts[:rank].sum()), int(counts.sum())
+        self._weights = weights * (self._count / total)
+        self.steps = max(LEAST_STEPS, PASSES * self._count // BATCH)
 
     def start(self) -> Vector:
-        """Return the point to begin at: all zeros."""
-        return np.zeros((self._values.shape[1] + 1) * self._classes)
+        """Return the point to begin at (He et al. 2015, arXiv:1502.01852; the top is silent)."""
+        kernel, *others = [np.zeros(shape) for shape in self._shapes]
+        if self._rank == 0:
+            draw = np.random.default_rng((self._seed, 0))
+            kernel = draw.normal(0.0, np.sqrt(2 / len(kernel)), kernel.shape)
+        weights = self._reduce(_flat([kernel, *others]))
+        return np.concatenate([[0.0], weights, np.zeros(2 * len(weights))])
 
-    def improve(self, point: Vector, iterations: int, l2: float = L2[0]) -> Vector:
-        """Go on from `point` for at most so many iterations of L-BFGS; the same on all ranks.
+    def improve(self, point: Vector, share: float) -> Vector:
+        """Go on from `point` until `share` of all steps are done; the same on all ranks."""
+        weights, slope, square = _state(point).copy()
+        decay = _flat([np.full(shape, DECAY * (len(shape) > 1)) for shape in self._shapes])
+        first, second = MOMENTS
+        done = int(point[0])
+        for step in range(done + 1, int(self.steps * share) + 1):
+            gradient = self._reduce(self._gradient(weights, step))
+            slope += (1 - first) * (gradient - slope)
+            square += (1 - second) * (gradient**2 - square)
+            pace = slope / (1 - first**step) / (np.sqrt(square / (1 - second**step)) + TINY)
+            weights -= self._rate(step) * (pace + decay * weights)
+            done = step
+        return np.concatenate([[float(done)], weights, slope, square])
 
-        Args:
-            l2: weight of half the squared norm of the kernel beside the mean loss of a row.
-        """
-        from scipy.optimize import minimize
-
-        self._l2 = l2
-
-        def solve(loss: Loss, start: Vector) -> Vector:
-            bounds = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 20}
-            found = minimize(
-                loss, start, jac=True, method="L-BFGS-B", options={**bounds, **NEAR_MINIMUM}
-            )
-            return np.asarray(found.x, np.float64)
-
-        return self._together(self._loss, solve, point)
-
-    def finish(self, point: Vector, iterations: int, rows: Labelled) -> tuple[Vector, float, float]:
-        """Go on to the minimum, with that of the `L2` which `rows` (validation) speak for.
-
-        Returns:
-            Point, temperature and L2: those by which `rows` are the least surprising; temperature 1
-            and the middle L2 where no rank has rows.
-        """
-        count = self._reduce(np.array([float(len(rows.labels))]))[0]
-        if not count:
-            middle = L2[len(L2) // 2]
-            return self.improve(point, iterations, middle), 1.0, middle
-        best: tuple[float, Vector, float, float] | None = None
-        for l2 in L2:
-            point = self.improve(point, iterations, l2)
-            temperature, surprise = self.temperature(self.head(point), rows)
-            if best is None or surprise < best[0]:
-                best = surprise, point, temperature, l2
-        assert best
-        return best[1:]
+    def finish(self, point: Vector, rows: Labelled) -> tuple[Vector, float]:
+        """Go on to the end; return the point, and the temperature that `rows` speak for."""
+        point = self.improve(point, 1.0)
+        return point, self.temperature(self.head(point), rows)
 
     def head(self, point: Vector) -> LabelHead:
         """Return the head for statistics as they are, not standardised."""
-        kernel, bias = self._split(point)
+        kernel, bias, *top = self._split(_state(point)[0])
         kernel = kernel / self._scale[:, None]
-        return LabelHead(kernel.astype(np.float32), (bias - self._mean @ kernel).astype(np.float32))
+        parts = (kernel, bias - self._mean @ kernel, *top)
+        return LabelHead(*(part.astype(np.float32) for part in parts))
 
-    def temperature(self, head: LabelHead, rows: Labelled) -> tuple[float, float]:
-        """Return what the logits are to be divided by to be least surprised by `rows`, and the
-        surprise.
+    def temperature(self, head: LabelHead, rows: Labelled) -> float:
+        """Return what the logits are to be divided by to be least surprised by `rows`; 1 of none.
 
         Guo et al., On Calibration of Modern Neural Networks (2017), with a prior. The surprise is
         the sum of the rows' negative log probabilities, over all ranks.
         """
-        from scipy.optimize import minimize_scalar
-
-        logits, labels = head.logits(rows.statistics), rows.labels
-
-        def surprise(point: Vector) -> tuple[float, Vector]:
-            loss = -_log_softmax(logits / np.exp(point[0]))[np.arange(len(labels)), labels]
-            held = (point[0] / SPREAD) ** 2 / 2 if self._rank == 0 else 0.0
-            return float(loss.sum() + held), np.zeros(2)
-
-        def solve(loss: Loss, _start: Vector) -> Vector:
-            bounds = (np.log(COLD), np.log(HOT))
-            found = minimize_scalar(lambda log: loss(np.array([log, 0.0]))[0], bounds=bounds)
-            return np.array([found.x, found.fun])
-
-        log, value = self._together(surprise, solve, np.zeros(2)).tolist()
-        return float(np.exp(log)), float(value)
+        logits, truth = head.logits(rows.statistics), (np.arange(len(rows.labels)), rows.labels)
+        low, high = COLD, HOT
+        for _ in range(2):  # the second time around the best of the first
+            grid = np.linspace(low, high, GRID)
+            surprise = [-_log_softmax(logits / heat)[truth].sum() for heat in np.exp(grid)]
+            best = grid[np.argmin(self._reduce(np.array(surprise)) + (grid / SPREAD) ** 2 / 2)]
+            low, high = best - (high - low) / GRID, best + (high - low) / GRID
+        return float(np.exp(best))
 
     def own_figures(self, point: Vector) -> dict[str, float]:
         """Return mean loss and accuracy over the rows that are fitted, of all ranks."""
-        return self._figures(self._logits(point), self._labels)
+        parts = [part.astype(np.float32) for part in self._split(_state(point)[0])]
+        return self.figures(LabelHead(*parts), self._rows)
 
     def figures(self, head: LabelHead, rows: Labelled) -> dict[str, float]:
         """Return the same over other rows; empty where there are none."""
-        return self._figures(head.logits(rows.statistics), rows.labels)
-
-    def _figures(self, logits: Vector, labels: NDArray[np.int64]) -> dict[str, float]:
-        loss = -_log_softmax(logits)[np.arange(len(logits)), labels]
-        right = logits.argmax(axis=1) == labels
-        sums = self._reduce(np.array([len(logits), loss.sum(), right.sum()], np.float64))
+        sums = np.zeros(3)
+        for block in _blocks(len(rows.labels)):
+            log = _log_softmax(head.logits(rows.statistics[block]))
+            labels = rows.labels[block]
+            loss = -log[np.arange(len(log)), labels].sum()
+            sums += len(log), loss, (log.argmax(axis=1) == labels).sum()
+        sums = self._reduce(sums)
         if not sums[0]:
             return {}
         return {"classification_loss": sums[1] / sums[0], "accuracy": sums[2] / sums[0]}
 
-    def _split(self, point: Vector) -> tuple[Vector, Vector]:
-        table = point.reshape(-1, self._classes)
-        return table[:-1], table[-1]
+    def _split(self, weights: Vector) -> list[Vector]:
+        edges = np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1]
+        parts = np.split(weights, edges)
+        return [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
-    def _logits(self, point: Vector) -> Vector:
-        kernel, bias = self._split(point)
-        return (self._values @ kernel.astype(np.float32)).astype(np.float64) + bias
+    def _rate(self, step: int) -> float:
+        rise = min(1.0, step / (WARM_UP * self.steps))
+        return float(RATE * rise * (1 + np.cos(np.pi * (step - 1) / self.steps)) / 2)
 
-    def _loss(self, point: Vector) -> tuple[float, Vector]:
-        """Return this rank's part of the loss and its gradient; the L2 term is rank 0's."""
-        kernel, _ = self._split(point)
-        log = _log_softmax(self._logits(point))
-        rows = np.arange(len(log))
-        value = -float(self._weights @ log[rows, self._labels])
-        wrong = np.exp(log)
-        wrong[rows, self._labels] -= 1.0
-        wrong *= self._weights[:, None]
-        slope = np.vstack([self._values.T @ wrong.astype(np.float32), wrong.sum(axis=0)])
-        if self._rank == 0:
-            value += self._l2 / 2 * float(np.sum(kernel**2))
-            slope[:-1] += self._l2 * kernel
-        return value, slope.astype(np.float64).ravel()
+    def _gradient(self, weights: Vector, step: int) -> Vector:
+        """Return this rank's part of the gradient of a step's mean loss."""
+        draw = np.random.default_rng((self._seed, step))
+        drawn = draw.integers(self._count, size=BATCH)
+        kept = draw.random((BATCH, self._shapes[0][0]), np.float32) >= DROP_STATISTICS
+        alive = draw.random((BATCH, LABEL_UNITS), np.float32) >= DROP_UNITS
+        own = (drawn >= self._first) & (drawn < self._first + len(self._weights))
+        rows = drawn[own] - self._first
+        kernel, bias, top_kernel, top_bias = self._split(weights)
+        values = self._rows.statistics[rows] * (kept[own] / (1.0 - DROP_STATISTICS))
+        found = values @ kernel + bias
+        gate = alive[own] * (found > 0) / (1.0 - DROP_UNITS)
+        units = found * gate
+        wrong = np.exp(_log_softmax(units @ top_kernel + top_bias))
+        wrong[np.arange(len(rows)), self._rows.labels[rows]] -= 1.0
+        wrong *= self._weights[rows, None] / BATCH
+        back = wrong @ top_kernel.T * gate
+        return _flat([values.T @ back, back.sum(axis=0), units.T @ wrong, wrong.sum(axis=0)])
 
-    def _together(self, part: Loss, solve: Solve, start: Vector) -> Vector:
-        """Let rank 0 solve for the sum of all ranks' `part`; return its answer on every rank.
 
-        The others only answer: their arithmetic may differ in the last bit, and must not lead them
-        to ask for another number of sums.
-        """
+def _state(point: Vector) -> Vector:
+    """Return weights and both moments of a point, one row each."""
+    return point[1:].reshape(3, -1)
 
-        def ask(point: Vector) -> tuple[float, Vector]:
-            self._reduce(np.concatenate([[1.0], point]))
-            return answer(point)
 
-        def answer(point: Vector) -> tuple[float, Vector]:
-            value, slope = part(point)
-            sums = self._reduce(np.concatenate([[value], slope]))
-            return float(sums[0]), sums[1:]
+def _flat(parts: list[Vector]) -> Vector:
+    return np.concatenate([part.ravel() for part in parts])
 
-        if self._rank == 0:
-            found = solve(ask, start)
-            return self._reduce(np.concatenate([[0.0], found]))[1:]
-        while True:
-            told = self._reduce(np.zeros(len(start) + 1))
-            if told[0] == 0.0:
-                return told[1:]
-            answer(told[1:])
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(first, first + BLOCK_ROWS) for first in range(0, rows, BLOCK_ROWS))
 
 
 def _weighed_sum(weights: Vector, values: NDArray[np.float32], power: int = 1) -> Vector:
     """Return the sum over rows in float64, without a copy of all values."""
     total = np.zeros(values.shape[1])
-    for first in range(0, len(values), BLOCK_ROWS):
-        block = slice(first, first + BLOCK_ROWS)
+    for block in _blocks(len(values)):
         total += weights[block] @ values[block].astype(np.float64) ** power
     return total
 

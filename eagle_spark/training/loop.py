@@ -2,7 +2,7 @@
 
 Keras' `fit` does not work under that strategy. Every rank runs the same steps and takes part in
 everything that touches shared variables; rank 0 alone leaves checkpoints behind. In each epoch the
-class head's solver goes on for some iterations, and the mask head sees every row once.
+class head does its share of its steps, and the mask head sees every row once.
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
 from eagle_spark.training.features import load_backbone
 from eagle_spark.training.feed import Feed, read_labelled
 from eagle_spark.training.heartbeat import Pulse
-from eagle_spark.training.label_head import L2, LabelFit
+from eagle_spark.training.label_head import LabelFit, LabelHead
 from eagle_spark.training.monitor import Monitor
 from eagle_spark.training.pair_norm import pair_normalisation
 from eagle_spark.training.plan import SplitRows, TrainPlan, steps_of
 
 MASK_THRESHOLD = 0.5
 WARM_UP = 0.1  # share of all steps
-LABEL_ITERATIONS = 20  # of the class head's solver in an epoch; in the last one until it is done
-LABEL_LAST = 500
 
 Totals = NDArray[np.float64]
 Figures = dict[str, float | None]
@@ -41,16 +39,16 @@ class State:
 
     Attributes:
         step: steps done of the epoch that is not finished.
-        totals: sums over all ranks and those steps, see `mask_figures`. The class head has had its
-            iterations of that epoch when there is such a step.
+        totals: sums over all ranks and those steps, see `mask_figures`. The class head has done its
+            own steps of that epoch when there is such a step.
         history: figures of each finished epoch, one entry a rank.
-        chosen: temperature and L2 of the class head, once the last epoch has begun.
+        temperature: of the class head, once the last epoch has begun.
     """
 
     step: int = 0
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     history: list[list[Figures]] = field(default_factory=list)
-    chosen: list[float] = field(default_factory=lambda: [1.0, L2[0]])
+    temperature: float = 1.0
 
     @property
     def epoch(self) -> int:
@@ -67,7 +65,8 @@ class Trainer:
         self.plan, self.rank, self.strategy, self.pulse = plan, rank, strategy, pulse
         self.engine = None if plan.cached else load_backbone(plan.backbone, plan.threads)
         self.heads = build_heads(plan.classes, plan.size, plan.seed, pair_normalisation)
-        self.heads.get_layer("label").trainable = False  # it has a solver of its own
+        for layer in self._label_layers:  # they are fitted apart, see `LabelFit`
+            layer.trainable = False
         taps = {name: self.heads.input[name] for name in TAPS}
         self.decoder = keras.Model(taps, self.heads.output["mask"])
         steps = plan.steps * plan.epochs
@@ -101,7 +100,10 @@ class Trainer:
         for number, past in enumerate(state.history):
             driven.on_epoch_begin(number)
             driven.on_epoch_end(number, _numbers(past[0]))
-        fit = LabelFit(self._labelled(plan.training), len(plan.classes), self.rank, self.sum)
+        fit = LabelFit(
+            *(self._labelled(plan.training), len(plan.classes), self.rank, plan.ranks, self.sum),
+            plan.seed,
+        )
         check = self._labelled(plan.validation, copies=1)
         self.point = self.point if self.point.size else fit.start()
         epochs, first = range(state.epoch, plan.epochs), state.step
@@ -112,11 +114,11 @@ class Trainer:
             driven.on_epoch_begin(epoch)
             monitor, done = Monitor(), state.step
             if not done and epoch < plan.epochs - 1:
-                self.point = fit.improve(self.point, LABEL_ITERATIONS)
+                self.point = fit.improve(self.point, (epoch + 1) / plan.epochs)
             elif not done:
-                self.point, *state.chosen = fit.finish(self.point, LABEL_LAST, check)
+                self.point, state.temperature = fit.finish(self.point, check)
             head = fit.head(self.point)
-            self._take(head.kernel, head.bias)
+            self._take(head)
             figures = mask_figures(self._pass(training, state)) | fit.own_figures(self.point)
             loads = self._loads(monitor.read(images=(plan.steps - done) * plan.batch))
             found: Figures = {**fit.figures(head, check)}
@@ -132,8 +134,7 @@ class Trainer:
             if self.heads.stop_training:
                 break
         driven.on_train_end()
-        cooled = fit.head(self.point).cooled(state.chosen[0])
-        self._take(cooled.kernel, cooled.bias)
+        self._take(fit.head(self.point).cooled(state.temperature))
 
     def save(self, state: State) -> None:
         """Leave a checkpoint, if this is rank 0."""
@@ -159,8 +160,14 @@ class Trainer:
         self.pulse.step()
         return np.asarray(self._reduce(np.asarray(vector, np.float64)).numpy())
 
-    def _take(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-        self.heads.get_layer("label").set_weights([kernel, bias])
+    def _take(self, head: LabelHead) -> None:
+        parts = [[head.kernel, head.bias], [head.top_kernel, head.top_bias]]
+        for layer, weights in zip(self._label_layers, parts, strict=True):
+            layer.set_weights(weights)
+
+    @property
+    def _label_layers(self) -> list[Any]:
+        return [self.heads.get_layer(name) for name in ("label_units", "label")]
 
     @property
     def _variables(self) -> list[Any]:

@@ -38,7 +38,7 @@ def train_rank(plan: TrainPlan, callbacks: Sequence[Any] = ()) -> dict[str, Any]
 
     Returns:
         What stands in the JSON: `rank`, `weights_digest` (SHA-256 over all weights in order),
-        `peak_rss` (bytes), `seconds`, `temperature` and `l2` of the class head, and `epochs`, one
+        `peak_rss` (bytes), `seconds`, `temperature` of the class head, and `epochs`, one
         dict of figures per epoch.
 
     Raises:
@@ -82,8 +82,7 @@ def _train_rank(
         "weights_digest": weights_digest(weights),
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "seconds": round(time.monotonic() - started, 3),
-        "temperature": state.chosen[0],
-        "l2": state.chosen[1],
+        "temperature": state.temperature,
         "epochs": [epoch[rank] for epoch in state.history],
     }
     storage.write(f"{staging}/rank-{rank}.json", json.dumps(record, allow_nan=False).encode())

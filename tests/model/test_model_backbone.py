@@ -19,7 +19,7 @@ from eagle_spark.model.backbone import (
     unpack_backbone,
 )
 from eagle_spark.model.exports import to_openvino
-from eagle_spark.model.network import STATISTICS, TAPS
+from eagle_spark.model.network import LABEL_UNITS, STATISTICS, TAPS
 
 pytestmark = pytest.mark.train
 SIZE = 64
@@ -34,7 +34,7 @@ def network() -> Any:
     built = build_network(CLASSES, SIZE, weights=None, seed=2)
     label = built.get_layer("heads").get_layer("label")
     rng = np.random.default_rng(0)
-    label.set_weights([rng.normal(0, 0.02, (STATISTICS, 3)), rng.normal(0, 1, 3)])
+    label.set_weights([rng.normal(0, 0.2, (LABEL_UNITS, 3)), rng.normal(0, 1, 3)])
     return built
 
 

@@ -26,10 +26,10 @@ def pixels() -> np.ndarray[Any, Any]:
 @pytest.fixture(scope="module")
 def graphs() -> tuple[Any, Any]:
     """A backbone and heads that say something."""
-    from eagle_spark.model.network import STATISTICS, build_backbone, build_heads
+    from eagle_spark.model.network import LABEL_UNITS, build_backbone, build_heads
 
     heads = build_heads(("A", "B"), SIZE, 1)
-    kernel = np.random.default_rng(0).normal(0, 0.02, (STATISTICS, 2))
+    kernel = np.random.default_rng(0).normal(0, 0.2, (LABEL_UNITS, 2))
     heads.get_layer("label").set_weights([kernel, np.zeros(2)])
     return to_openvino(build_backbone(SIZE, weights=None, seed=1)), to_openvino(heads)
 
