@@ -70,7 +70,6 @@ CONF = {
     ],
 }
 
-
 Progress = tuple[int, int]
 NONE = (0, 0.0)
 
@@ -139,20 +138,26 @@ class Night(Job):
             self.kill()
             return True
         if kind == "node":
-            victims = containers(self._hadoop, draw.choice(("nodemanager-1", "nodemanager-2")))
+            victims = node(self._hadoop, draw.choice(("nodemanager-1", "nodemanager-2")))
         else:
             fits = is_worker if kind == "worker" else is_executor
             found = [process for process in self.processes() if fits(process)]
             victims = [draw.choice(found)] if found else []
-        for process in victims:
-            process.kill()
+        try:
+            for process in victims:
+                process.kill()
+        except psutil.NoSuchProcess:  # it has just ended by itself
+            return False
         return bool(victims)
 
 
 def is_worker(process: psutil.Process) -> bool:
     """Whether it is a Python worker: a child of the daemon that forks them."""
-    parent = process.parent()
-    return bool(parent) and all("pyspark.daemon" in line_of(one) for one in (process, parent))
+    try:
+        pair = [process, process.parent()]
+    except psutil.NoSuchProcess:
+        return False
+    return all("pyspark.daemon" in line_of(one) for one in pair)
 
 
 def is_executor(process: psutil.Process) -> bool:
@@ -167,15 +172,12 @@ def line_of(process: psutil.Process | None) -> str:
         return ""
 
 
-def containers(hadoop: Path, name: str) -> list[psutil.Process]:
-    """Return a NodeManager and the executors on it; nothing as long as it has none."""
-    node = psutil.Process(int((hadoop / "pids" / name).read_text().split()[0]))
-    found = [
-        process
-        for process in psutil.process_iter()
-        if is_executor(process) and f"/{name}/" in line_of(process)
-    ]
-    return [node, *found] if found else []
+def node(hadoop: Path, name: str) -> list[psutil.Process]:
+    """Return a NodeManager and its containers; nothing as long as there is no executor on it."""
+    manager = psutil.Process(int((hadoop / "pids" / name).read_text().split()[0]))
+    lines = {process: line_of(process) for process in psutil.process_iter()}
+    inside = [one for one, line in lines.items() if str(hadoop) in line and f"/{name}/" in line]
+    return [manager, *inside] if any(EXECUTOR in lines[one] for one in inside) else []
 
 
 @dataclass(frozen=True)
@@ -289,10 +291,15 @@ def run_kind(
         }
         rows.append({"kind": kind, **found})
         tell(rows[-1])
-        storage, path = locate(warehouse)
-        storage.delete(path)
+        remove(warehouse)
+    remove(f"{root}/{kind}-calm")
     undone = {"undisturbed_seconds": calm.seconds, "undisturbed_cpu_seconds": calm.cpu_seconds}
     return undone | summary(rows)
+
+
+def remove(folder: str) -> None:
+    storage, path = locate(folder)
+    storage.delete(path)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -329,7 +336,7 @@ def main() -> None:
         images = choose(given.images, given.count, folder / "images")
         options = ["--images", str(images), "--model", str(Path(given.model).resolve())]
         options += ["--chunk", str(given.chunk)]
-        setting = Setting(options, len(list(images.iterdir())), folder, given.hadoop)
+        setting = Setting(options, len(list(images.iterdir())), folder, given.hadoop.resolve())
         with open_session("bench", str(folder / "reader"), SESSION) as spark:
             draw = random.Random(given.seed)  # noqa: S311 - no secret
             for kind in given.kinds.split(","):
