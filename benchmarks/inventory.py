@@ -4,7 +4,7 @@
 
 The new files are real PNGs on this disk; the others stand in the listing and in the published table
 alone: the stand-in is at the edge of the file system, where a folder is listed. Printed are the
-seconds of each stage of the job, and the peak of memory of its driver: Python and JVM.
+seconds of each stage of the job, and the CPU seconds and memory of its driver: Python and JVM.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import resource
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.processes import watch_load
+from benchmarks.processes import Load, watch_load
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.scoring import score as job
 from eagle_spark.session import open_session
@@ -81,24 +80,31 @@ def main() -> None:
             settings = ScoreSettings(
                 images=str(work / "new"), model=given.model, warehouse=str(work / "warehouse")
             )
-            started = time.perf_counter()
+            jvm = [p for p in psutil.Process().children() if "java" in p.name()]
+            before = cpu_seconds(jvm)
             with watch_load() as load:
                 result = job.score(settings)
-            seconds = time.perf_counter() - started
-            jvm = [p for p in psutil.Process().children() if "java" in p.name()]
-            print(json.dumps(figures(result, seconds, load.peak_gb, jvm), indent=1))
+            used = cpu_seconds(jvm) - before
+            print(json.dumps(figures(result, used, load, jvm), indent=1))
+
+
+def cpu_seconds(jvm: list[psutil.Process]) -> float:
+    """Return the CPU time of the driver so far: Python and JVM."""
+    times = [process.cpu_times() for process in (psutil.Process(), *jvm)]
+    return sum(each.user + each.system for each in times)
 
 
 def figures(
-    result: dict[str, Any], seconds: float, workers_gb: float, jvm: list[psutil.Process]
+    result: dict[str, Any], driver_cpu: float, load: Load, jvm: list[psutil.Process]
 ) -> dict[str, Any]:
     counts = ("listed", "already_scored", "scored", "rejected", "stage_seconds", "task_seconds")
     return {
         **{name: result[name] for name in counts},
-        "seconds": round(seconds, 1),
+        "seconds": load.seconds,
+        "driver_cpu_seconds": round(driver_cpu, 1),
         "driver_python_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
         "driver_jvm_gb": round(sum(p.memory_info().rss for p in jvm) / 1e9, 2),
-        "started_since_gb": workers_gb,
+        "started_since_gb": load.peak_gb,
     }
 
 

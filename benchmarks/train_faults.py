@@ -24,43 +24,32 @@ import argparse
 import json
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.processes import ROOT
+from benchmarks.faults import Job, killed_at_last, submit_words, tell
 from benchmarks.train import image_warehouse
 
-TIMEOUT = 900.0  # seconds of one job
 POLL = 0.2
 MOST = 5  # faults of one training
 
 
-class Job:
-    """The train job as a process, with what its ranks tell of themselves."""
+class Training(Job):
+    """The train job, with what its ranks tell of themselves."""
 
     def __init__(self, folder: Path, warehouse: Path, words: list[str]) -> None:
-        self._warehouse, self.output = warehouse, folder / "output"
+        self._warehouse = warehouse
         self._before = set(self._attempts())  # what killed drivers left
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
-            )
-        self.started = time.monotonic()
+        super().__init__(folder, words)
 
     def _attempts(self) -> Iterator[Path]:
         return self._warehouse.glob("cxr/_staging/*/attempt-*")
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
 
     def beats(self) -> dict[int, dict[str, Any]]:
         """Rank -> what it last told, of the attempt that runs."""
@@ -76,40 +65,21 @@ class Job:
     def wait_for_step(self, step: int, after: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
         """Wait until every rank, none of them hit before, tells of this step or a later one."""
         old = {hit["pid"] for hit in after}
-        while self.seconds < TIMEOUT and self.process.poll() is None:
+        while self.runs:
             beats = self.beats()
             fresh = len(beats) > 1 and not old & {beat["pid"] for beat in beats.values()}
             if fresh and all(beat["step"] >= step for beat in beats.values()):
                 return beats
             time.sleep(POLL)
-        raise SystemExit(f"error: no step {step}:\n{self.output.read_text()[-3000:]}")
-
-    def result(self) -> dict[str, Any]:
-        """Wait for the end, and return the job's last line."""
-        if self.process.wait(max(1.0, TIMEOUT - self.seconds)):
-            raise SystemExit(f"error: the job failed:\n{self.output.read_text()[-3000:]}")
-        found: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])
-        return found
-
-    def kill(self) -> None:
-        """End the driver and all that it started, as a machine that loses its power does."""
-        driver = psutil.Process(self.process.pid)
-        processes = [driver, *driver.children(recursive=True)]
-        for process in processes:
-            process.kill()
-        psutil.wait_procs(processes, 10)
+        raise self.failure(f"no step {step}")
 
 
-@contextmanager
-def submitted(folder: Path, warehouse: Path, weights: str, *options: str) -> Iterator[Job]:
-    words = [str(Path(sys.executable).with_name("spark-submit")), str(ROOT / "submit" / "train.py")]
-    words += ["--warehouse", str(warehouse), "--model", str(folder / "model"), "--overwrite"]
-    job = Job(folder, warehouse, [*words, "--weights", weights, *options])
-    try:
-        yield job
-    finally:
-        if job.process.poll() is None:
-            job.kill()
+def submitted(
+    folder: Path, warehouse: Path, weights: str, *options: str
+) -> AbstractContextManager[Training]:
+    words = submit_words("train", "--warehouse", str(warehouse), "--weights", weights, *options)
+    words += ["--model", str(folder / "model"), "--overwrite"]
+    return killed_at_last(Training(folder, warehouse, words))
 
 
 def disturb(
@@ -188,10 +158,6 @@ def main() -> None:
         if (of_kind := [row for row in rows if row["kind"] == kind])
     }
     print(json.dumps({"undisturbed_seconds": round(seconds, 1), "steps": steps, **summary}))
-
-
-def tell(found: dict[str, Any]) -> None:
-    print(json.dumps(found), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

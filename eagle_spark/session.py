@@ -38,7 +38,8 @@ RULES = {
     "spark.log.level": "WARN",
 }
 LOCAL_RULES = {
-    "spark.master": "local[*]",
+    # As on a cluster, the job does not fail with the first task: workers are killed for memory.
+    "spark.master": "local[*,4]",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     # A task whose HDFS blocks lie on another host name waits for an executor there; on one machine

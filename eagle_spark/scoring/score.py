@@ -176,15 +176,18 @@ class Night:
         with `--retry-rejected` of all that were rejected; and those that stand twice, as two runs
         at once may leave them.
         """
+        from pyspark.sql.functions import expr
+
+        wrong = ["file_length != length", "file_modified != modified", f"status = '{SAME}'"]
+        wrong += ["status = 'rejected'"] if self.settings.retry_rejected else []
+        wrong += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
-        here = rows.join(self.listing().select("path"), "path", "left_semi")
-        changed = here.join(self.listing(), _FILE, "left_anti").select("path")
-        doubtful = ["status = 'rejected'"] if self.settings.retry_rejected else []
-        doubtful += [f"status = '{SAME}'"]
-        doubtful += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
-        unread = here.where(" OR ".join(doubtful)).select("path")
-        twice = here.groupBy("path").count().where("count > 1").select("path")
-        outdated = changed.union(unread).union(twice)
+        now = self.listing().selectExpr(
+            "path", "file_length AS length", "file_modified AS modified"
+        )
+        by_path = rows.join(now, "path").groupBy("path")
+        outdated = by_path.agg(expr(f"count(*) > 1 OR bool_or({' OR '.join(wrong)}) AS outdated"))
+        outdated = outdated.where("outdated").select("path")
         if outdated.first():
             outdated.createOrReplaceTempView("eagle_outdated")
             gone = f"{self.mine} AND path IN (SELECT path FROM eagle_outdated)"
@@ -229,11 +232,10 @@ class Night:
         """
         rows = self.warehouse.read(PREDICTIONS).union(self.warehouse.read(PREDICTIONS, self.branch))
         rows = rows.where(f"{self.mine} AND {_SCORED}")
-        keys = rows.selectExpr("unhex(substr(image_id, 1, 16)) AS key").toArrow()["key"]
-        if not len(keys):
-            return None
-        found = np.frombuffer(b"".join(keys.to_pylist()), ">u8").astype(np.uint64)
-        return self.spark.sparkContext.broadcast(np.unique(found))
+        # Signed, as SQL has no other numbers of 64 bits.
+        keys = rows.selectExpr("CAST(conv(substr(image_id, 1, 16), 16, -10) AS BIGINT) AS key")
+        found = keys.toArrow()["key"].to_numpy().view(np.uint64)
+        return self.spark.sparkContext.broadcast(np.unique(found)) if len(found) else None
 
     def fill_same(self) -> None:
         """Give rows of bytes that had been scored before what was said of them.
