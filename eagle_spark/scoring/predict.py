@@ -90,6 +90,11 @@ class Predictor:
                 rows = self.score(batch.to_pylist(), bundle, engine, seen, archives)
                 yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
 
+    def load(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Load the model in this worker, and pass on what came."""
+        _loaded(self.model, self.model_id, self.engine, self.threads)
+        yield from batches
+
     def score(
         self,
         files: Sequence[Row],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from eagle_spark.errors import MainMoved, OutputError, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.model.bundle import Bundle, open_bundle
@@ -17,6 +20,7 @@ from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
 from eagle_spark.scoring.shift import LARGE, is_enough, nights_reference, shift_of
+from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, locate
@@ -65,10 +69,15 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     ):
         staging = join(place, "_staging", run.run_id)
         try:
-            return Night(spark, run, bundle, engine, branch, staging, held).work()
+            night = Night(spark, run, bundle, engine, branch, staging, held)
+            with warm_workers(spark, night.predictor().load):
+                return night.work()
         finally:
             storage, path = locate(staging)
             storage.delete(path)
+
+
+Counts = dict[str, int]  # files by status
 
 
 class Night:
@@ -104,10 +113,7 @@ class Night:
         stages.end("list")
         self.warehouse.ensure(PREDICTIONS)
         self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine)
-        self.remove_outdated()
-        before = self.counts("main")
-        tips = {self.warehouse.snapshot(PREDICTIONS, ref) for ref in ("main", self.branch)}
-        after = before if len(tips) == 1 else self.counts(self.branch)
+        before, after = self.compare()
         if sum(after.values()) < total:
             self.known = self.scored_images()
         stages.end("compare")
@@ -163,35 +169,51 @@ class Night:
         rows = self.warehouse.read(PREDICTIONS, branch).where(self.mine)
         return rows.join(self.listing(), _FILE, "left_semi")
 
-    def counts(self, branch: str) -> dict[str, int]:
-        return {
-            row.status: row["count"]
-            for row in self.rows(branch).groupBy("status").count().collect()
-        }
+    def counts(self, branch: str) -> Counts:
+        rows = self.rows(branch).groupBy("status").count().collect()
+        return _counted((row.status, row["count"]) for row in rows)
 
-    def remove_outdated(self) -> None:
-        """Drop, on the branch, this model's rows that no longer hold.
+    def compare(self) -> tuple[Counts, Counts]:
+        """Drop, on the branch, this model's rows that no longer hold; count what has a row.
 
-        Those of files that changed since; of files that could not be read then, as that may pass;
-        with `--retry-rejected` of all that were rejected; and those that stand twice, as two runs
-        at once may leave them.
+        What goes: rows of files that changed since; of files that could not be read then, as that
+        may pass; with `--retry-rejected` all that were rejected; and those that stand twice, as two
+        runs at once may leave them.
+
+        Returns:
+            The listed files by status, those that have a row on `main`, and on the branch.
         """
         from pyspark.sql.functions import expr
 
-        wrong = ["file_length != length", "file_modified != modified", f"status = '{SAME}'"]
-        wrong += ["status = 'rejected'"] if self.settings.retry_rejected else []
-        wrong += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
+        doubtful = [f"status = '{SAME}'"]
+        doubtful += ["status = 'rejected'"] if self.settings.retry_rejected else []
+        doubtful += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
         now = self.listing().selectExpr(
             "path", "file_length AS length", "file_modified AS modified"
         )
-        by_path = rows.join(now, "path").groupBy("path")
-        outdated = by_path.agg(expr(f"count(*) > 1 OR bool_or({' OR '.join(wrong)}) AS outdated"))
-        outdated = outdated.where("outdated").select("path")
-        if outdated.first():
-            outdated.createOrReplaceTempView("eagle_outdated")
+        other = "NOT (file_length <=> length AND file_modified <=> modified)"
+        by_path = (
+            rows.join(now, "path")
+            .groupBy("path")
+            .agg(
+                expr(f"bool_or({other}) AS changed"),
+                expr(f"count(*) > 1 OR bool_or({other} OR {' OR '.join(doubtful)}) AS outdated"),
+                expr("any_value(status) AS status"),
+            )
+        )
+        found = by_path.groupBy("status", "changed", "outdated").count().collect()
+        main, branch = (self.warehouse.snapshot(PREDICTIONS, ref) for ref in ("main", self.branch))
+        before: Counts = {}
+        if main is not None and main == branch:
+            before = _counted((row.status, row["count"]) for row in found if not row.changed)
+        elif main is not None:
+            before = self.counts("main")
+        if any(row.outdated for row in found):
+            by_path.where("outdated").select("path").createOrReplaceTempView("eagle_outdated")
             gone = f"{self.mine} AND path IN (SELECT path FROM eagle_outdated)"
             self.warehouse.remove(PREDICTIONS, gone, self.branch)
+        return before, _counted((row.status, row["count"]) for row in found if not row.outdated)
 
     def score_chunk(self) -> None:
         """Score the next files that have no row yet, and commit their rows to the branch."""
@@ -200,9 +222,27 @@ class Night:
         left = left.orderBy("archive", "position", "path")
         # Through the driver, a chunk at most: what is scored is fixed before the branch grows.
         chunk = left.limit(self.settings.chunk).toArrow()
+        # Members of an archive in the order in which they stand there. Files with the same bytes
+        # are of one length, and so mostly in one task.
+        order = ("archive", "position", "file_length", "path")
+        chunk = chunk.sort_by([(name, "ascending") for name in order])
         parallelism = self.spark.sparkContext.defaultParallelism
         tasks = min(chunk.num_rows, max(parallelism, -(-chunk.num_rows // IMAGES_PER_TASK)))
-        predictor = Predictor(
+        task = pa.array(np.arange(chunk.num_rows) * tasks // max(chunk.num_rows, 1), pa.int32())
+        from pyspark.sql.functions import col
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        files = self.spark.createDataFrame(chunk.append_column("task", task))
+        files = files.repartitionById(tasks, col("task")).drop("task")
+        rows = files.sortWithinPartitions(*order).mapInArrow(
+            self.predictor(), from_arrow_schema(PREDICTION)
+        )
+        self.warehouse.append(PREDICTIONS, rows, self.branch)
+        if self.known:
+            self.fill_same()
+
+    def predictor(self) -> Predictor:
+        return Predictor(
             model=absolute_uri(self.settings.model),
             model_id=self.bundle.model_id,
             engine=self.engine,
@@ -211,18 +251,6 @@ class Night:
             known=self.known,
             clocks=self.clocks,
         )
-        from pyspark.sql.pandas.types import from_arrow_schema
-
-        # Members of an archive in the order in which they stand there. Files with the same bytes
-        # are of one length, and so mostly in one task.
-        order = ("archive", "position", "file_length", "path")
-        files = self.spark.createDataFrame(chunk).repartitionByRange(tasks, *order)
-        rows = files.sortWithinPartitions(*order).mapInArrow(
-            predictor, from_arrow_schema(PREDICTION)
-        )
-        self.warehouse.append(PREDICTIONS, rows, self.branch)
-        if self.known:
-            self.fill_same()
 
     def scored_images(self) -> Shared | None:
         """Return what is told to workers of the images that have a row: 8 bytes of each id.
@@ -362,3 +390,10 @@ class Night:
         if self.warehouse.snapshot(PREDICTIONS, self.branch) != self.audited:
             raise UnbalancedRun(f"branch {self.branch} has changed since it was audited")
         return self.warehouse.publish(PREDICTIONS, self.branch)
+
+
+def _counted(rows: Iterable[tuple[str, int]]) -> Counts:
+    found: Counter[str] = Counter()
+    for status, count in rows:
+        found[status] += count
+    return dict(found)
