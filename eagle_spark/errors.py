@@ -54,6 +54,10 @@ class InputError(UserError):
     """Raised when an input is missing or is not what the job can read."""
 
 
+class LeakingSplits(InputError):
+    """Raised when a patient, the same bytes or near duplicates stand in more than one split."""
+
+
 class WorkbookError(InputError):
     """Raised when a metadata workbook cannot be read as one."""
 

@@ -100,6 +100,14 @@ class PreprocessSettings:
         default="0.7,0.1,0.2",
         metavar="A,B,C",
     )
+    split_file: str | None = _option(
+        "CSV with the header path,split or patient_id,split that says which image of this input is "
+        "in train, val or test, instead of --split",
+        default=None,
+        metavar="FILE",
+        wanted="a file URI",
+        check=_not_blank,
+    )
     seed: int = _option(
         "seed of the split",
         default=7,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.dataset.leaks import audit_splits
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.exports import has_int8
@@ -68,6 +69,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         InputError: when the table `images` is missing, too small, of one class, of mixed sizes or
             without masks.
+        LeakingSplits: when patients, copies or near duplicates stand in several splits.
         SettingsError: when the features would take more than the budget.
         OutputError: when the model folder exists, or cannot be written.
         PlatformError: when there are fewer slots than ranks.
@@ -93,6 +95,11 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     warehouse = Warehouse(spark)
     ranks = check_ranks(spark, settings.ranks)
     data = read_training_data(warehouse)
+    audited = audit_splits(
+        warehouse.at(IMAGES, data.snapshot),
+        f"{IMAGES.full_name} in {settings.warehouse}",
+        "A model is not tested on what it was trained on: run preprocess on this input again",
+    )
     check_enough(data.masked("train"), ranks, settings.batch_size)
     cached = settings.cache_features == "on"
     if not cached and (lacking := data.by_mask.get(("train", False))):
@@ -146,6 +153,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
                 "snapshot_id": data.snapshot,
                 "images": data.counts,
                 "sources": data.sources,
+                "audited": audited,
                 "settings": asdict(settings) | {"ranks": ranks},
                 "backbone": backbone.digest,
                 "temperature": records[0]["temperature"],
