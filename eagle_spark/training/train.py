@@ -17,11 +17,22 @@ from eagle_spark.dataset.leaks import audit_splits
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.exports import has_int8
+from eagle_spark.model.figures import metric_rows
 from eagle_spark.model.network import NORMALISATION
 from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
-from eagle_spark.tables import EPOCHS, FEATURES, IMAGES, DataFile, Run, Stages, Warehouse, versions
+from eagle_spark.tables import (
+    EPOCHS,
+    FEATURES,
+    IMAGES,
+    METRICS,
+    DataFile,
+    Run,
+    Stages,
+    Warehouse,
+    versions,
+)
 from eagle_spark.training.assembly import EXAMPLES, assemble, export, judge
 from eagle_spark.training.checkpoint import checkpoint_folder
 from eagle_spark.training.data import TrainingData, read_training_data, some_pixels
@@ -171,6 +182,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
 
     model_id = bundle.model_id
     _write_epochs(warehouse, run, model_id, records)
+    _write_metrics(warehouse, run, model_id, metrics)
     names = ("accuracy", "dice", "ece")
     result = {
         **{name: metrics["test"][name] for name in names},
@@ -298,3 +310,15 @@ def _write_epochs(
     ]
     warehouse.ensure(EPOCHS)
     warehouse.append(EPOCHS, warehouse.spark.createDataFrame(rows, EPOCHS.schema()))
+
+
+def _write_metrics(
+    warehouse: Warehouse, run: Run, model_id: str, metrics: Mapping[str, Mapping[str, Any]]
+) -> None:
+    rows = [
+        (run.run_id, model_id, split, *row)
+        for split, summary in metrics.items()
+        for row in metric_rows(summary)
+    ]
+    warehouse.ensure(METRICS)
+    warehouse.append(METRICS, warehouse.spark.createDataFrame(rows, METRICS.schema()))
