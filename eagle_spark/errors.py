@@ -28,6 +28,7 @@ class Reason(str, Enum):
     BAD_ARCHIVE = "bad_archive"
     BAD_MEMBER = "bad_member"
     CONFLICTING_LABELS = "conflicting_labels"
+    UNKNOWN_CLASS = "unknown_class"
 
     def __str__(self) -> str:
         return self.value

@@ -229,6 +229,26 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Measure a model on a labelled folder of any source, and say how far its card holds there."""
+
+    input: str = _option(
+        "folder with class folders at any depth: <Class>/images and <Class>/masks, or <Class>/*",
+        metavar="URI",
+        wanted="a folder URI",
+        check=_not_blank,
+    )
+    model: str = _option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    classes: str | None = _option(
+        "class of the model that a folder of another name holds, such as Covid19=COVID",
+        default=None,
+        metavar="FOLDER=CLASS,…",
+        wanted="FOLDER=CLASS,…",
+        check=_not_blank,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaintainSettings:
     """Compact the tables of a warehouse, and remove what is older than anybody needs."""
 

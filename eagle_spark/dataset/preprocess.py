@@ -30,7 +30,7 @@ from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedR
 from eagle_spark.progress import watch_tasks
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings
-from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
 from eagle_spark.tables import IMAGES, REJECTS, Run, Warehouse
 
 if TYPE_CHECKING:
@@ -69,12 +69,18 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
 def list_candidates(root: str, source: str | None) -> list[Candidate]:
     """Return every entry of the folder, matched with its workbook row and mask; none is opened."""
     root = absolute_uri(root)
-    layout = find_layout(root, list_folder(root))
+    return candidates_of(root, list_folder(root), source, root.rsplit("/", 1)[-1] or root)
+
+
+def candidates_of(
+    root: str, entries: Iterable[FileEntry], source: str | None, default: str
+) -> list[Candidate]:
+    """Do so for a listing of `root`; `default` is the source where the workbook has none."""
+    layout = find_layout(root, entries)
     rows = {}
     for workbook in layout.workbooks:
         storage, path = locate(workbook.uri)
         rows[workbook.uri] = read_workbook(storage.read(path, MAX_WORKBOOK_BYTES + 1), workbook.uri)
-    default = root.rsplit("/", 1)[-1] or root
     return [
         replace(found, source=source or found.source or default) for found in match(layout, rows)
     ]
