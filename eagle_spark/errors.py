@@ -28,6 +28,7 @@ class Reason(str, Enum):
     BAD_ARCHIVE = "bad_archive"
     BAD_MEMBER = "bad_member"
     CONFLICTING_LABELS = "conflicting_labels"
+    UNKNOWN_CLASS = "unknown_class"
 
     def __str__(self) -> str:
         return self.value
@@ -52,6 +53,10 @@ class SettingsError(UserError):
 
 class InputError(UserError):
     """Raised when an input is missing or is not what the job can read."""
+
+
+class LeakingSplits(InputError):
+    """Raised when a patient, the same bytes or near duplicates stand in more than one split."""
 
 
 class WorkbookError(InputError):

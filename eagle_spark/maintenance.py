@@ -11,10 +11,10 @@ from eagle_spark.schema import sql_time
 from eagle_spark.session import CATALOG, open_session
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
-from eagle_spark.tables import EPOCHS, PREDICTIONS, RUNS, TABLES, Run, Table, Warehouse
+from eagle_spark.tables import EPOCHS, METRICS, PREDICTIONS, RUNS, TABLES, Run, Table, Warehouse
 
 # Those that grow by many small commits; others are written in large files, once.
-COMPACTED = (PREDICTIONS, RUNS, EPOCHS)
+COMPACTED = (PREDICTIONS, RUNS, EPOCHS, METRICS)
 SMALL_FILES = 5  # of one partition: fewer are left as they are
 TARGET_BYTES = 128 * 2**20
 # Iceberg's own limit: files of a run that has not committed yet belong to no table.

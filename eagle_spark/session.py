@@ -88,9 +88,11 @@ def check_warehouse(uri: str) -> None:
 
 @contextmanager
 def open_session(
-    job: str, warehouse: str, rules: dict[str, str] | None = None
+    job: str, warehouse: str | None, rules: dict[str, str] | None = None
 ) -> Iterator[SparkSession]:
     """Yield a Spark session whose catalog `eagle` keeps its tables in `warehouse`; stop it after.
+
+    Without a warehouse there is no catalog: for jobs that touch no table.
 
     Settings given to spark-submit or in spark-defaults win over every rule here; a site with a
     Hive or REST catalog configures `spark.sql.catalog.eagle` itself. Inside a process that runs
@@ -102,7 +104,8 @@ def open_session(
         OutputError: when the warehouse cannot be written to, or its path holds a pattern.
     """
     check_java()
-    check_warehouse(warehouse)
+    if warehouse is not None:
+        check_warehouse(warehouse)
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
@@ -119,7 +122,8 @@ def open_session(
     spark = running.newSession() if running else _start(conf)
     try:
         _check_iceberg(spark)
-        _set_catalog(spark, absolute_uri(warehouse))
+        if warehouse is not None:
+            _set_catalog(spark, absolute_uri(warehouse))
         yield spark
     finally:
         if not running:

@@ -100,6 +100,14 @@ class PreprocessSettings:
         default="0.7,0.1,0.2",
         metavar="A,B,C",
     )
+    split_file: str | None = _option(
+        "CSV with the header path,split or patient_id,split that says which image of this input is "
+        "in train, val or test, instead of --split",
+        default=None,
+        metavar="FILE",
+        wanted="a file URI",
+        check=_not_blank,
+    )
     seed: int = _option(
         "seed of the split",
         default=7,
@@ -218,6 +226,26 @@ class ScoreSettings:
         check=_not_blank,
     )
     retry_rejected: bool = _option("score anew what was rejected before", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Measure a model on a labelled folder of any source, and say how far its card holds there."""
+
+    input: str = _option(
+        "folder with class folders at any depth: <Class>/images and <Class>/masks, or <Class>/*",
+        metavar="URI",
+        wanted="a folder URI",
+        check=_not_blank,
+    )
+    model: str = _option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    classes: str | None = _option(
+        "class of the model that a folder of another name holds, such as Covid19=COVID",
+        default=None,
+        metavar="FOLDER=CLASS,…",
+        wanted="FOLDER=CLASS,…",
+        check=_not_blank,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,7 +147,24 @@ EPOCHS = Table(
     ),
 )  # fmt: skip
 
-TABLES = (IMAGES, REJECTS, FEATURES, PREDICTIONS, RUNS, EPOCHS)
+METRICS = Table(
+    "metrics",
+    "What models are worth on labelled images that they were not trained on: one row per figure",
+    (
+        Column("run_id", "STRING", "run that measured it, see runs"),
+        Column("model_id", "STRING", "model that was measured"),
+        Column("split", "STRING", "val or test, as in images"),
+        Column("source", "STRING", "collection or hospital, as in images; all for all of them"),
+        Column("label", "STRING", "class, as in images; all for all of them"),
+        Column("name", "STRING", "accuracy, balanced_accuracy, ece, dice, iou, hausdorff95 (pixels); of a class recall, precision, f1, auroc, predicted:<class> (images)"),
+        Column("value", "DOUBLE", "the figure"),
+        Column("low", "DOUBLE", "lower end of its 95 % bootstrap interval by patient; null where none", True),
+        Column("high", "DOUBLE", "upper end, likewise", True),
+        Column("n", "INT", "images that it is over"),
+    ),
+)  # fmt: skip
+
+TABLES = (IMAGES, REJECTS, FEATURES, PREDICTIONS, RUNS, EPOCHS, METRICS)
 
 
 class Warehouse:

@@ -10,10 +10,12 @@ import pytest
 
 from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.dataset.sample import write_sample, write_unlabelled
+from eagle_spark.evaluation.evaluate import evaluate
 from eagle_spark.scoring.score import score
 from eagle_spark.session import open_session
 from eagle_spark.settings import (
     DoctorSettings,
+    EvaluateSettings,
     MaintainSettings,
     PreprocessSettings,
     ScoreSettings,
@@ -62,8 +64,29 @@ def test_the_result_of_score_is_described(spark: Any, model_folder: Path, tmp_pa
     assert score(given).keys() == documented("score")
 
 
+@pytest.mark.spark
+@pytest.mark.train
+def test_the_result_of_evaluate_is_described(
+    spark: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    write_sample(tmp_path / "set", 12, 7)
+    spellings = "COVID=A,Normal=B,Viral Pneumonia=C"
+    given = EvaluateSettings(
+        input=str(tmp_path / "set"), model=str(model_folder), classes=spellings
+    )
+    assert evaluate(given).keys() == documented("evaluate")
+
+
 @pytest.mark.parametrize(
-    "kind", [PreprocessSettings, TrainSettings, ScoreSettings, MaintainSettings, DoctorSettings]
+    "kind",
+    [
+        PreprocessSettings,
+        TrainSettings,
+        ScoreSettings,
+        EvaluateSettings,
+        MaintainSettings,
+        DoctorSettings,
+    ],
 )
 def test_every_option_is_described(kind: type) -> None:
     for name in kind.__dataclass_fields__:  # type: ignore[attr-defined]

@@ -43,12 +43,30 @@ def near_duplicate_groups(
     if not any(lengths):
         return np.zeros(len(hashes), np.int64)
     place = {one: number for number, one in enumerate(dict.fromkeys(hashes))}
-    rows = np.frombuffer(b"".join(place), np.uint8).reshape(len(place), -1)
+    rows = _rows(list(place))
     words = _words(rows)
     labels = np.arange(len(rows))
     for keys in _keys(rows, max_distance // 2 + 1):
         labels = _join_equal(keys, words, labels, max_distance)
     return _numbered(labels[[place[one] for one in hashes]])
+
+
+def nearest(
+    hashes: Sequence[bytes], others: Sequence[bytes]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for each hash the place of the nearest of `others`, 1 or more, and its distance.
+
+    Compares all pairs: for the few of a group of near duplicates.
+    """
+    mine, theirs = _words(_rows(hashes)), _words(_rows(others))
+    found = []
+    for rows in np.array_split(mine, -(-len(hashes) * len(others) // _PAIRS_AT_ONCE), axis=1):
+        apart = np.zeros((rows.shape[1], len(others)), np.int64)
+        for row, other in zip(rows, theirs, strict=True):
+            apart += np.bitwise_count(row[:, None] ^ other)
+        found.append(np.stack((apart.argmin(axis=1), apart.min(axis=1))))
+    places, distances = np.concatenate(found, axis=1)
+    return places, distances
 
 
 def connected_components(count: int, edges: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -78,6 +96,10 @@ def _numbered(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[member]
+
+
+def _rows(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), -1)
 
 
 def _words(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from eagle_spark.dataset.decoding import stage_decoded
 from eagle_spark.dataset.layout import find_layout
+from eagle_spark.dataset.leaks import audit_splits, patients_of
 from eagle_spark.dataset.matching import Candidate, match
 from eagle_spark.dataset.split import (
     SPLITS,
@@ -23,12 +24,13 @@ from eagle_spark.dataset.split import (
     group_images,
     parse_fractions,
 )
+from eagle_spark.dataset.split_file import SplitFile, read_split_file
 from eagle_spark.dataset.workbook import MAX_WORKBOOK_BYTES, read_workbook
 from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedRun
 from eagle_spark.progress import watch_tasks
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings
-from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
 from eagle_spark.tables import IMAGES, REJECTS, Run, Warehouse
 
 if TYPE_CHECKING:
@@ -46,17 +48,19 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
     """Run the job and return its figures.
 
     Raises:
-        InputError: when the folder or a workbook cannot be read as one.
+        InputError: when the folder, a workbook or the split file cannot be read as one.
+        LeakingSplits: when patients, copies or near duplicates would stand in several splits.
         OutputError: when the warehouse is not writable or holds images of another size.
         TooManyFailures: when more than `max_failure_rate` of the listed entries are rejected.
     """
     run = Run.begin("preprocess", settings)
     fractions = parse_fractions(settings.split)
+    chosen = read_split_file(settings.split_file) if settings.split_file else None
     candidates = list_candidates(settings.input, settings.source)
     with open_session("preprocess", settings.warehouse) as spark:
         staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
         try:
-            return _preprocess(spark, run, candidates, fractions, staging)
+            return _preprocess(spark, run, candidates, chosen or fractions, staging)
         finally:
             storage, path = locate(staging)
             storage.delete(path)
@@ -65,12 +69,18 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
 def list_candidates(root: str, source: str | None) -> list[Candidate]:
     """Return every entry of the folder, matched with its workbook row and mask; none is opened."""
     root = absolute_uri(root)
-    layout = find_layout(root, list_folder(root))
+    return candidates_of(root, list_folder(root), source, root.rsplit("/", 1)[-1] or root)
+
+
+def candidates_of(
+    root: str, entries: Iterable[FileEntry], source: str | None, default: str
+) -> list[Candidate]:
+    """Do so for a listing of `root`; `default` is the source where the workbook has none."""
+    layout = find_layout(root, entries)
     rows = {}
     for workbook in layout.workbooks:
         storage, path = locate(workbook.uri)
         rows[workbook.uri] = read_workbook(storage.read(path, MAX_WORKBOOK_BYTES + 1), workbook.uri)
-    default = root.rsplit("/", 1)[-1] or root
     return [
         replace(found, source=source or found.source or default) for found in match(layout, rows)
     ]
@@ -80,7 +90,7 @@ def _preprocess(
     spark: SparkSession,
     run: Run,
     candidates: list[Candidate],
-    fractions: tuple[float, float, float],
+    rule: SplitFile | tuple[float, float, float],
     staging: str,
 ) -> dict[str, Any]:
     settings: PreprocessSettings = run.settings
@@ -102,7 +112,10 @@ def _preprocess(
     found = found[~conflict].reset_index(drop=True)
     _check_sums(len(candidates), len(found), len(rejects), settings.max_failure_rate)
 
-    splits = _splits(found, others, present, fractions, settings.seed)
+    if isinstance(rule, SplitFile):
+        splits = [*rule.assign(list(found["path"]), list(found["patient_id"])), *others["split"]]
+    else:
+        splits = _splits(found, others, present, rule, settings.seed)
     found["split"] = splits[: len(found)]
     moved = others.assign(to=splits[len(found) :]).query("split != to")
     changed = _changed(found, present)
@@ -117,7 +130,7 @@ def _preprocess(
             warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", branch)
         with watch_tasks(spark, "write", len(changed)):
             _write_images(warehouse, run, decoded, changed, branch)
-        _audit(warehouse, len(present) - len(gone) + len(changed), branch)
+        audited = _audit(warehouse, len(present) - len(gone) + len(changed), branch, settings)
         _write_rejects(warehouse, run, rejects, branch)
         snapshot = warehouse.publish(IMAGES, branch)
         warehouse.publish(REJECTS, branch)
@@ -136,6 +149,7 @@ def _preprocess(
         "masks": int((found["mask_hash"] != 0).sum()),
         "without_metadata": sum(path not in with_row for path in found["path"]),
         "new_or_changed": len(changed),
+        "audited": audited,
         "snapshot_id": snapshot,
         "run_id": run.run_id,
         "seconds": run.seconds,
@@ -211,12 +225,9 @@ def _splits(
     def column(name: str) -> list[Any]:
         return [*found[name], *others[name]]
 
-    patients = [
-        None if patient is None else f"{source}/{patient}"
-        for source, patient in zip(column("source"), column("patient_id"), strict=True)
-    ]
+    patients = patients_of(column("source"), column("patient_id"))
     ids = column("image_id")
-    groups = group_images(patients, ids, column("perceptual_hash"), column("source"))
+    groups = group_images(patients, ids, column("perceptual_hash"))
     fixed = [before.get(path) for path in column("path")]
     # Each class of each source is spread over the splits on its own.
     strata = [
@@ -251,17 +262,18 @@ def _write_images(
     warehouse.append(IMAGES, rows, branch)
 
 
-def _audit(warehouse: Warehouse, wanted: int, branch: str) -> None:
-    columns = ("path", "source", "patient_id", "split")
-    rows = warehouse.read(IMAGES, branch).select(*columns).toPandas()
-    if not len(rows) == rows["path"].nunique() == wanted:
+def _audit(warehouse: Warehouse, wanted: int, branch: str, settings: PreprocessSettings) -> int:
+    """Check the table as it would be published; return its rows."""
+    images = warehouse.read(IMAGES, branch)
+    ((rows, paths),) = images.selectExpr("count(path)", "count(DISTINCT path)").collect()
+    if not rows == paths == wanted:
         raise UnbalancedRun(
-            f"images: wanted {wanted} rows on the branch; got {len(rows)} rows of "
-            f"{rows['path'].nunique()} paths"
+            f"images: wanted {wanted} rows on the branch; got {rows} rows of {paths} paths"
         )
-    splits = rows.groupby(["source", "patient_id"])["split"].nunique()  # null patients are left out
-    if (splits > 1).any():
-        raise UnbalancedRun(f"a patient is in two splits: {splits[splits > 1].index[0]}")
+    remedy = "Nothing was published."
+    if settings.split_file:
+        remedy += f" Mend --split-file {settings.split_file}"
+    return audit_splits(images, "the table images", remedy)
 
 
 def _write_rejects(warehouse: Warehouse, run: Run, rejects: list[Reject], branch: str) -> None:

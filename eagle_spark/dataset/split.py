@@ -38,40 +38,24 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
 
 
 def group_images(
-    patients: Sequence[str | None],
-    image_ids: Sequence[str],
-    hashes: Sequence[bytes],
-    sources: Sequence[str],
+    patients: Sequence[str | None], image_ids: Sequence[str], hashes: Sequence[bytes]
 ) -> NDArray[np.int64]:
     """Return the group of each image; images of one group must stand in one split.
 
-    One patient is one group, and the same bytes are one group whatever the patients. An image of
-    no known patient joins its near duplicates, and through it they join each other; so do near
-    duplicates from several sources, whose names of patients cannot be compared. Known patients of
-    one source are never joined by near duplicates alone.
+    One patient is one group, and so are the same bytes and near duplicates, whatever the patients:
+    collections give one picture several names of patients, and to keep two patients together by
+    mistake costs nothing.
 
     Args:
         patients: the patient of each image, qualified by source; None where not known.
         image_ids: sha256 of each file's bytes.
         hashes: perceptual hash of each image.
-        sources: the collection each image comes from.
 
     Returns:
         int64, shape (images,).
     """
     near = near_duplicate_groups(hashes).tolist()
-    joining = {group for group, patient in zip(near, patients, strict=True) if patient is None}
-    first: dict[int, str] = {}
-    joining |= {
-        group
-        for group, source in zip(near, sources, strict=True)
-        if first.setdefault(group, source) != source
-    }
-    edges = [
-        *_chain(patients),
-        *_chain(image_ids),
-        *_chain(group if group in joining else None for group in near),
-    ]
+    edges = [*_chain(patients), *_chain(image_ids), *_chain(near)]
     return connected_components(len(image_ids), np.array(edges, np.int64).reshape(-1, 2))
 
 

@@ -19,6 +19,7 @@ from eagle_spark.model.engines import (
     choose_engine,
 )
 from eagle_spark.model.exports import joined, quantised, save_openvino, to_openvino
+from eagle_spark.model.figures import summarise
 from eagle_spark.model.gate import judge_quality, run_gate, write_golden
 from eagle_spark.model.metadata import NETWORK, WEIGHTS
 from eagle_spark.model.weights import weights_file
@@ -32,7 +33,6 @@ from eagle_spark.training.evaluation import (
     predict_rows,
     reference_of,
     review_threshold,
-    summarise,
 )
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan

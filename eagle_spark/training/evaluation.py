@@ -12,14 +12,9 @@ import pyarrow as pa
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import ENGINES
+from eagle_spark.model.figures import label_arrays
 from eagle_spark.model.gate import Outcomes
-from eagle_spark.model.metrics import (
-    accuracy,
-    confusion_matrix,
-    dice,
-    expected_calibration_error,
-    recall_per_class,
-)
+from eagle_spark.model.metrics import OVERLAP, overlap_figures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +25,17 @@ NEVER_SURE = 1.01  # a confidence that no image reaches
 LEAST_SURE = 10
 BINS = 10  # of a distribution that scoring is held against
 
+_GIVEN = ("path", "split", "source", "patient", "label")
 _OUTCOME = pa.schema(
     [
         ("engine", pa.string()),
         ("path", pa.string()),
         ("split", pa.string()),
         ("source", pa.string()),
+        ("patient", pa.string()),
         ("label", pa.string()),
         ("probabilities", pa.list_(pa.float32())),
-        ("dice", pa.float64()),
+        *((name, pa.float64()) for name in OVERLAP),
         ("lung_area", pa.float64()),
     ]
 )
@@ -54,10 +51,10 @@ class Evaluator:
     threads: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Predict rows (path, split, source, label, pixels, mask) by each engine.
+        """Predict rows (`_GIVEN`, pixels, mask) by each engine.
 
-        Without a mask there is no `dice`. Whether an engine has passed its gate plays no part: this
-        is what the gate is judged by.
+        Without a mask there is no `dice`, `iou` and `hausdorff95`. Whether an engine has passed its
+        gate plays no part: this is what the gate is judged by.
         """
         bundle = open_bundle(self.model, expected_id=self.model_id)
         engines = [ENGINES[name].load(bundle.path, self.threads) for name in self.engines]
@@ -65,30 +62,34 @@ class Evaluator:
             pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8)
             probabilities, found = engine.predict(pixels.reshape(-1, bundle.size, bundle.size))
             overlaps = [
-                None if mask is None else _overlap(decode_mask(mask), lungs >= bundle.threshold)
+                overlap_figures(
+                    None if mask is None else decode_mask(mask), lungs >= bundle.threshold
+                )
                 for mask, lungs in zip(batch["mask"].to_pylist(), found, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array([engine.name] * len(batch), pa.string()),
-                    *(batch[name] for name in ("path", "split", "source", "label")),
+                    *(batch[name] for name in _GIVEN),
                     pa.array(list(probabilities), _OUTCOME.field("probabilities").type),
-                    pa.array(overlaps, pa.float64()),
+                    *(
+                        pa.array([one[name] for one in overlaps], pa.float64(), from_pandas=True)
+                        for name in OVERLAP
+                    ),
                     pa.array([float(np.mean(lungs >= bundle.threshold)) for lungs in found]),
                 ],
                 schema=_OUTCOME,
             )
 
 
-def _overlap(mask: Any, found: Any) -> float:
-    return float(dice(mask[None], found[None])[0])
-
-
 def predict_rows(images: DataFrame, evaluator: Evaluator) -> dict[str, pd.DataFrame]:
     """Return engine -> one outcome per row of `images`, in the order of their paths."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    columns = images.select("path", "split", "source", "label", "pixels", "mask")
+    columns = images.selectExpr(
+        *("path", "split", "source", "concat(source, '/', patient_id) AS patient", "label"),
+        *("pixels", "mask"),
+    )
     spark = images.sparkSession
     shared = columns.repartition(spark.sparkContext.defaultParallelism)
     rows = shared.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
@@ -102,7 +103,7 @@ def outcomes_of(rows: pd.DataFrame, classes: tuple[str, ...]) -> Outcomes:
     """Return rows of `predict_rows` as the gate takes them."""
     if not len(rows):
         return Outcomes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    labels, probabilities = _arrays(rows, classes)
+    labels, probabilities = label_arrays(rows, classes)
     return Outcomes(labels, probabilities.argmax(axis=1), rows["dice"].to_numpy(np.float64))
 
 
@@ -115,7 +116,7 @@ def reference_of(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, 
     found: dict[str, Any] = {"images": len(outcomes)}
     if not len(outcomes):
         return found
-    _, probabilities = _arrays(outcomes, classes)
+    _, probabilities = label_arrays(outcomes, classes)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(classes))
     found["label"] = dict(zip(classes, (counts / len(outcomes)).tolist(), strict=True))
     confidence = probabilities.max(axis=1).astype(np.float64)
@@ -130,35 +131,6 @@ def reference_of(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, 
     return found
 
 
-def summarise(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the figures of `_summary`, and `by_source` those of each source alone."""
-    sources = {
-        str(name): _summary(rows, classes) for name, rows in outcomes.groupby("source", sort=True)
-    }
-    return _summary(outcomes, classes) | {"by_source": sources}
-
-
-def _summary(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return images, accuracy, Dice (mean over images with a mask), ECE and recall by class.
-
-    Figures are None where no image counts.
-    """
-    if not len(outcomes):
-        return {"images": 0, "accuracy": None, "dice": None, "ece": None, "recall_by_class": {}}
-    labels, probabilities = _arrays(outcomes, classes)
-    predicted = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted, len(classes))
-    masked = outcomes["dice"].dropna()
-    return {
-        "images": len(outcomes),
-        "accuracy": accuracy(labels, predicted),
-        "dice": float(masked.mean()) if len(masked) else None,
-        "ece": expected_calibration_error(labels, probabilities),
-        "recall_by_class": dict(zip(classes, recall_per_class(confusion), strict=True)),
-        "confusion": confusion.tolist(),
-    }
-
-
 def review_threshold(
     outcomes: pd.DataFrame, classes: tuple[str, ...], wanted: float = 0.98
 ) -> float:
@@ -170,7 +142,7 @@ def review_threshold(
     """
     if not len(outcomes):
         return NEVER_SURE
-    labels, probabilities = _arrays(outcomes, classes)
+    labels, probabilities = label_arrays(outcomes, classes)
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
@@ -180,8 +152,3 @@ def review_threshold(
     last = np.append(ordered[1:] != ordered[:-1], True)  # equally sure images pass together
     enough = np.flatnonzero(last & (share >= wanted) & (reached >= LEAST_SURE))
     return float(ordered[enough[-1]]) if len(enough) else NEVER_SURE
-
-
-def _arrays(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Any, Any]:
-    labels = np.array([classes.index(label) for label in outcomes["label"]], np.int64)
-    return labels, np.stack(outcomes["probabilities"].to_list())

@@ -13,14 +13,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.dataset.leaks import audit_splits
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.exports import has_int8
+from eagle_spark.model.figures import metric_rows
 from eagle_spark.model.network import NORMALISATION
 from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
-from eagle_spark.tables import EPOCHS, FEATURES, IMAGES, DataFile, Run, Stages, Warehouse, versions
+from eagle_spark.tables import (
+    EPOCHS,
+    FEATURES,
+    IMAGES,
+    METRICS,
+    DataFile,
+    Run,
+    Stages,
+    Warehouse,
+    versions,
+)
 from eagle_spark.training.assembly import EXAMPLES, assemble, export, judge
 from eagle_spark.training.checkpoint import checkpoint_folder
 from eagle_spark.training.data import TrainingData, read_training_data, some_pixels
@@ -68,6 +80,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         InputError: when the table `images` is missing, too small, of one class, of mixed sizes or
             without masks.
+        LeakingSplits: when patients, copies or near duplicates stand in several splits.
         SettingsError: when the features would take more than the budget.
         OutputError: when the model folder exists, or cannot be written.
         PlatformError: when there are fewer slots than ranks.
@@ -93,6 +106,11 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     warehouse = Warehouse(spark)
     ranks = check_ranks(spark, settings.ranks)
     data = read_training_data(warehouse)
+    audited = audit_splits(
+        warehouse.at(IMAGES, data.snapshot),
+        f"{IMAGES.full_name} in {settings.warehouse}",
+        "A model is not tested on what it was trained on: run preprocess on this input again",
+    )
     check_enough(data.masked("train"), ranks, settings.batch_size)
     cached = settings.cache_features == "on"
     if not cached and (lacking := data.by_mask.get(("train", False))):
@@ -146,6 +164,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
                 "snapshot_id": data.snapshot,
                 "images": data.counts,
                 "sources": data.sources,
+                "audited": audited,
                 "settings": asdict(settings) | {"ranks": ranks},
                 "backbone": backbone.digest,
                 "temperature": records[0]["temperature"],
@@ -162,6 +181,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
 
     model_id = bundle.model_id
     _write_epochs(warehouse, run, model_id, records)
+    _write_metrics(warehouse, run, model_id, metrics)
     names = ("accuracy", "dice", "ece")
     result = {
         **{name: metrics["test"][name] for name in names},
@@ -288,3 +308,15 @@ def _write_epochs(
     ]
     warehouse.ensure(EPOCHS)
     warehouse.append(EPOCHS, warehouse.spark.createDataFrame(rows, EPOCHS.schema()))
+
+
+def _write_metrics(
+    warehouse: Warehouse, run: Run, model_id: str, metrics: Mapping[str, Mapping[str, Any]]
+) -> None:
+    rows = [
+        (run.run_id, model_id, split, *row)
+        for split, summary in metrics.items()
+        for row in metric_rows(summary)
+    ]
+    warehouse.ensure(METRICS)
+    warehouse.append(METRICS, warehouse.spark.createDataFrame(rows, METRICS.schema()))

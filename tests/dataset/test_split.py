@@ -69,42 +69,42 @@ def test_bad_fractions_are_refused_by_the_options_name(text: str) -> None:
 
 
 def test_images_of_one_patient_are_one_group() -> None:
-    groups = group_images(["s/p1", "s/p2", "s/p1"], ids(3), FAR[:3], ["s"] * 3)
+    groups = group_images(["s/p1", "s/p2", "s/p1"], ids(3), FAR[:3])
     assert together(groups) == [[0, 2], [1]]
     assert groups.dtype == np.int64
 
 
 def test_images_of_no_known_patient_are_groups_of_their_own() -> None:
-    assert together(group_images([None] * 3, ids(3), FAR[:3], ["s"] * 3)) == [[0], [1], [2]]
+    assert together(group_images([None] * 3, ids(3), FAR[:3])) == [[0], [1], [2]]
 
 
 def test_equal_bytes_join_even_two_known_patients() -> None:
-    groups = group_images(["p1", "p1", "p2", "p2"], ["a", "b", "b", "c"], FAR[:4], ["s"] * 4)
+    groups = group_images(["p1", "p1", "p2", "p2"], ["a", "b", "b", "c"], FAR[:4])
     assert together(groups) == [[0, 1, 2, 3]]
 
 
-def test_near_duplicates_of_two_known_patients_stay_apart() -> None:
-    groups = group_images(["p1", "p2"], ids(2), [FAR[0], near(FAR[0])], ["s"] * 2)
-    assert together(groups) == [[0], [1]]
+def test_near_duplicates_stay_together_whatever_their_patients() -> None:
+    groups = group_images(["p1", "p2"], ids(2), [FAR[0], near(FAR[0])])
+    assert together(groups) == [[0, 1]]
 
 
 def test_an_image_of_no_known_patient_joins_its_near_duplicate_and_so_the_patient() -> None:
-    groups = group_images(["p1", "p1", None], ids(3), [FAR[0], FAR[1], near(FAR[1])], ["s"] * 3)
+    groups = group_images(["p1", "p1", None], ids(3), [FAR[0], FAR[1], near(FAR[1])])
     assert together(groups) == [[0, 1, 2]]
 
 
 def test_near_duplicates_of_no_known_patient_are_one_group() -> None:
-    groups = group_images([None, None, None], ids(3), [FAR[0], FAR[1], near(FAR[0])], ["s"] * 3)
+    groups = group_images([None, None, None], ids(3), [FAR[0], FAR[1], near(FAR[0])])
     assert together(groups) == [[0, 2], [1]]
 
 
 def test_an_image_of_no_known_patient_near_to_two_patients_leaks_to_neither() -> None:
-    groups = group_images(["p1", "p2", None], ids(3), [FAR[0], FAR[0], near(FAR[0])], ["s"] * 3)
+    groups = group_images(["p1", "p2", None], ids(3), [FAR[0], FAR[0], near(FAR[0])])
     assert together(groups) == [[0, 1, 2]]
 
 
 def test_no_images_are_no_groups() -> None:
-    assert group_images([], [], [], []).shape == (0,)
+    assert group_images([], [], []).shape == (0,)
     assert assign_splits(np.zeros(0, np.int64), [], [], USUAL, 1) == []
 
 
@@ -234,9 +234,3 @@ def test_equal_bytes_under_two_labels_are_all_marked() -> None:
     assert found.tolist() == [True, False, True, False, False, True]
     assert found.dtype == np.bool_
     assert conflicting_labels([], []).shape == (0,)
-
-
-def test_near_duplicates_of_two_sources_stay_together_whatever_their_patients() -> None:
-    hashes = [FAR[0], near(FAR[0])]
-    assert together(group_images(["a/p1", "b/p1"], ids(2), hashes, ["a", "b"])) == [[0, 1]]
-    assert together(group_images(["a/p1", "a/p2"], ids(2), hashes, ["a", "a"])) == [[0], [1]]

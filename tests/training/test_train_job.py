@@ -26,7 +26,7 @@ from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
-from eagle_spark.tables import EPOCHS, IMAGES, RUNS, Warehouse
+from eagle_spark.tables import EPOCHS, IMAGES, METRICS, RUNS, Warehouse
 from eagle_spark.training.data import read_training_data
 from eagle_spark.training.train import train
 
@@ -80,15 +80,21 @@ def test_two_ranks_make_a_model_that_scores_alike(
     assert all(0 <= result[name] <= 1 for name in ("accuracy", "dice", "ece", "val_accuracy"))
 
     bundle = open_bundle(str(model))
+    counts = {split: sum(found.values()) for split, found in result["images"].items()}
     assert bundle.model_id == result["model_id"]
     assert bundle.classes == ("COVID", "Normal", "Viral Pneumonia")
     assert bundle.size == SIZE
     assert bundle.engines["openvino"]["passed"]
     assert bundle.metadata["training"]["snapshot_id"] == result["snapshot_id"]
     assert bundle.metadata["metrics"]["test"]["accuracy"] == result["accuracy"]
+    for split, prefix in (("test", ""), ("val", "val_")):
+        found = bundle.metadata["metrics"][split]
+        assert (found["images"], found["accuracy"]) == (counts[split], result[f"{prefix}accuracy"])
+        for low, high in (found["intervals"]["accuracy"], found["intervals"]["dice"]):
+            assert 0 <= low <= high <= 1
+    assert bundle.metadata["training"]["audited"] == sum(counts.values())
     assert bundle.metadata["training"]["backbone"] == result["backbone"]
     assert bundle.metadata["training"]["temperature"] == result["temperature"] > 0
-    counts = {split: sum(found.values()) for split, found in result["images"].items()}
     assert (
         result["feature_rows"] == result["features_computed"] == 2 * counts["train"] + counts["val"]
     )
@@ -97,6 +103,14 @@ def test_two_ranks_make_a_model_that_scores_alike(
     with open_session("test", str(warehouse)) as session:
         epochs = session.sql(f"SELECT * FROM {EPOCHS.full_name}").collect()
         (run,) = session.sql(f"SELECT * FROM {RUNS.full_name} WHERE job = 'train'").collect()
+        measured = session.sql(
+            f"SELECT * FROM {METRICS.full_name} WHERE source = 'all' AND label = 'all' "
+            "AND name IN ('accuracy', 'dice') ORDER BY split, name"
+        ).collect()
+    assert [(row.split, row.name, row.value, row.n) for row in measured] == [
+        (split, name, bundle.metadata["metrics"][split][name], counts[split])
+        for split, name in product(("test", "val"), ("accuracy", "dice"))
+    ]
     numbers = range(1, TRAIN_EPOCHS + 1)
     assert {(row.rank, row.epoch) for row in epochs} == set(product((0, 1), numbers))
     assert {row.model_id for row in epochs} == {run.model_id} == {result["model_id"]}

@@ -5,21 +5,17 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
-from eagle_spark.training.evaluation import LEAST_SURE, NEVER_SURE, review_threshold, summarise
+from eagle_spark.training.evaluation import LEAST_SURE, NEVER_SURE, review_threshold
 
 CLASSES = ("a", "b")
 
 
-def outcomes(
-    rows: Sequence[tuple[float, bool]], dice: Sequence[float | None] | None = None
-) -> pd.DataFrame:
+def outcomes(rows: Sequence[tuple[float, bool]]) -> pd.DataFrame:
     """One outcome for each (confidence, is it right); all are predicted to be `a`."""
     return pd.DataFrame(
         {
             "label": ["a" if right else "b" for _, right in rows],
             "probabilities": [[sure, 1 - sure] for sure, _ in rows],
-            "source": [("x", "y")[i % 2] for i in range(len(rows))],
-            "dice": pd.Series(dice or [None] * len(rows), dtype="float64"),
         }
     )
 
@@ -48,34 +44,3 @@ def test_a_few_images_prove_nothing() -> None:
 def test_a_wrong_most_sure_image_does_not_spoil_the_rest() -> None:
     rows = [(0.99, False)] + [(0.9, True)] * 99
     assert review_threshold(outcomes(rows), CLASSES) == 0.9
-
-
-def test_no_outcomes_have_no_figures() -> None:
-    assert summarise(outcomes([]), CLASSES) == {
-        "images": 0,
-        "accuracy": None,
-        "dice": None,
-        "ece": None,
-        "recall_by_class": {},
-        "by_source": {},
-    }
-
-
-def test_dice_is_the_mean_over_images_with_a_mask() -> None:
-    rows = [(0.75, True), (0.75, True), (0.75, True), (0.75, False)]
-    found = summarise(outcomes(rows, [0.5, None, 1.0, None]), CLASSES)
-    by_source = found.pop("by_source")
-    assert {name: (own["images"], own["accuracy"]) for name, own in by_source.items()} == {
-        "x": (2, 1.0),
-        "y": (2, 0.5),
-    }
-    assert [by_source[name]["dice"] for name in "xy"] == [0.75, None]
-    assert found == {
-        "images": 4,
-        "accuracy": 0.75,
-        "dice": 0.75,
-        "ece": pytest.approx(0),
-        "recall_by_class": {"a": 1.0, "b": 0.0},
-        "confusion": [[3, 0], [1, 0]],
-    }
-    assert summarise(outcomes(rows), CLASSES)["dice"] is None

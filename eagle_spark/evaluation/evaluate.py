@@ -1,0 +1,127 @@
+"""The evaluate job: any labelled folder against any model, beside what its card says."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eagle_spark.dataset.split import conflicting_labels
+from eagle_spark.errors import Reason
+from eagle_spark.evaluation.examine import Examiner, examine
+from eagle_spark.evaluation.labelled import labelled_images, read_spellings
+from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.model.engines import choose_engine
+from eagle_spark.model.figures import summarise
+from eagle_spark.progress import watch_tasks
+from eagle_spark.run import Run
+from eagle_spark.scoring.predict import Predictor
+from eagle_spark.scoring.shift import LARGE, shift_of
+from eagle_spark.session import open_session
+from eagle_spark.settings import EvaluateSettings
+from eagle_spark.storage import absolute_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import SparkSession
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Run the job and return its figures; nothing is written.
+
+    Raises:
+        BundleError: when the model folder is incomplete or altered.
+        InputError: when the folder cannot be listed, or holds no folder of a class.
+        SettingsError: when `classes` names a class that the model does not have.
+    """
+    run = Run.begin("evaluate", settings)
+    bundle = open_bundle(settings.model)
+    engine = choose_engine(bundle, "auto")
+    spellings = read_spellings(settings.classes, bundle.classes)
+    candidates = labelled_images(settings.input, spellings)
+    with open_session("evaluate", None) as spark:
+        predictor = Predictor(
+            model=absolute_uri(settings.model),
+            model_id=bundle.model_id,
+            engine=engine,
+            threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
+            run_id=run.run_id,
+        )
+        takeable = [one for one in candidates if one.reason is None]
+        with watch_tasks(spark, "evaluate", len(takeable)):
+            rows = examine(spark, takeable, Examiner(predictor, bundle.size))
+        conflict = conflicting_labels(
+            rows["image_id"].fillna(rows["path"]).tolist(), rows["truth"].tolist()
+        )
+        rows.loc[conflict, ["status", "reason"]] = ["rejected", str(Reason.CONFLICTING_LABELS)]
+        sound = rows[rows["status"] == "scored"]
+        shift = _shift(spark, sound, bundle)
+    reasons = Counter(str(one.reason) for one in candidates if one.reason is not None)
+    reasons.update(rows.loc[rows["status"] != "scored", "reason"])
+    result = {
+        "listed": len(candidates),
+        "rejected": len(candidates) - len(sound),
+        "by_reason": dict(sorted(reasons.items())),
+        **_figures(sound, bundle.classes),
+        **_beside_card(sound, shift, bundle),
+        "engine": engine,
+        "model_id": bundle.model_id,
+        "run_id": run.run_id,
+        "seconds": run.seconds,
+    }
+    for said in result["out_of_range_by"]:
+        print(f"warning: out of the range of the model's card: {said}", file=sys.stderr, flush=True)
+    return result
+
+
+def _figures(sound: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what `summarise` says, the accuracy of each source, and whom `needs_review` caught."""
+    truth = sound.drop(columns="label").rename(columns={"truth": "label"})
+    found = summarise(truth, tuple(classes))
+    sources = found.pop("by_source")
+    wrong = sound["label"] != sound["truth"]
+    flagged = sound["needs_review"].astype(bool)
+    return found | {
+        "accuracy_by_source": {name: own["accuracy"] for name, own in sources.items()},
+        "wrong": int(wrong.sum()),
+        "wrong_flagged": int((wrong & flagged).sum()),
+        "right_flagged": int((~wrong & flagged).sum()),
+    }
+
+
+def _shift(spark: SparkSession, sound: pd.DataFrame, bundle: Bundle) -> dict[str, float]:
+    reference = bundle.metadata.get("reference", {})
+    if not reference.get("images") or sound.empty:
+        return {}
+    columns = ["path", "label", "confidence", "lung_area"]
+    return shift_of(spark.createDataFrame(sound[columns]), reference)
+
+
+def _beside_card(sound: pd.DataFrame, shift: Mapping[str, float], bundle: Bundle) -> dict[str, Any]:
+    """Hold accuracy and shift against the card's test split.
+
+    `out_of_range` is None where the card has no interval and nothing else is out of range.
+    """
+    card = bundle.metadata.get("metrics", {}).get("test", {})
+    interval = card.get("intervals", {}).get("accuracy")
+    said = [
+        f"{name}: stability index {value} against the validation split, large above {LARGE}"
+        for name, value in shift.items()
+        if value > LARGE
+    ]
+    accuracy = float((sound["label"] == sound["truth"]).mean()) if len(sound) else None
+    if interval and accuracy is not None and accuracy < interval[0]:
+        said.insert(
+            0,
+            f"accuracy {accuracy:.3f} is below {interval[0]:.3f}, the lower end of the test "
+            "split's 95 % interval",
+        )
+    return {
+        "card_accuracy": card.get("accuracy"),
+        "card_interval": interval,
+        "shift": max(shift.values(), default=None),
+        "shift_by": dict(shift),
+        "out_of_range": bool(said) if said or interval else None,
+        "out_of_range_by": said,
+    }
