@@ -86,14 +86,9 @@ class Predictor:
         seen: dict[str, Row] = {}
         with Archives() as archives:
             for batch in batches:
-                bundle, engine = _loaded(self.model, self.model_id, self.engine, self.threads)
+                bundle, engine = load_model(self.model, self.model_id, self.engine, self.threads)
                 rows = self.score(batch.to_pylist(), bundle, engine, seen, archives)
                 yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
-
-    def load(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Load the model in this worker, and pass on what came."""
-        _loaded(self.model, self.model_id, self.engine, self.threads)
-        yield from batches
 
     def score(
         self,
@@ -197,7 +192,7 @@ def prediction(
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: str, model_id: str, engine: str, threads: int) -> tuple[Bundle, Engine]:
-    """Open the model once per worker process; the folder must still hold the same model."""
+def load_model(model: str, model_id: str, engine: str, threads: int) -> tuple[Bundle, Engine]:
+    """Open the model, once a process; the folder must still hold that of `model_id`."""
     bundle = open_bundle(model, expected_id=model_id)
     return bundle, load_engine(bundle, engine, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
-from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared
+from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared, load_model
 from eagle_spark.scoring.shift import LARGE, is_enough, nights_reference, shift_of
 from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session
@@ -70,7 +71,7 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
         staging = join(place, "_staging", run.run_id)
         try:
             night = Night(spark, run, bundle, engine, branch, staging, held)
-            with warm_workers(spark, night.predictor().load):
+            with warm_workers(spark, partial(load_model, **night.model)):
                 return night.work()
         finally:
             storage, path = locate(staging)
@@ -100,6 +101,13 @@ class Night:
         self.warehouse = Warehouse(spark)
         self.mine = f"model_id = '{bundle.model_id}'"
         self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
+        threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
+        self.model: dict[str, Any] = {
+            "model": absolute_uri(self.settings.model),
+            "model_id": bundle.model_id,
+            "engine": engine,
+            "threads": threads,
+        }
         self.known: Shared | None = None
         self.same_bytes = 0
         self.fresh: list[str] = []  # runs whose rows are published tonight
@@ -234,23 +242,15 @@ class Night:
 
         files = self.spark.createDataFrame(chunk.append_column("task", task))
         files = files.repartitionById(tasks, col("task")).drop("task")
+        predictor = Predictor(
+            **self.model, run_id=self.run.run_id, known=self.known, clocks=self.clocks
+        )
         rows = files.sortWithinPartitions(*order).mapInArrow(
-            self.predictor(), from_arrow_schema(PREDICTION)
+            predictor, from_arrow_schema(PREDICTION)
         )
         self.warehouse.append(PREDICTIONS, rows, self.branch)
         if self.known:
             self.fill_same()
-
-    def predictor(self) -> Predictor:
-        return Predictor(
-            model=absolute_uri(self.settings.model),
-            model_id=self.bundle.model_id,
-            engine=self.engine,
-            threads=int(self.spark.conf.get("spark.task.cpus", "1") or 1),
-            run_id=self.run.run_id,
-            known=self.known,
-            clocks=self.clocks,
-        )
 
     def scored_images(self) -> Shared | None:
         """Return what is told to workers of the images that have a row: 8 bytes of each id.

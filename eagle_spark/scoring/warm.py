@@ -17,20 +17,22 @@ JOIN_SECONDS = 30.0
 
 
 @contextmanager
-def warm_workers(
-    spark: SparkSession, load: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-) -> Iterator[None]:
+def warm_workers(spark: SparkSession, load: Callable[[], object]) -> Iterator[None]:
     """Call `load` in a worker on every core but one, while the block goes on and no longer.
 
-    That one is for what the block asks of Spark. `load` passes on the batches that it is given;
-    where it fails, those will say so who need what it loads.
+    That one is for what the block asks of Spark. Where `load` fails, those will say so who need
+    what it loads.
     """
     context, group = spark.sparkContext, f"load {uuid4().hex}"
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        load()
+        yield from batches
 
     def run() -> None:
         context.setJobGroup(group, "load the model")
         count = context.defaultParallelism - 1
-        rows = spark.range(0, count, 1, count).mapInArrow(load, "id LONG")
+        rows = spark.range(0, count, 1, count).mapInArrow(work, "id LONG")
         with suppress(Exception):
             rows.write.format("noop").mode("overwrite").save()
 
@@ -42,5 +44,6 @@ def warm_workers(
     try:
         yield
     finally:
-        context.cancelJobGroup(group)
+        if loader.is_alive():
+            context.cancelJobGroup(group)
         loader.join(timeout=JOIN_SECONDS)
