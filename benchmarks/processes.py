@@ -24,10 +24,12 @@ class Load:
     Attributes:
         seconds: from beginning to end.
         peak_gb: largest sum of resident memory, GB; pages that several share count for each.
+        process_gb: largest of a single process, by the name of its program.
     """
 
     seconds: float = 0.0
     peak_gb: float = 0.0
+    process_gb: dict[str, float] = field(default_factory=dict)
     _cpu: dict[tuple[int, float], float] = field(default_factory=dict)
 
     @property
@@ -43,10 +45,12 @@ class Load:
                 continue
             try:
                 times, key = process.cpu_times(), (process.pid, process.create_time())
-                used += process.memory_info().rss
+                name, own = process.name(), process.memory_info().rss
             except psutil.Error:  # it has ended
                 continue
+            used += own
             self._cpu[key] = times.user + times.system
+            self.process_gb[name] = max(self.process_gb.get(name, 0.0), round(own / 1e9, 2))
         self.peak_gb = max(self.peak_gb, round(used / 1e9, 2))
 
 

@@ -80,10 +80,17 @@ def enlarge(folder: Path, count: int, target: Path) -> Path:
     return target
 
 
-def run(system: str, folder: Path, model: str, engine: str, work: Path) -> dict[str, Any]:
-    """Run one system once over a folder; return seconds, memory, and rates from its rows."""
+def run(
+    system: str, folder: Path, model: str, engine: str, work: Path, *, keep: bool = False
+) -> dict[str, Any]:
+    """Run one system once over a folder; return seconds, memory, and rates from its rows.
+
+    Args:
+        keep: leave what an earlier run wrote; ours then finds nothing new.
+    """
     out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(out, ignore_errors=True)
     if system == "ours":
         submit = str(Path(sys.executable).with_name("spark-submit"))
         words = [submit, str(ROOT / "submit" / "score.py"), "--images", str(folder)]
@@ -108,6 +115,7 @@ def run(system: str, folder: Path, model: str, engine: str, work: Path) -> dict[
         "seconds": load.seconds,
         "cpu_seconds": load.cpu_seconds,
         "peak_gb": load.peak_gb,
+        "process_gb": load.process_gb,
         "first_batch": round(times[0] - started, 1),
         "steady": round((count * 4 // 5 - count // 5) / (high - low), 1),
     }
@@ -153,7 +161,11 @@ def main() -> None:
 def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """Return the medians, and how many times as fast as each of the others ours was."""
     table = {
-        system: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        system: {
+            name: statistics.median(run[name] for run in runs)
+            for name in runs[0]
+            if name != "process_gb"
+        }
         for system, runs in found.items()
     }
     if "ours" in table:
