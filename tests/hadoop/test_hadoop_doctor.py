@@ -16,7 +16,10 @@ from local_cluster import HADOOP, LocalCluster
 
 pytestmark = pytest.mark.hadoop
 JARS = Path(pyspark.__file__).parent / "jars"
+QUICK = "-XX:TieredStopAtLevel=1"  # several JVMs start at once, on two cores maybe
 YARN = {
+    "spark.executor.extraJavaOptions": QUICK,
+    "spark.yarn.am.extraJavaOptions": QUICK,
     "spark.yarn.jars": f"local:{JARS}/*",
     "spark.executor.instances": "2",
     "spark.executor.memory": "512m",
