@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +16,6 @@ import psutil
 from benchmarks.processes import ROOT
 
 TIMEOUT = 900.0  # seconds of one job
-
-
-def submit_words(job: str, *options: str, conf: Sequence[str] = ()) -> list[str]:
-    """Return the command line of a job; `conf` are options of spark-submit itself."""
-    submit = str(Path(sys.executable).with_name("spark-submit"))
-    return [submit, *conf, str(ROOT / "submit" / f"{job}.py"), *options]
 
 
 class Job:

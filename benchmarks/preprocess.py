@@ -18,7 +18,6 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.processes import submit_words
 from eagle_spark.dataset.decoding import (
     DECODED,
     Stager,
@@ -37,7 +37,6 @@ from eagle_spark.dataset.decoding import (
 )
 from eagle_spark.dataset.preprocess import list_candidates
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZE = 224
 CORES = len(os.sched_getaffinity(0))
 ROWS = 64
@@ -71,17 +70,9 @@ def time_stage(spark: Any, candidates: list[Any], folder: Path) -> float:
 
 def time_job(data: str, folder: Path) -> float:
     shutil.rmtree(folder / "warehouse", ignore_errors=True)
-    submit = Path(sys.executable).parent / "spark-submit"
+    words = submit_words("preprocess", "--input", data, "--warehouse", str(folder / "warehouse"))
     start = time.perf_counter()
-    subprocess.run(
-        [
-            *(str(submit), str(ROOT / "submit" / "preprocess.py")),
-            *("--input", data, "--warehouse", str(folder / "warehouse")),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=3600,
-    )
+    subprocess.run(words, check=True, capture_output=True, timeout=3600)
     return time.perf_counter() - start
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,19 @@ class Load:
             self._cpu[key] = times.user + times.system
             self.process_gb[name] = max(self.process_gb.get(name, 0.0), round(own / 1e9, 2))
         self.peak_gb = max(self.peak_gb, round(used / 1e9, 2))
+
+
+def submit_words(job: str, *options: str, conf: Sequence[str] = ()) -> list[str]:
+    """Return the command line of a job; `conf` are options of spark-submit itself."""
+    submit = str(Path(sys.executable).with_name("spark-submit"))
+    return [submit, *conf, str(ROOT / "submit" / f"{job}.py"), *options]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images below a folder, ordered by path."""
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg")
+    )
 
 
 def run_watched(words: list[str], seconds: float, **environment: str) -> tuple[str, Load]:

@@ -34,7 +34,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pyarrow.types as pt
 
-from benchmarks.processes import ROOT, run_watched
+from benchmarks.processes import ROOT, images_in, run_watched, submit_words
 
 RIVALS = ROOT / "build" / "rivals"
 TIMEOUT = 1800  # seconds
@@ -60,7 +60,7 @@ def interpreter(system: str) -> str:
 def choose(folder: Path, count: int, target: Path) -> Path:
     """Put links to some images of a folder, by a hash of their path, into a new one."""
     files = sorted(
-        (path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg")),
+        images_in(folder),
         key=lambda path: sha256(str(path.relative_to(folder)).encode()).digest(),
     )
     target.mkdir()
@@ -92,9 +92,8 @@ def run(
     if not keep:
         shutil.rmtree(out, ignore_errors=True)
     if system == "ours":
-        submit = str(Path(sys.executable).with_name("spark-submit"))
-        words = [submit, str(ROOT / "submit" / "score.py"), "--images", str(folder)]
-        words += ["--model", model, "--warehouse", str(out), "--engine", engine]
+        options = ["--images", str(folder), "--model", model, "--engine", engine]
+        words = submit_words("score", *options, "--warehouse", str(out))
     else:
         paths = work / "paths"
         paths.write_text("\n".join(str(path) for path in sorted(folder.iterdir())))

@@ -45,8 +45,8 @@ from typing import Any
 import psutil
 import pyspark
 
-from benchmarks.faults import Job, killed_at_last, submit_words, tell
-from benchmarks.processes import ROOT, watch_load
+from benchmarks.faults import Job, killed_at_last, tell
+from benchmarks.processes import ROOT, submit_words, watch_load
 from benchmarks.reader import SESSION, Reader
 from benchmarks.score import choose
 from eagle_spark.errors import InputError

@@ -17,14 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.processes import images_in
 from benchmarks.score import run
 
 
 def repeat(folder: Path, count: int, target: Path) -> Path:
     """Write `count` files of different bytes from the images of a folder into a new one."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg")
-    )
+    files = images_in(folder)
     target.mkdir()
     for number in range(count):
         turn, place = divmod(number, len(files))

@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import ROOT, run_watched
+from benchmarks.processes import run_watched, submit_words
 
 CORES = len(os.sched_getaffinity(0))
 TIMEOUT = 3600  # seconds
@@ -52,11 +52,10 @@ def submit_train(
     warehouse: Path, model: Path, weights: str, ranks: int, *options: str
 ) -> dict[str, Any]:
     """Run the job; return its figures, and what `run` adds."""
-    words = [str(Path(sys.executable).with_name("spark-submit"))]
-    words += ["--conf", f"spark.task.cpus={max(1, CORES // ranks)}"]
-    words += [str(ROOT / "submit" / "train.py"), "--warehouse", str(warehouse)]
-    words += ["--model", str(model), "--overwrite", "--weights", weights, "--ranks", str(ranks)]
-    return run([*words, *options])
+    conf = ["--conf", f"spark.task.cpus={max(1, CORES // ranks)}"]
+    wanted = ["--warehouse", str(warehouse), "--model", str(model), "--overwrite"]
+    wanted += ["--weights", weights, "--ranks", str(ranks)]
+    return run(submit_words("train", *wanted, *options, conf=conf))
 
 
 def run(words: list[str]) -> dict[str, Any]:

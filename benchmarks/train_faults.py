@@ -33,7 +33,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.faults import Job, killed_at_last, submit_words, tell
+from benchmarks.faults import Job, killed_at_last, tell
+from benchmarks.processes import submit_words
 from benchmarks.train import image_warehouse
 
 POLL = 0.2

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import ROOT
+from benchmarks.processes import submit_words
 from benchmarks.train import CORES, run, submit_train
 from eagle_spark.images.masks import encode_mask
 from eagle_spark.settings import TrainSettings
@@ -64,9 +64,7 @@ def ellipses(shape: int, side: int) -> bytes:
 def preprocess(data: str, work: Path) -> Path:
     warehouse = work / "all"
     if not (warehouse / "cxr" / "images").exists():
-        submit = str(Path(sys.executable).with_name("spark-submit"))
-        job = [str(ROOT / "submit" / "preprocess.py"), "--input", data]
-        run([submit, *job, "--warehouse", str(warehouse)])
+        run(submit_words("preprocess", "--input", data, "--warehouse", str(warehouse)))
     return warehouse
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CATALOG = "eagle"
 GLOB_CHARACTERS = "*?[]{}"
+IMAGES_PER_TASK = 512  # what is lost with a task is done again within seconds
 ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
 ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 
@@ -128,6 +129,16 @@ def open_session(
     finally:
         if not running:
             spark.stop()
+
+
+def threads_per_task(spark: SparkSession) -> int:
+    """Return how many cores Spark gives to a task."""
+    return int(spark.conf.get("spark.task.cpus", None) or 1)
+
+
+def tasks_for(spark: SparkSession, rows: int, each: int = IMAGES_PER_TASK) -> int:
+    """Return over how many tasks rows are shared: all slots, and at most `each` rows in a task."""
+    return max(1, min(rows, max(spark.sparkContext.defaultParallelism, -(-rows // each))))
 
 
 def _start(conf: SparkConf) -> SparkSession:

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,17 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def grey() -> Image.Image:
     return Image.fromarray(picture())
+
+
+def tinted(value: int) -> bytes:
+    """A picture that differs from others in its bytes."""
+    return encoded(grey().point(lambda level: min(255, level + value)), "PNG")
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
 
 
 def colour() -> Image.Image:

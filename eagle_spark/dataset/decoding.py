@@ -15,12 +15,12 @@ from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id, perceptual_hash
 from eagle_spark.images.masks import encode_mask, read_mask
+from eagle_spark.session import tasks_for
 from eagle_spark.storage import join, locate, read_image
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-IMAGES_PER_TASK = 512
 BYTES_PER_FILE = 32 * 2**20  # of pixels; what a task holds at a time
 
 _CANDIDATE = pa.schema(
@@ -128,8 +128,7 @@ def stage_decoded(
 def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFrame:
     """Return the candidates as rows, shared out over tasks."""
     table = pa.Table.from_pylist(candidate_rows(candidates), schema=_CANDIDATE)
-    wanted = max(spark.sparkContext.defaultParallelism, -(-len(candidates) // IMAGES_PER_TASK))
-    return spark.createDataFrame(table).repartition(max(1, min(len(candidates), wanted)))
+    return spark.createDataFrame(table).repartition(tasks_for(spark, len(candidates)))
 
 
 def decode_one(candidate: dict[str, Any], size: int) -> dict[str, Any]:

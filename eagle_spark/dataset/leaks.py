@@ -15,7 +15,7 @@ from eagle_spark.dataset.split import SPLITS
 from eagle_spark.errors import LeakingSplits
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    import pandas as pd
 
 PATIENT, COPY, NEAR = "patient", "same bytes", "near duplicate"
 FACTS = ("path", "source", "patient_id", "image_id", "perceptual_hash", "split")
@@ -82,10 +82,11 @@ def find_leaks(
     )
 
 
-def audit_splits(images: DataFrame, where: str, remedy: str) -> int:
-    """Refuse rows of `images` that are apart from what they belong to; return how many are sound.
+def audit_splits(rows: pd.DataFrame, where: str, remedy: str) -> None:
+    """Refuse images that are apart from what they belong to.
 
     Args:
+        rows: the columns `FACTS` of the table `images`.
         where: what is audited, for the message.
         remedy: what mends it, likewise.
 
@@ -93,7 +94,6 @@ def audit_splits(images: DataFrame, where: str, remedy: str) -> int:
         LeakingSplits: names the first offenders; its figures hold `leaks` (reason -> images) and
             `leaking`, the first 100 of them.
     """
-    rows = images.select(*FACTS).toPandas()
     leaks = find_leaks(
         rows["path"].tolist(),
         rows["split"].tolist(),
@@ -113,7 +113,6 @@ def audit_splits(images: DataFrame, where: str, remedy: str) -> int:
             "leaking": [str(leak) for leak in leaks[:_LISTED]],
         }
         raise error
-    return len(rows)
 
 
 def patients_of(sources: Iterable[str], patients: Iterable[Any]) -> list[str | None]:

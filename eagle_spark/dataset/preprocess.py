@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from eagle_spark.dataset.decoding import stage_decoded
 from eagle_spark.dataset.layout import find_layout
-from eagle_spark.dataset.leaks import audit_splits, patients_of
+from eagle_spark.dataset.leaks import FACTS, audit_splits, patients_of
 from eagle_spark.dataset.matching import Candidate, match
 from eagle_spark.dataset.split import (
     SPLITS,
@@ -127,7 +127,7 @@ def _preprocess(
         warehouse.open_branch(IMAGES, branch)
         warehouse.remove_paths(IMAGES, sorted(gone), branch)
         for split, paths in moved.groupby("to")["path"]:
-            warehouse.update_paths(IMAGES, list(paths), f"split = '{split}'", branch)
+            warehouse.update_paths(IMAGES, list(paths), {"split": f"'{split}'"}, branch)
         with watch_tasks(spark, "write", len(changed)):
             _write_images(warehouse, run, decoded, changed, branch)
         audited = _audit(warehouse, len(present) - len(gone) + len(changed), branch, settings)
@@ -265,7 +265,8 @@ def _write_images(
 def _audit(warehouse: Warehouse, wanted: int, branch: str, settings: PreprocessSettings) -> int:
     """Check the table as it would be published; return its rows."""
     images = warehouse.read(IMAGES, branch)
-    ((rows, paths),) = images.selectExpr("count(path)", "count(DISTINCT path)").collect()
+    facts = images.select(*FACTS).toPandas()
+    rows, paths = len(facts), facts["path"].nunique()
     if not rows == paths == wanted:
         raise UnbalancedRun(
             f"images: wanted {wanted} rows on the branch; got {rows} rows of {paths} paths"
@@ -273,7 +274,8 @@ def _audit(warehouse: Warehouse, wanted: int, branch: str, settings: PreprocessS
     remedy = "Nothing was published."
     if settings.split_file:
         remedy += f" Mend --split-file {settings.split_file}"
-    return audit_splits(images, "the table images", remedy)
+    audit_splits(facts, "the table images", remedy)
+    return rows
 
 
 def _write_rejects(warehouse: Warehouse, run: Run, rejects: list[Reject], branch: str) -> None:

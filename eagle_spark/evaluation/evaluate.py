@@ -18,7 +18,7 @@ from eagle_spark.progress import watch_tasks
 from eagle_spark.run import Run
 from eagle_spark.scoring.predict import Predictor
 from eagle_spark.scoring.shift import LARGE, shift_of
-from eagle_spark.session import open_session
+from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import EvaluateSettings
 from eagle_spark.storage import absolute_uri
 
@@ -45,7 +45,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             model=absolute_uri(settings.model),
             model_id=bundle.model_id,
             engine=engine,
-            threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
+            threads=threads_per_task(spark),
             run_id=run.run_id,
         )
         takeable = [one for one in candidates if one.reason is None]

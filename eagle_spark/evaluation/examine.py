@@ -16,13 +16,12 @@ from eagle_spark.images.decode import MAX_FILE_BYTES
 from eagle_spark.images.masks import decode_mask, read_mask
 from eagle_spark.model.metrics import OVERLAP, overlap_figures
 from eagle_spark.scoring.predict import Predictor
+from eagle_spark.session import tasks_for
 from eagle_spark.storage import read_image
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
-
-IMAGES_PER_TASK = 512
 
 _TRUTH = ("path", "source", "patient", "truth")
 _GIVEN = pa.schema(
@@ -98,7 +97,6 @@ def examine(
         for one in candidates
     ]
     files = spark.createDataFrame(pa.Table.from_pylist(rows, schema=_GIVEN))
-    tasks = max(spark.sparkContext.defaultParallelism, -(-len(rows) // IMAGES_PER_TASK))
-    shared = files.repartition(max(1, min(len(rows), tasks)))
+    shared = files.repartition(tasks_for(spark, len(rows)))
     found = shared.mapInArrow(examiner, from_arrow_schema(EXAMINED)).toPandas()
     return found.sort_values("path", ignore_index=True)

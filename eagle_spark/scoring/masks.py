@@ -11,6 +11,7 @@ import pyarrow as pa
 from eagle_spark.errors import InputError, OutputError, SettingsError
 from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.inventory import read_listing, spool_listing
+from eagle_spark.session import tasks_for
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
 from eagle_spark.storage.archives import is_archive
 
@@ -83,9 +84,10 @@ def write_masks(rows: DataFrame, images: str, target: str, model_id: str, stagin
 
 def _write(wanted: DataFrame, count: int, target: str) -> int:
     """Write rows of `target` and `mask`, of which there are `count`; return the number written."""
-    tasks = max(wanted.sparkSession.sparkContext.defaultParallelism, -(-count // FILES_PER_TASK))
-    with watch_tasks(wanted.sparkSession, "masks", count):
-        told = wanted.repartition(tasks).mapInArrow(write_batches, "files BIGINT, problem STRING")
+    spark = wanted.sparkSession
+    with watch_tasks(spark, "masks", count):
+        shared = wanted.repartition(tasks_for(spark, count, FILES_PER_TASK))
+        told = shared.mapInArrow(write_batches, "files BIGINT, problem STRING")
         files, problem, failed = told.selectExpr(
             "sum(files)", "min(problem)", "count(problem)"
         ).collect()[0]

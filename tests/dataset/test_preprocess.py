@@ -25,7 +25,7 @@ from eagle_spark.images.masks import decode_mask
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings
 from eagle_spark.tables import IMAGES, REJECTS, RUNS, Warehouse
-from planted import EXPECTED, PLANTED, encoded, grey
+from planted import EXPECTED, PLANTED, encoded, put, tinted
 
 pytestmark = pytest.mark.spark
 
@@ -39,17 +39,6 @@ def run(folder: Path, warehouse: Path, **options: Any) -> dict[str, Any]:
 def query(warehouse: Path, sql: str) -> list[Any]:
     with open_session("test", str(warehouse)) as session:
         return session.sql(sql).collect()
-
-
-def put(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def tinted(value: int) -> bytes:
-    """A picture that differs from others in its bytes."""
-    return encoded(grey().point(lambda level: min(255, level + value)), "PNG")
 
 
 def workbook(path: Path, *rows: tuple[object, ...], header: tuple[str, ...] = HEADER) -> None:

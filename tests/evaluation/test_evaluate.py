@@ -21,19 +21,9 @@ from eagle_spark.model.engines import load_engine
 from eagle_spark.model.metadata import METADATA
 from eagle_spark.model.metrics import overlap_figures
 from eagle_spark.settings import EvaluateSettings
-from planted import encoded, grey, picture
+from planted import encoded, picture, put, tinted
 
 CLASSES = ("A", "B", "C")
-
-
-def put(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def tinted(value: int) -> bytes:
-    return encoded(grey().point(lambda level: min(255, level + value)), "PNG")
 
 
 def half_mask() -> bytes:
