@@ -12,6 +12,7 @@ from eagle_spark.errors import EagleError
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import Bundle, publish_bundle, seal
 from eagle_spark.model.engines import (
+    ENGINES,
     INT8_FILE,
     OPENVINO_FILE,
     KerasEngine,
@@ -116,19 +117,23 @@ def judge(
     shipped = join(staging, "bundle")
     publish_bundle(folder, shipped, overwrite=False)
 
-    def outcomes(split: str, *engines: str) -> dict[str, pd.DataFrame]:
+    def outcomes(split: str, engine: str, *others: str) -> dict[str, pd.DataFrame]:
         rows = warehouse.at(IMAGES, data.snapshot).where(f"split = '{split}'")
-        return predict_rows(rows, Evaluator(shipped, bundle.model_id, engines, plan.threads))
+        asked = Evaluator(shipped, bundle.model_id, engine, plan.threads, others)
+        return predict_rows(rows, asked)
 
-    int8 = plan.backbone.precision == "int8"
-    val = outcomes("val", "openvino", *(["openvino-int8"] if int8 else []))
-    if int8:
-        card["engines"]["openvino-int8"] = judge_quality(
-            outcomes_of(val["openvino-int8"], data.classes),
-            outcomes_of(val["openvino"], data.classes),
-            "int8",
-        )
-        bundle = seal(folder, card)
+    reduced = [
+        name
+        for name, kind in ENGINES.items()
+        if kind.precision != "f32" and (folder / kind.file).is_file()
+    ]
+    val = outcomes("val", "openvino", *reduced)
+    full = outcomes_of(val["openvino"], data.classes)
+    for name in reduced:
+        if len(val[name]) == len(full.labels):  # all workers could run it
+            found = outcomes_of(val[name], data.classes)
+            card["engines"][name] = judge_quality(found, full, ENGINES[name].precision)
+    bundle = seal(folder, card)
     engine = choose_engine(bundle, "auto")
     served = val.get(engine, val["openvino"])
     metrics = {
