@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,11 +129,7 @@ def judge(
         if kind.precision != "f32" and (folder / kind.file).is_file()
     ]
     val = outcomes("val", "openvino", *reduced)
-    full = outcomes_of(val["openvino"], data.classes)
-    for name in reduced:
-        if len(val[name]) == len(full.labels):  # all workers could run it
-            found = outcomes_of(val[name], data.classes)
-            card["engines"][name] = judge_quality(found, full, ENGINES[name].precision)
+    card["engines"] |= judge_reduced(val, data.classes)
     bundle = seal(folder, card)
     engine = choose_engine(bundle, "auto")
     served = val.get(engine, val["openvino"])
@@ -146,3 +143,18 @@ def judge(
         "reference": reference_of(served, data.classes),
     }
     return seal(folder, card), engine, metrics
+
+
+def judge_reduced(
+    val: Mapping[str, pd.DataFrame], classes: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Return what the gate says of the engines of lower precision in `val` (engine -> rows).
+
+    One that the CPU of a worker could not run has fewer rows than `openvino`, and gets no result.
+    """
+    full = outcomes_of(val["openvino"], classes)
+    return {
+        name: judge_quality(outcomes_of(rows, classes), full, ENGINES[name].precision)
+        for name, rows in val.items()
+        if ENGINES[name].precision != "f32" and len(rows) == len(full.labels)
+    }
