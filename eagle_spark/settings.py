@@ -216,7 +216,7 @@ class ScoreSettings:
     engine: str = _option(
         "auto takes the fastest that passed the model's parity gate and is installed",
         default="auto",
-        choices=("auto", "openvino-int8", "openvino", "keras"),
+        choices=("auto", "openvino-int8", "openvino-bf16", "litert", "onnx", "openvino", "keras"),
     )
     masks_out: str | None = _option(
         "folder to write the masks to, a PNG for each image, in the same tree",
@@ -245,6 +245,20 @@ class EvaluateSettings:
         metavar="FOLDER=CLASS,…",
         wanted="FOLDER=CLASS,…",
         check=_not_blank,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Add the network in formats of other programs to a model folder."""
+
+    model: str = _option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    format: str = _option(
+        "which formats",
+        default="onnx,litert",
+        metavar="onnx,litert",
+        wanted="onnx, litert, or both with a comma between",
+        check=lambda names: sorted(names.split(",")) in (["onnx"], ["litert"], ["litert", "onnx"]),
     )
 
 

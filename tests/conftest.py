@@ -90,6 +90,20 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def exported_folder(model_folder: Path) -> Path:
+    """The same model, with what `eagle-export` adds."""
+    import shutil
+
+    from eagle_spark.model.portable import add_exports
+    from eagle_spark.settings import ExportSettings
+
+    folder = model_folder.with_name("exported")
+    shutil.copytree(model_folder, folder)
+    add_exports(ExportSettings(model=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def other_model_folder(model_folder: Path) -> Path:
     """The same network with other class names: another model."""
     import shutil

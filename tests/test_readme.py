@@ -16,6 +16,7 @@ from eagle_spark.session import open_session
 from eagle_spark.settings import (
     DoctorSettings,
     EvaluateSettings,
+    ExportSettings,
     MaintainSettings,
     PreprocessSettings,
     ScoreSettings,
@@ -86,6 +87,7 @@ def test_the_result_of_evaluate_is_described(
         EvaluateSettings,
         MaintainSettings,
         DoctorSettings,
+        ExportSettings,
     ],
 )
 def test_every_option_is_described(kind: type) -> None:

@@ -39,7 +39,10 @@ def test_a_bad_option_is_named(options: list[str], named: str) -> None:
 
 
 def test_a_choice_outside_the_list_is_named() -> None:
-    said = "--engine: wanted auto, openvino-int8, openvino, keras; got 'torch'"
+    said = (
+        "--engine: wanted auto, openvino-int8, openvino-bf16, litert, onnx, openvino, keras; "
+        "got 'torch'"
+    )
     with pytest.raises(SettingsError, match=said):
         parse_settings(
             ScoreSettings,

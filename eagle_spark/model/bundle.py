@@ -1,4 +1,5 @@
-"""A model is a folder: `model.keras`, `metadata.json`, `golden.npz`, `openvino/model.xml|.bin`.
+"""A model is a folder: `model.keras`, `metadata.json`, `golden.npz`, `openvino/model.xml|.bin`;
+`eagle-export` adds `onnx/` and `litert/`.
 
 Every file but `metadata.json` stands in it with its SHA-256, and is checked against it before
 anything is loaded. Nothing in the folder is ever run as code.

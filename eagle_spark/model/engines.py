@@ -1,11 +1,13 @@
-"""The programs that can run a model; Keras is the reference, OpenVINO needs no TensorFlow."""
+"""The programs that can run a model; Keras is the reference, the others need no TensorFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gethostname
 from typing import Protocol
 
 import numpy as np
@@ -13,11 +15,13 @@ from numpy.typing import NDArray
 
 from eagle_spark.errors import BundleError, PlatformError
 from eagle_spark.model.bundle import Bundle
-from eagle_spark.model.exports import compile_openvino, has_int8
+from eagle_spark.model.exports import compile_openvino, has_bf16, has_int8
 from eagle_spark.model.metadata import NETWORK
 
 OPENVINO_FILE = "openvino/model.xml"
 INT8_FILE = "openvino/int8.xml"
+ONNX_FILE = "onnx/model.onnx"
+LITERT_FILE = "litert/model.tflite"
 
 Predictions = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -59,11 +63,13 @@ class KerasEngine:
 
 
 class OpenVINOEngine:
-    """OpenVINO on the CPU, in the precision of the graph."""
+    """OpenVINO on the CPU; what the graph holds in float32 is calculated in `precision`."""
 
-    def __init__(self, graph: Path, threads: int, name: str = "openvino") -> None:
+    def __init__(
+        self, graph: Path, threads: int, name: str = "openvino", precision: str = "f32"
+    ) -> None:
         self.name = name
-        self._request = compile_openvino(graph, threads)
+        self._request = compile_openvino(graph, threads, precision)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         self._request.infer({"pixels": np.ascontiguousarray(pixels[..., np.newaxis])})
@@ -72,35 +78,95 @@ class OpenVINOEngine:
         return np.array(label), np.array(mask[..., 0])
 
 
+class ONNXEngine:
+    """ONNX Runtime on the CPU."""
+
+    name = "onnx"
+
+    def __init__(self, file: Path, threads: int) -> None:
+        from onnxruntime import InferenceSession, SessionOptions
+
+        options = SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = InferenceSession(str(file), options, ["CPUExecutionProvider"])
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+        label, mask = self._session.run(["label", "mask"], {"pixels": pixels[..., np.newaxis]})
+        return label, mask[..., 0]
+
+
+class LiteRTEngine:
+    """LiteRT on the CPU; its graph takes one image at a time."""
+
+    name = "litert"
+
+    def __init__(self, file: Path, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(file), num_threads=threads)
+        self._run = interpreter.get_signature_runner()
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+        found = [self._run(pixels=image[np.newaxis, ..., np.newaxis]) for image in pixels]
+        label, mask = (np.concatenate([one[name] for one in found]) for name in ("label", "mask"))
+        return label, mask[..., 0]
+
+
 @dataclass(frozen=True)
 class EngineKind:
-    """What the program needs, and how it is started in a model folder.
+    """What the program needs, and how it is started.
 
     Attributes:
-        load: (model folder, threads) -> engine.
+        start: (file, threads) -> engine.
+        file: what it reads in a model folder.
         package: what has to be installed.
         precision: of its arithmetic.
         suits: whether it is of use on this CPU.
+        bound: it is another program on a CPU that it does not suit, not a slow one.
     """
 
-    load: Callable[[Path, int], Engine]
+    start: Callable[[Path, int], Engine]
+    file: str
     package: str
     precision: str = "f32"
     suits: Callable[[], bool] = lambda: True
+    bound: bool = False
+
+    def runs_here(self) -> bool:
+        """Whether this CPU can calculate as it says."""
+        return not self.bound or self.suits()
+
+    def check_cpu(self) -> None:
+        """Raise PlatformError when this CPU cannot calculate as it says."""
+        if not self.runs_here():
+            raise PlatformError(
+                f"the CPU of {gethostname()} has no instructions for {self.precision}: "
+                "--engine openvino runs on every CPU"
+            )
+
+    def load(self, folder: Path, threads: int) -> Engine:
+        """Start the engine on a model folder; `check_cpu` first."""
+        self.check_cpu()
+        return self.start(folder / self.file, threads)
 
 
-# The fastest first.
+# The fastest first, as `benchmarks/engines.py` found them.
 ENGINES = {
     "openvino-int8": EngineKind(
-        lambda folder, threads: OpenVINOEngine(folder / INT8_FILE, threads, "openvino-int8"),
-        "openvino",
-        "int8",
-        has_int8,
+        partial(OpenVINOEngine, name="openvino-int8"), INT8_FILE, "openvino", "int8", has_int8
     ),
-    "openvino": EngineKind(
-        lambda folder, threads: OpenVINOEngine(folder / OPENVINO_FILE, threads), "openvino"
+    # Elsewhere OpenVINO imitates bf16 at half the speed of f32, to other roundings, or breaks off.
+    "openvino-bf16": EngineKind(
+        partial(OpenVINOEngine, name="openvino-bf16", precision="bf16"),
+        *(OPENVINO_FILE, "openvino", "bf16", has_bf16, True),
     ),
-    "keras": EngineKind(KerasEngine, "tensorflow"),
+    "litert": EngineKind(LiteRTEngine, LITERT_FILE, "ai_edge_litert"),
+    "onnx": EngineKind(ONNXEngine, ONNX_FILE, "onnxruntime"),
+    "openvino": EngineKind(OpenVINOEngine, OPENVINO_FILE, "openvino"),
+    "keras": EngineKind(
+        lambda file, threads: KerasEngine(file.parent, threads), NETWORK, "tensorflow"
+    ),
 }
 
 
@@ -109,7 +175,7 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
 
     Raises:
         BundleError: when the engine is unknown or has not passed this model's gate.
-        PlatformError: when its package is not installed.
+        PlatformError: when its package is not installed, or this CPU cannot run it.
     """
     passed = [name for name in ENGINES if bundle.engines.get(name, {}).get("passed") is True]
     if engine != "auto" and engine not in passed:
@@ -117,7 +183,11 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
             f"--engine {engine}: has not passed the gate of {bundle.path}; "
             f"those that have: {', '.join(passed) or 'none'}"
         )
-    wanted = [name for name in passed if ENGINES[name].suits()] if engine == "auto" else [engine]
+    if engine == "auto":
+        wanted = [name for name in passed if ENGINES[name].suits()]
+    else:
+        ENGINES[engine].check_cpu()
+        wanted = [engine]
     for name in wanted:
         if find_spec(ENGINES[name].package):
             return name

@@ -1,4 +1,4 @@
-"""Keras models as OpenVINO graphs: written once, loaded without TensorFlow."""
+"""Keras models in other formats: written once, loaded without TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -22,12 +23,24 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Of a CPU that multiplies 8-bit numbers as fast as they deserve (/proc/cpuinfo).
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
+# Of a CPU that multiplies bfloat16 itself; OpenVINO has no use of it on ARM.
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def has_int8() -> bool:
     """Whether this CPU has instructions for products of 8-bit numbers."""
+    return _has(INT8_FLAGS)
+
+
+def has_bf16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16."""
+    return _has(BF16_FLAGS)
+
+
+def _has(flags: set[str]) -> bool:
     try:
-        return bool(INT8_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
+        return bool(flags & set(CPU_INFO.read_text().split()))
     except OSError:
         return False
 
@@ -83,8 +96,33 @@ def save_openvino(graph: Any, target: Path) -> None:
     ov.save_model(steps.build(), target, compress_to_fp16=False)
 
 
-def compile_openvino(graph: Any, threads: int) -> Any:
-    """Return an inference request for a graph: the path of its `.xml`, or `openvino.Model`."""
+def save_portable(model: keras.Model, target: Path, name: str, batch: int | None) -> None:
+    """Write the model as `onnx` or `litert`, input and outputs named as in Keras, input of uint8.
+
+    Args:
+        batch: images that the graph takes at once; None is any number.
+    """
+    import tensorflow as tf
+
+    shape = (batch, *model.input_shape[1:])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # Keras asks NumPy whether it has a name that it will have one day.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.export(
+            str(target),
+            format=name,
+            verbose=False,
+            input_signature=[tf.TensorSpec(shape, tf.uint8, name="pixels")],
+        )
+
+
+def compile_openvino(graph: Any, threads: int, precision: str = "f32") -> Any:
+    """Return an inference request for a graph: the path of its `.xml`, or `openvino.Model`.
+
+    Args:
+        precision: `f32` or `bf16`, of what the graph holds in float32.
+    """
     import openvino as ov
 
     settings = {
@@ -93,7 +131,7 @@ def compile_openvino(graph: Any, threads: int) -> Any:
         "ENABLE_CPU_PINNING": False,
         "PERFORMANCE_HINT": "LATENCY",
         # Some CPUs would calculate in bf16 unasked.
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     return ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
 

@@ -38,7 +38,7 @@ def run_gate(
     threads: int,
     reference: Engine,
 ) -> dict[str, dict[str, Any]]:
-    """Judge every float32 engine of a model folder; returns name -> what `judge` gives.
+    """Judge the float32 engines that a model folder has; returns name -> what `judge` gives.
 
     Args:
         reference: the engine of that name, which need not be loaded again.
@@ -46,7 +46,7 @@ def run_gate(
     engines = {
         name: reference if name == reference.name else kind.load(folder, threads)
         for name, kind in ENGINES.items()
-        if kind.precision == "f32"
+        if kind.precision == "f32" and (folder / kind.file).is_file()
     }
     return {name: judge(engine, pixels, wanted, threshold) for name, engine in engines.items()}
 

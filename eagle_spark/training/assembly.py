@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from eagle_spark.errors import EagleError
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import Bundle, publish_bundle, seal
 from eagle_spark.model.engines import (
+    ENGINES,
     INT8_FILE,
     OPENVINO_FILE,
     KerasEngine,
@@ -116,19 +118,19 @@ def judge(
     shipped = join(staging, "bundle")
     publish_bundle(folder, shipped, overwrite=False)
 
-    def outcomes(split: str, *engines: str) -> dict[str, pd.DataFrame]:
+    def outcomes(split: str, engine: str, *others: str) -> dict[str, pd.DataFrame]:
         rows = warehouse.at(IMAGES, data.snapshot).where(f"split = '{split}'")
-        return predict_rows(rows, Evaluator(shipped, bundle.model_id, engines, plan.threads))
+        asked = Evaluator(shipped, bundle.model_id, engine, plan.threads, others)
+        return predict_rows(rows, asked)
 
-    int8 = plan.backbone.precision == "int8"
-    val = outcomes("val", "openvino", *(["openvino-int8"] if int8 else []))
-    if int8:
-        card["engines"]["openvino-int8"] = judge_quality(
-            outcomes_of(val["openvino-int8"], data.classes),
-            outcomes_of(val["openvino"], data.classes),
-            "int8",
-        )
-        bundle = seal(folder, card)
+    reduced = [
+        name
+        for name, kind in ENGINES.items()
+        if kind.precision != "f32" and (folder / kind.file).is_file()
+    ]
+    val = outcomes("val", "openvino", *reduced)
+    card["engines"] |= judge_reduced(val, data.classes)
+    bundle = seal(folder, card)
     engine = choose_engine(bundle, "auto")
     served = val.get(engine, val["openvino"])
     metrics = {
@@ -141,3 +143,18 @@ def judge(
         "reference": reference_of(served, data.classes),
     }
     return seal(folder, card), engine, metrics
+
+
+def judge_reduced(
+    val: Mapping[str, pd.DataFrame], classes: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Return what the gate says of the engines of lower precision in `val` (engine -> rows).
+
+    One that the CPU of a worker could not run has fewer rows than `openvino`, and gets no result.
+    """
+    full = outcomes_of(val["openvino"], classes)
+    return {
+        name: judge_quality(outcomes_of(rows, classes), full, ENGINES[name].precision)
+        for name, rows in val.items()
+        if ENGINES[name].precision != "f32" and len(rows) == len(full.labels)
+    }

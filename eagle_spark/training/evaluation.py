@@ -43,12 +43,18 @@ _OUTCOME = pa.schema(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What every worker needs to predict rows of `images`. Small, picklable."""
+    """What every worker needs to predict rows of `images`. Small, picklable.
+
+    Attributes:
+        engine: has to run on every worker.
+        others: are asked as well where the CPU can run them.
+    """
 
     model: str
     model_id: str
-    engines: tuple[str, ...]
+    engine: str
     threads: int
+    others: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Predict rows (`_GIVEN`, pixels, mask) by each engine.
@@ -57,7 +63,8 @@ class Evaluator:
         gate plays no part: this is what the gate is judged by.
         """
         bundle = open_bundle(self.model, expected_id=self.model_id)
-        engines = [ENGINES[name].load(bundle.path, self.threads) for name in self.engines]
+        others = [name for name in self.others if ENGINES[name].runs_here()]
+        engines = [ENGINES[name].load(bundle.path, self.threads) for name in (self.engine, *others)]
         for batch, engine in ((batch, engine) for batch in batches for engine in engines):
             pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8)
             probabilities, found = engine.predict(pixels.reshape(-1, bundle.size, bundle.size))
@@ -83,7 +90,10 @@ class Evaluator:
 
 
 def predict_rows(images: DataFrame, evaluator: Evaluator) -> dict[str, pd.DataFrame]:
-    """Return engine -> one outcome per row of `images`, in the order of their paths."""
+    """Return engine -> one outcome per row of `images`, in the order of their paths.
+
+    Of `evaluator.others` there are fewer where a worker's CPU cannot run them.
+    """
     from pyspark.sql.pandas.types import from_arrow_schema
 
     columns = images.selectExpr(
@@ -95,7 +105,7 @@ def predict_rows(images: DataFrame, evaluator: Evaluator) -> dict[str, pd.DataFr
     rows = shared.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
     return {
         name: rows[rows["engine"] == name].sort_values("path", ignore_index=True)
-        for name in evaluator.engines
+        for name in (evaluator.engine, *evaluator.others)
     }
 
 

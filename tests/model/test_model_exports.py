@@ -12,7 +12,14 @@ import pytest
 
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.engines import OpenVINOEngine
-from eagle_spark.model.exports import image_samples, joined, quantised, save_openvino, to_openvino
+from eagle_spark.model.exports import (
+    has_bf16,
+    image_samples,
+    joined,
+    quantised,
+    save_openvino,
+    to_openvino,
+)
 
 pytestmark = pytest.mark.train
 SIZE = 64
@@ -70,6 +77,17 @@ def test_int8_is_near_the_graph_it_was_made_of_and_always_the_same(
     # Deeper ones stray further, random weights on noise as they are.
     error = np.abs(first["f56"] - wanted["f56"]).mean()
     assert error < 0.2 * np.abs(wanted["f56"]).mean()
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
+def test_bf16_is_near_float32_and_not_float32(
+    graphs: tuple[Any, Any], pixels: Any, tmp_path: Path
+) -> None:
+    wanted, _ = engine(joined(*graphs), tmp_path).predict(pixels)
+    reduced = OpenVINOEngine(tmp_path / "graph.xml", 1, "openvino-bf16", "bf16")
+    label, mask = reduced.predict(pixels)
+    assert label.dtype == mask.dtype == np.float32
+    assert 0 < np.abs(label - wanted).max() < 0.05
 
 
 def test_nothing_is_told_to_the_makers_of_the_tools() -> None:

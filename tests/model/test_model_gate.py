@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eagle_spark.errors import BundleError, PlatformError
-from eagle_spark.model import engines
+from eagle_spark.model import engines, exports
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.engines import Predictions, choose_engine
 from eagle_spark.model.gate import Outcomes, judge, judge_quality
@@ -75,6 +75,7 @@ def test_an_engine_that_is_not_installed_is_passed_over_by_auto(
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else name)
     assert choose_engine(bundle(keras=True, openvino=True), "auto") == "keras"
+    assert choose_engine(bundle(keras=True, openvino=True, onnx=True), "auto") == "onnx"
     with pytest.raises(PlatformError, match="openvino"):
         choose_engine(bundle(keras=True, openvino=True), "openvino")
 
@@ -130,12 +131,46 @@ def test_without_labelled_images_lower_precision_proves_nothing() -> None:
     assert not judge_quality(outcomes([]), outcomes([]), "int8")["passed"]
 
 
-@pytest.mark.parametrize(("suits", "chosen"), [(True, "openvino-int8"), (False, "openvino")])
-def test_auto_takes_int8_only_where_the_cpu_has_it(
-    monkeypatch: pytest.MonkeyPatch, suits: bool, chosen: str
+@pytest.mark.parametrize("name", ["openvino-int8", "openvino-bf16"])
+@pytest.mark.parametrize("suits", [True, False])
+def test_auto_takes_lower_precision_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, suits: bool
 ) -> None:
-    kind = replace(engines.ENGINES["openvino-int8"], suits=lambda: suits)
-    monkeypatch.setitem(engines.ENGINES, "openvino-int8", kind)
-    passed = bundle(keras=True, openvino=True, **{"openvino-int8": True})
-    assert choose_engine(passed, "auto") == chosen
+    kind = replace(engines.ENGINES[name], suits=lambda: suits)
+    monkeypatch.setitem(engines.ENGINES, name, kind)
+    passed = bundle(keras=True, openvino=True, **{name: True})
+    assert choose_engine(passed, "auto") == (name if suits else "openvino")
+
+
+def test_int8_runs_on_all_cpus_bf16_only_where_it_is_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("openvino-int8", "openvino-bf16")
+    for name in names:
+        kind = replace(engines.ENGINES[name], suits=lambda: False)
+        monkeypatch.setitem(engines.ENGINES, name, kind)
+    passed = bundle(**dict.fromkeys(names, True))
     assert choose_engine(passed, "openvino-int8") == "openvino-int8"
+    with pytest.raises(PlatformError, match="no instructions for bf16: --engine openvino"):
+        choose_engine(passed, "openvino-bf16")
+    with pytest.raises(PlatformError, match="no instructions for bf16"):
+        engines.ENGINES["openvino-bf16"].load(Path("m"), 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "int8", "bf16"),
+    [
+        ("fpu avx2", False, False),
+        ("fpu avx512_vnni", True, False),
+        ("fpu avx512_vnni avx512_bf16", True, True),
+        ("fpu amx_bf16 amx_int8", True, True),
+        ("fp asimd asimddp bf16", True, False),  # ARM
+    ],
+)
+def test_what_a_cpu_can_is_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, int8: bool, bf16: bool
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(exports, "CPU_INFO", info)
+    assert (exports.has_int8(), exports.has_bf16()) == (int8, bf16)
+    info.unlink()
+    assert not exports.has_int8()

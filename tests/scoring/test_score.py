@@ -97,6 +97,28 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     assert sorted(query(tmp_path / "warehouse")) == sorted(rows)
 
 
+@pytest.mark.parametrize("engine", ["onnx", "litert"])
+def test_exports_score_as_openvino_does(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    exported_folder: Path,
+    tmp_path: Path,
+    engine: str,
+) -> None:
+    first = night()
+    wanted = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
+    shutil.rmtree(tmp_path / "warehouse")
+    result = night(model=exported_folder, engine=engine)
+    assert balanced(result)
+    assert (result["engine"], result["scored"]) == (engine, 12)
+    assert result["model_id"] == first["model_id"]
+    rows = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
+    assert rows.keys() == wanted.keys()
+    for path, row in rows.items():
+        assert row.probabilities == pytest.approx(wanted[path].probabilities, abs=1e-4)
+        assert np.mean(decode_mask(row.mask) != decode_mask(wanted[path].mask)) < 1e-3
+
+
 def test_new_and_changed_files_alone_are_scored(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:

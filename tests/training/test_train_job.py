@@ -24,6 +24,7 @@ from eagle_spark.dataset.sample import write_sample
 from eagle_spark.errors import InputError, OutputError
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.bundle import open_bundle
+from eagle_spark.model.exports import has_bf16
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
 from eagle_spark.tables import EPOCHS, IMAGES, METRICS, RUNS, Warehouse
@@ -137,6 +138,11 @@ def test_the_model_holds_network_weights_and_log(trained: tuple[Path, dict[str, 
     blank.load_weights(model / "model.weights.h5")
     for one, other in zip(saved.get_weights(), blank.get_weights(), strict=True):
         assert np.array_equal(one, other)
+    with np.load(model / "golden.npz") as golden:
+        pixels = golden["pixels"][:4, :, :, np.newaxis].astype(np.float32)
+    for name, value in saved(pixels).items():
+        assert np.array_equal(value, blank(pixels)[name])
+        assert np.ptp(value) > 0.01
     lines = (model / "logs" / "epoch_logs.jsonl").read_text().splitlines()
     assert len(lines) == 2 * TRAIN_EPOCHS
     assert len((model / "logs" / "training_log.csv").read_text().splitlines()) == len(lines) + 1
@@ -206,8 +212,12 @@ def test_int8_is_judged_on_the_validation_split_beside_float32(
     assert engines["openvino"]["passed"]
     assert engines["openvino-int8"]["precision"] == "int8"
     assert engines["openvino-int8"]["images"] == sum(done.result["images"]["val"].values())
-    if not engines["openvino-int8"]["passed"]:
-        assert done.result["engine"] == "openvino"
+    assert ("openvino-bf16" in engines) == has_bf16()
+    if has_bf16():
+        assert engines["openvino-bf16"]["images"] == engines["openvino-int8"]["images"]
+        assert engines["openvino-bf16"]["precision"] == "bf16"
+    assert engines[done.result["engine"]]["passed"]
+    assert engines["openvino-int8"]["passed"] == (done.result["engine"] == "openvino-int8")
 
 
 @pytest.mark.spark
