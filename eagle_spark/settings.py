@@ -249,6 +249,20 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Write one HTML file that says what a model is worth, and what not."""
+
+    warehouse: str = _warehouse()
+    model: str = _option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    out: str = _option(
+        "local folder for report.html, figures.json and plots/",
+        metavar="DIR",
+        wanted="a folder",
+        check=_not_blank,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """Add the network in formats of other programs to a model folder."""
 

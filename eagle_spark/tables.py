@@ -153,7 +153,7 @@ METRICS = Table(
     (
         Column("run_id", "STRING", "run that measured it, see runs"),
         Column("model_id", "STRING", "model that was measured"),
-        Column("split", "STRING", "val or test, as in images"),
+        Column("split", "STRING", "val or test, as in images; left_out: of a class head that was trained without the source"),
         Column("source", "STRING", "collection or hospital, as in images; all for all of them"),
         Column("label", "STRING", "class, as in images; all for all of them"),
         Column("name", "STRING", "accuracy, balanced_accuracy, ece, dice, iou, hausdorff95 (pixels); of a class recall, precision, f1, auroc, predicted:<class> (images)"),

@@ -19,6 +19,7 @@ from eagle_spark.settings import (
     ExportSettings,
     MaintainSettings,
     PreprocessSettings,
+    ReportSettings,
     ScoreSettings,
     TrainSettings,
 )
@@ -88,6 +89,7 @@ def test_the_result_of_evaluate_is_described(
         MaintainSettings,
         DoctorSettings,
         ExportSettings,
+        ReportSettings,
     ],
 )
 def test_every_option_is_described(kind: type) -> None:

@@ -24,10 +24,12 @@ from typing import Any
 
 from eagle_spark.errors import BundleError, InputError, OutputError
 from eagle_spark.model.archive import check_keras_file, weights_digest
+from eagle_spark.model.card import model_card
 from eagle_spark.model.metadata import FORMAT_VERSION, METADATA, parse_metadata
 from eagle_spark.model.metadata import NETWORK as NETWORK
 from eagle_spark.storage import LocalStorage, list_folder, locate, split_uri
 
+MODEL_CARD = "MODEL_CARD.md"
 MAX_FILE_BYTES = 2 << 30  # of one file of a model
 CACHED = 4  # copies of remote models that are kept on a node
 UNUSED_SECONDS = 24 * 3600  # after which a copy is no longer needed; engines load at their start
@@ -63,7 +65,7 @@ class Bundle:
 
 
 def seal(folder: Path, card: Mapping[str, Any]) -> Bundle:
-    """Write `metadata.json`, with the digests of all other files, and open the folder.
+    """Write `MODEL_CARD.md`, and `metadata.json` with the digests of all files; open the folder.
 
     Args:
         folder: holds `model.keras`, `golden.npz` and the exported engines.
@@ -80,8 +82,9 @@ def seal(folder: Path, card: Mapping[str, Any]) -> Bundle:
         "model_id": _identity(folder, card),
         "intended_use": INTENDED_USE,
         **card,
-        "digests": {name: _digest(folder / name) for name in _files(folder)},
     }
+    (folder / MODEL_CARD).write_text(model_card(metadata))
+    metadata["digests"] = {name: _digest(folder / name) for name in _files(folder)}
     (folder / METADATA).write_text(json.dumps(metadata, indent=2, allow_nan=False) + "\n")
     return open_bundle(str(folder))
 

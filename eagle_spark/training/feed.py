@@ -7,7 +7,7 @@ epoch of any lane can be replayed alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -169,33 +169,46 @@ def read_labelled(
     Raises:
         InputError: when a row is not of `size`, or its label is not among the classes.
     """
+    rows: Iterable[Row] = lane_rows(lane, ("statistics", *LABEL_COLUMNS))
+    if engine:
+        rows = _asked(engine, lane_rows(lane, ("pixels", *LABEL_COLUMNS)), size, copies, tick)
+    return label_rows(rows, classes, row_weights)
+
+
+def label_rows(
+    rows: Iterable[Row], classes: Sequence[str], row_weights: Mapping[tuple[str, str], float]
+) -> Labelled:
+    """Return rows of `statistics`, `label` and `source` as the class head reads them.
+
+    Raises:
+        InputError: when the statistics are not as many as wanted, or a label is not of the classes.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     statistics: list[NDArray[np.float16]] = []
-    labels: list[str] = []
-    sources: list[str] = []
-    if engine:
-        rows = lane_rows(lane, ("pixels", *LABEL_COLUMNS))
-        while some := list(islice(rows, STATISTICS_ROWS)):
-            for copy in range(copies):
-                found = engine.features(_pixels(some, [copy == 1] * len(some), size))
-                statistics.append(found["statistics"].astype(np.float16))
-                labels += [row["label"] for row in some]
-                sources += [row["source"] for row in some]
-                tick()
-    else:
-        for row in lane_rows(lane, ("statistics", *LABEL_COLUMNS)):
-            statistics.append(_array(row["statistics"], (1, STATISTICS), "statistics"))
-            labels.append(row["label"])
-            sources.append(row["source"])
-    if unknown := sorted(set(labels) - set(numbers)):
-        raise InputError(f"the table holds the label {unknown[0]!r}, not in {list(numbers)}")
+    labels: list[int] = []
+    weights: list[float] = []
+    for row in rows:
+        if row["label"] not in numbers:
+            raise InputError(f"the table holds the label {row['label']!r}, not in {list(numbers)}")
+        statistics.append(_array(row["statistics"], (1, STATISTICS), "statistics"))
+        labels.append(numbers[row["label"]])
+        weights.append(row_weights.get((row["source"], row["label"]), 1.0))
+    found = np.concatenate(statistics or [np.zeros((0, STATISTICS), np.float16)])
     return Labelled(
-        np.concatenate(statistics or [np.zeros((0, STATISTICS), np.float16)]).astype(np.float32),
-        np.array([numbers[label] for label in labels], np.int64),
-        np.array(
-            [row_weights.get(key, 1.0) for key in zip(sources, labels, strict=True)], np.float64
-        ),
+        found.astype(np.float32), np.array(labels, np.int64), np.array(weights, np.float64)
     )
+
+
+def _asked(
+    engine: BackboneEngine, rows: Iterator[Row], size: int, copies: int, tick: Callable[[], object]
+) -> Iterator[Row]:
+    """Yield rows of `images`, and their copies, with the statistics that the engine gives."""
+    while some := list(islice(rows, STATISTICS_ROWS)):
+        for copy in range(copies):
+            found = engine.features(_pixels(some, [copy == 1] * len(some), size))
+            for row, values in zip(some, found["statistics"].astype(np.float16), strict=True):
+                yield {**row, "statistics": values.tobytes()}
+            tick()
 
 
 def slice_rows(part: RowSlice, columns: Sequence[str]) -> Iterator[Row]:

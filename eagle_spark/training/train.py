@@ -41,6 +41,7 @@ from eagle_spark.training.features import Cost, cost, ensure_features, expire_fe
 from eagle_spark.training.feed import FEATURE_COLUMNS, LABEL_COLUMNS, PIXEL_COLUMNS
 from eagle_spark.training.frozen import Backbone, prepare_backbone
 from eagle_spark.training.launcher import check_ranks
+from eagle_spark.training.left_out import leave_sources_out
 from eagle_spark.training.log import write_logs
 from eagle_spark.training.plan import (
     SplitRows,
@@ -173,6 +174,8 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
             },
             "run_id": run.run_id,
         }
+        unseen = leave_sources_out(spark, plan, data.groups, facts) if cached else {}
+        card["left_out"] = unseen
         bundle, engine, metrics = judge(folder, card, data, plan, warehouse, staging)
         publish_bundle(folder, settings.model, settings.overwrite)
         forget(plan)
@@ -182,13 +185,16 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
 
     model_id = bundle.model_id
     _write_epochs(warehouse, run, model_id, records)
-    _write_metrics(warehouse, run, model_id, metrics)
+    _write_metrics(warehouse, run, model_id, metrics | ({"left_out": unseen} if unseen else {}))
     names = ("accuracy", "dice", "ece")
     result = {
         **{name: metrics["test"][name] for name in names},
         **{f"val_{name}": metrics["val"][name] for name in names},
         "accuracy_by_source": {
             name: found["accuracy"] for name, found in metrics["test"]["by_source"].items()
+        },
+        "accuracy_left_out": {
+            name: found["accuracy"] for name, found in unseen.get("by_source", {}).items()
         },
         "review_below": bundle.review_below,
         "epochs": settings.epochs,
