@@ -6,10 +6,12 @@ table `results/hostile.md`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
 import resource
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable
@@ -297,3 +299,39 @@ def cases(model: Path) -> Iterable[Case]:
         yield Case("setting", name, run, expected)
     for name, (change, expected) in MODELS.items():
         yield Case("model", name, _model(change, model), expected)
+
+
+def table(outcomes: Iterable[tuple[Case, Outcome]]) -> str:
+    """Return Markdown, a line a case; what files say of themselves is shown as text."""
+    lines = ["| input | what it is | what was said | s | MB |", "|---|---|---|---:|---:|"]
+    for case, found in outcomes:
+        text = found.said.replace("|", "\\|").replace("<", "&lt;")
+        short = text if len(text) < 160 else f"{text[:157]}..."
+        lines.append(
+            f"| {case.kind} | {case.name} | {short} | {found.seconds:.2f} | {found.megabytes} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="a sound model folder")
+    parser.add_argument("--out", required=True, type=Path)
+    given = parser.parse_args()
+    outcomes = []
+    for case in cases(given.model):
+        with tempfile.TemporaryDirectory(prefix="eagle-hostile-") as folder:
+            outcomes.append((case, try_out(case, Path(folder))))
+    other = [case.name for case, found in outcomes if not found.said.startswith(case.expected)]
+    given.out.write_text(
+        f"# Hostile inputs\n\n{len(outcomes)} inputs, made by `tests/faults/hostile*.py`, each in "
+        "a process of its own. Seconds hold the making of the input; megabytes are those beyond "
+        f"what the process began with. {len(outcomes) - len(other)} ended as expected.\n\n"
+        f"{table(outcomes)}"
+    )
+    if other:
+        raise SystemExit(f"error: not as expected: {', '.join(other)}")
+
+
+if __name__ == "__main__":
+    main()
