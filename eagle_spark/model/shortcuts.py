@@ -58,7 +58,7 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
     """
     wide = widened(lungs, round(MARGIN * len(lungs)))
     asked = np.stack([pixels, *blanked(pixels, wide)])
-    answers = engine.predict(asked)[0]
+    answers = engine.predict(asked).label
     label = int(answers[0].argmax())
     places = list(patches(len(pixels)))
     sunk = _log_odds(answers[0][label]) - np.concatenate(
@@ -128,7 +128,7 @@ def _ask(engine: Engine, pixels: Pixels, places: list[tuple[slice, slice]]) -> N
     asked = np.repeat(pixels[np.newaxis], len(places), axis=0)
     for image, place in zip(asked, places, strict=True):
         image[place] = round(float(pixels[place].mean()))
-    return engine.predict(asked)[0]
+    return engine.predict(asked).label
 
 
 def _log_odds(share: NDArray[np.float32]) -> NDArray[np.float64]:

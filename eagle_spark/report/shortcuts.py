@@ -57,7 +57,7 @@ class Attributor:
             rows = []
             for row in batch.to_pylist():
                 pixels = np.frombuffer(row["pixels"], np.uint8).reshape(side)
-                lungs = engine.predict(pixels[np.newaxis])[1][0] >= bundle.threshold
+                lungs = engine.predict(pixels[np.newaxis]).mask[0] >= bundle.threshold
                 own = lungs if row["mask"] is None else decode_mask(row["mask"])
                 found = attribute(engine, pixels, own)
                 row |= {name: value.tolist() for name, value in found.probabilities.items()}

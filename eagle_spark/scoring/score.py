@@ -34,10 +34,14 @@ NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
-_SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
+_SAID = (
+    *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
+    *("mask", "lung_area"),
+)
 # What must be true of every row.
 _SOUND = """coalesce(CASE status
-  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1
+  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND needs_review IS NOT NULL
+    AND lung_area BETWEEN 0 AND 1
     AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
   WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
 

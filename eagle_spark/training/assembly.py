@@ -90,7 +90,7 @@ def check_assembled(
     """
     features = engine.features(pixels)
     found = heads({name: value.astype(np.float16) for name, value in features.items()})
-    pairs = ((found["label"], wanted[0]), (found["mask"][..., 0], wanted[1]))
+    pairs = ((found["label"], wanted.label), (found["mask"][..., 0], wanted.mask))
     apart = [float(np.abs(np.asarray(one) - other).max()) for one, other in pairs]
     if not max(apart) <= MOST_APART:
         raise EagleError(
