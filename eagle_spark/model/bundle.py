@@ -200,7 +200,7 @@ def open_bundle(uri: str, expected_id: str | None = None, cache: Path | None = N
         size=metadata["input"]["size"],
         threshold=float(metadata["mask_threshold"]),
         limits=limits,
-        novelty=read_novelty(folder / NOVELTY) if limits.novelty else None,
+        novelty=read_novelty(folder / NOVELTY) if NOVELTY in metadata["digests"] else None,
         engines=metadata["engines"],
         metadata=metadata,
     )

@@ -55,8 +55,9 @@ def calibration(
 def softened(probabilities: NDArray[Any], temperature: float) -> Floats:
     """Return what `probabilities` `(n, classes)` were before their logits were divided by it."""
     logits = temperature * np.log(np.maximum(probabilities.astype(np.float64), _TINY))
-    shares: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.asarray(shares, np.float64)
 
 
 def reliability_curve(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, list[float]]:

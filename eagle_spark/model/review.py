@@ -91,13 +91,14 @@ class Limits:
         Args:
             surprise: of each density of `novelty`, `(n,)`.
         """
-        return np.max(
+        found: NDArray[np.float64] = np.max(
             [
                 (surprise[name] - usual) / (limit - usual)
                 for name, (usual, limit) in self.novelty.items()
             ],
             axis=0,
         )
+        return found
 
     def flags(
         self, confidence: float, novelty: float | None, measures: Mapping[str, float]
@@ -105,7 +106,7 @@ class Limits:
         """Return why a person has to look at a prediction; empty where nobody has to."""
         held = {
             Flag.CONFIDENCE: confidence >= self.confidence,
-            Flag.NOVELTY: novelty is None or novelty <= 1,
+            Flag.NOVELTY: novelty is None or not novelty > 1,
             Flag.MASK: all(
                 low <= measures[name] <= high for name, (low, high) in self.mask.items()
             ),

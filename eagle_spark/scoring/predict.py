@@ -180,7 +180,7 @@ def predictions(
         pixels: `(n, size, size)`.
     """
     news: Iterable[float | None] = repeat(None, len(pixels))
-    if bundle.novelty:
+    if bundle.novelty and bundle.limits.novelty:
         surprise = bundle.novelty.surprise(pixels, outputs.statistics)
         news = bundle.limits.novelty_of(surprise).tolist()
     for probabilities, mask, novelty in zip(outputs.label, outputs.mask, news, strict=True):
