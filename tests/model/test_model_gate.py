@@ -13,6 +13,7 @@ from eagle_spark.model import engines, exports
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.engines import Predictions, choose_engine
 from eagle_spark.model.gate import Outcomes, judge, judge_quality
+from eagle_spark.model.review import Limits
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8), np.uint8)
 
@@ -64,7 +65,7 @@ def test_an_engine_whose_class_head_sees_something_else_fails() -> None:
 
 def bundle(**passed: bool) -> Bundle:
     results = {name: {"passed": value} for name, value in passed.items()}
-    return Bundle(Path("m"), "id", ("a", "b"), 32, 0.5, 0.8, results, {})
+    return Bundle(Path("m"), "id", ("a", "b"), 32, 0.5, Limits(0.8), None, results, {})
 
 
 def test_auto_takes_the_fastest_that_passed() -> None:
