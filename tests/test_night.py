@@ -56,9 +56,8 @@ def test_the_night_ends_as_its_score_did(tmp_path: Path, code: int, scored: int)
     line = {"scored": scored, "rejected": 0, "already_rejected": 0, "exit_code": code}
     told = json.dumps(line | {"shift_by": {"training": {"novelty": 9.0}}, "flagged": {"any": 7}})
     submit = tmp_path / "submit"
-    submit.write_text(
-        f"#!/bin/bash\n[ $1 = submit/score.py ] || exit 0\necho '{told}'\nexit {code}\n"
-    )
+    program = f"[ $1 = submit/score.py ] || exit 0\necho '{told}'\nexit {code}\n"
+    submit.write_text(f"#!/bin/bash\n{program}")
     submit.chmod(0o700)
     done = night("images", "model", tmp_path, SUBMIT=str(submit))
     assert done.returncode == code, done.stderr
