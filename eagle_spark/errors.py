@@ -34,6 +34,10 @@ class Reason(str, Enum):
         return self.value
 
 
+# Exit code of a job that did what it was told, with a result to be looked at before it is believed.
+LOOK_FIRST = 3
+
+
 class EagleError(Exception):
     """Raised when a job cannot reach its end; exit code 1. `figures` go into its JSON line."""
 

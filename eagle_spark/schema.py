@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.session import CATALOG
@@ -49,6 +50,17 @@ class Table:
     @property
     def full_name(self) -> str:
         return f"{NAMESPACE}.{self.name}"
+
+    def additions(self, there: Sequence[str]) -> list[str]:
+        """Return the SQL that adds the columns an older table lacks; only those that may be null.
+
+        Each comes after the one before it here.
+        """
+        return [
+            f"ALTER TABLE {self.full_name} ADD COLUMN {column.ddl} AFTER {before.name}"
+            for before, column in pairwise(self.columns)
+            if column.name not in there and column.nullable
+        ]
 
     def schema(self) -> StructType:
         """Return the Spark schema, as written and as asserted before each write."""

@@ -81,6 +81,8 @@ PREDICTIONS = Table(
         Column("confidence", "DOUBLE", "probability of that class, 0-1", True),
         Column("probabilities", "MAP<STRING, DOUBLE>", "probability of every class, sum 1", True),
         Column("needs_review", "BOOLEAN", "true where a person has to look; null when rejected", True),
+        Column("review_reasons", "ARRAY<STRING>", "why: confidence, novelty, mask; empty where nobody has to", True),
+        Column("novelty", "DOUBLE", "how unlike the training data the image is: 0 usual there, above 1 needs review", True),
         Column("mask", "BINARY", "predicted lungs as a 1-bit PNG at the model's size", True),
         Column("lung_area", "DOUBLE", "share of the image that the predicted lungs cover, 0-1", True),
         Column("model_id", "STRING", "model that was asked"),
@@ -175,7 +177,7 @@ class Warehouse:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
 
     def ensure(self, table: Table) -> None:
-        """Create the table where it is missing.
+        """Create the table where it is missing; an older one gets the columns that it lacks.
 
         Raises:
             OutputError: when a table of that name has other columns.
@@ -194,6 +196,8 @@ class Warehouse:
             f"({', '.join(column.ddl for column in table.columns)}) USING iceberg {partition} "
             f"COMMENT '{table.comment}' TBLPROPERTIES ({listed})"
         )
+        for change in table.additions(self.spark.table(table.full_name).columns):
+            self.spark.sql(change)
         found = self.spark.table(table.full_name).schema
         if _shape(found) != _shape(table.schema()):
             raise OutputError(

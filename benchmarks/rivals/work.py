@@ -14,7 +14,7 @@ import numpy as np
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
-from eagle_spark.scoring.predict import prediction
+from eagle_spark.scoring.predict import predictions
 
 BATCH = 64
 
@@ -48,8 +48,8 @@ def rows_of(paths: list[str], blobs: list[bytes], model: str, engine: str) -> li
     bundle, loaded_engine = loaded(model, engine)
     pixels = np.stack([read_radiograph(data, bundle.size).pixels for data in blobs])
     rows = []
-    for path, label, mask in zip(paths, *loaded_engine.predict(pixels), strict=True):
-        row = prediction(bundle, label, mask)
-        row["probabilities"] = label.tolist()
+    found = predictions(bundle, pixels, loaded_engine.predict(pixels))
+    for path, row in zip(paths, found, strict=True):
+        row["probabilities"] = [value for _, value in row["probabilities"]]
         rows.append({"path": path, **row, "scored_at": time.time()})
     return rows

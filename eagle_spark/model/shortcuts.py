@@ -54,7 +54,7 @@ def answers(engine: Engine, pixels: Pixels, lungs: Mask) -> dict[str, NDArray[np
         (what is blanked, one of `BLANKED`) -> probabilities `(classes,)`.
     """
     asked = np.stack([pixels, *blanked(pixels, _wide(lungs))])
-    return dict(zip(BLANKED, engine.predict(asked)[0], strict=True))
+    return dict(zip(BLANKED, engine.predict(asked).label, strict=True))
 
 
 def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
@@ -68,7 +68,7 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
         lungs: mask of the same shape; widened by `MARGIN` of the side.
     """
     wide = _wide(lungs)
-    whole = engine.predict(pixels[np.newaxis])[0][0]
+    whole = engine.predict(pixels[np.newaxis]).label[0]
     label = int(whole.argmax())
     places = list(patches(len(pixels)))
     sunk = _log_odds(whole[label]) - np.concatenate(
@@ -141,7 +141,7 @@ def _ask(engine: Engine, pixels: Pixels, places: list[tuple[slice, slice]]) -> N
     asked = np.repeat(pixels[np.newaxis], len(places), axis=0)
     for image, place in zip(asked, places, strict=True):
         image[place] = round(float(pixels[place].mean()))
-    return engine.predict(asked)[0]
+    return engine.predict(asked).label
 
 
 def _log_odds(share: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -61,7 +61,7 @@ class Attributor:
             rows = []
             for row in batch.to_pylist():
                 pixels = np.frombuffer(row["pixels"], np.uint8).reshape(side)
-                lungs = engine.predict(pixels[np.newaxis])[1][0] >= bundle.threshold
+                lungs = engine.predict(pixels[np.newaxis]).mask[0] >= bundle.threshold
                 own = lungs if row["mask"] is None else decode_mask(row["mask"])
                 said = answers(engine, pixels, own)
                 row |= {name: shares.tolist() for name, shares in said.items()}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id
 from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.bundle import Bundle, open_bundle
-from eagle_spark.model.engines import Engine, load_engine
+from eagle_spark.model.engines import Engine, Predictions, load_engine
+from eagle_spark.model.review import mask_measures
 from eagle_spark.storage import read_image
 from eagle_spark.storage.archives import Archives
 
@@ -38,6 +40,8 @@ PREDICTION = pa.schema(
         ("confidence", pa.float64()),
         ("probabilities", pa.map_(pa.string(), pa.float64())),
         ("needs_review", pa.bool_()),
+        ("review_reasons", pa.list_(pa.string())),
+        ("novelty", pa.float64()),
         ("mask", pa.binary()),
         ("lung_area", pa.float64()),
         ("model_id", pa.string()),
@@ -127,10 +131,10 @@ class Predictor:
                 }
         if decoded:
             with self._timed("infer"):
-                outputs = engine.predict(np.stack(list(decoded.values())))
+                pixels = np.stack(list(decoded.values()))
+                outputs = engine.predict(pixels)
             with self._timed("encode"):
-                for name, probabilities, mask in zip(decoded, *outputs, strict=True):
-                    seen[name] = prediction(bundle, probabilities, mask)
+                seen |= zip(decoded, predictions(bundle, pixels, outputs), strict=True)
         now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:
@@ -167,27 +171,43 @@ def key_of(name: str) -> np.uint64:
     return key
 
 
-def prediction(
-    bundle: Bundle, probabilities: NDArray[np.float32], mask: NDArray[np.float32]
-) -> dict[str, Any]:
-    """Return the columns that one image's outputs give.
+def predictions(
+    bundle: Bundle, pixels: NDArray[np.uint8], outputs: Predictions
+) -> Iterator[dict[str, Any]]:
+    """Yield the columns that each image's outputs give.
 
     Args:
-        bundle: the model.
-        probabilities: (classes,) float32, sum 1.
-        mask: (size, size) float32, probability of lung.
+        pixels: `(n, size, size)`.
     """
+    news: Iterable[float | None] = repeat(None, len(pixels))
+    if bundle.novelty and bundle.limits.novelty:
+        surprise = bundle.novelty.surprise(pixels, outputs.statistics)
+        news = bundle.limits.novelty_of(surprise).tolist()
+    for probabilities, mask, novelty in zip(outputs.label, outputs.mask, news, strict=True):
+        yield _prediction(bundle, probabilities, mask, novelty)
+
+
+def _prediction(
+    bundle: Bundle,
+    probabilities: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    novelty: float | None,
+) -> dict[str, Any]:
     best = int(np.argmax(probabilities))
     confidence = float(probabilities[best])
     lungs = mask >= bundle.threshold
+    measures = mask_measures(lungs)
+    reasons = bundle.limits.flags(confidence, novelty, measures)
     return {
         "status": "scored",
         "label": bundle.classes[best],
         "confidence": confidence,
         "probabilities": list(zip(bundle.classes, probabilities.tolist(), strict=True)),
-        "needs_review": confidence < bundle.review_below,
+        "needs_review": bool(reasons),
+        "review_reasons": [str(reason) for reason in reasons],
+        "novelty": novelty,
         "mask": encode_mask(lungs),
-        "lung_area": float(lungs.mean()),
+        "lung_area": measures["area"],
     }
 
 

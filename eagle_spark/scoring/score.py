@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -12,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from eagle_spark.errors import MainMoved, OutputError, Reason, TooManyFailures, UnbalancedRun
+from eagle_spark.errors import (
+    LOOK_FIRST,
+    MainMoved,
+    OutputError,
+    Reason,
+    TooManyFailures,
+    UnbalancedRun,
+)
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
+from eagle_spark.scoring.flags import count_flags
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared, load_model
-from eagle_spark.scoring.shift import LARGE, is_enough, nights_reference, shift_of
+from eagle_spark.scoring.shift import is_enough, nights_reference, shift_of, warn
 from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session, tasks_for, threads_per_task
 from eagle_spark.settings import ScoreSettings
@@ -34,10 +41,14 @@ NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
-_SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
+_SAID = (
+    *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
+    *("mask", "lung_area"),
+)
 # What must be true of every row.
 _SOUND = """coalesce(CASE status
-  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1
+  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND needs_review IS NOT NULL
+    AND lung_area BETWEEN 0 AND 1
     AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
   WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
 
@@ -155,6 +166,8 @@ class Night:
             "shift": max(shift.get("training", {}).values(), default=None),
             "shift_from_nights": max(shift.get("nights", {}).values(), default=None),
             "shift_by": shift,
+            "flagged": count_flags(self.tonight()),
+            "exit_code": LOOK_FIRST if warn(shift) else 0,
             "stage_seconds": stages.seconds,
             "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
             "model_id": self.bundle.model_id,
@@ -319,6 +332,13 @@ class Night:
                 f"{allowed}; nothing was published, branch {self.branch} keeps what was found"
             )
 
+    def tonight(self) -> DataFrame:
+        """Return the rows that were published tonight."""
+        from pyspark.sql.functions import col
+
+        rows = self.warehouse.read(PREDICTIONS).where(self.mine)
+        return rows.where(col("run_id").isin(self.fresh))
+
     def shift(self) -> dict[str, dict[str, float]]:
         """Hold what was published tonight against the validation split and earlier nights."""
         from pyspark.sql.functions import col
@@ -326,27 +346,16 @@ class Night:
         if not self.fresh:
             return {}
         scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
-        tonight = scored.where(col("run_id").isin(self.fresh))
+        tonight = self.tonight().where(_SCORED)
         references = {"training": self.bundle.metadata.get("reference", {})}
         if is_enough(tonight):
             past = scored.where(col("run_id").isin(self.nights()))
             references["nights"] = nights_reference(past, self.bundle.classes)
-        found = {
+        return {
             name: shift_of(tonight, reference)
             for name, reference in references.items()
             if reference.get("images")
         }
-        for name, by in found.items():
-            for what, value in by.items():
-                if value > LARGE:
-                    print(
-                        f"warning: {what} of tonight's images is not that of {name} (stability "
-                        f"index {value}, large above {LARGE}): look at some before you believe "
-                        "what the model says",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-        return found
 
     def nights(self) -> list[str]:
         """Return the last runs that published rows of this model, but for tonight's."""

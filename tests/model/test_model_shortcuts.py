@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from eagle_spark.model.engines import Predictions
 from eagle_spark.model.shortcuts import AS_IS, answers, attribute, blanked, patches, widened
 
 SIZE = 56
@@ -19,10 +18,11 @@ class LooksAt:
     def __init__(self, region: tuple[slice, slice]) -> None:
         self.region = region
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Any:
+    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         detail = pixels[(slice(None), *self.region)].std(axis=(1, 2)) / 128
         share = np.clip(detail, 0.01, 0.99).astype(np.float32)
-        return np.stack([1 - share, share], axis=1), np.zeros((len(pixels), SIZE, SIZE))
+        label, mask = np.stack([1 - share, share], axis=1), np.zeros((len(pixels), SIZE, SIZE))
+        return Predictions(label, mask.astype(np.float32), label)
 
 
 @pytest.fixture
