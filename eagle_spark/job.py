@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from eagle_spark.errors import LOOK_FIRST, EagleError
-from eagle_spark.settings import parse_settings
+from eagle_spark.options import parse_settings
 
 S = TypeVar("S")
 

@@ -22,33 +22,11 @@ from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, Predictions, load_engine
 from eagle_spark.model.review import mask_measures
+from eagle_spark.scoring.rows import PREDICTION, SAME
 from eagle_spark.storage import read_image
 from eagle_spark.storage.archives import Archives
 
 Row = dict[str, Any]
-
-PREDICTION = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("file_length", pa.int64()),
-        ("file_modified", pa.timestamp("us", tz="UTC")),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("label", pa.string()),
-        ("confidence", pa.float64()),
-        ("probabilities", pa.map_(pa.string(), pa.float64())),
-        ("needs_review", pa.bool_()),
-        ("review_reasons", pa.list_(pa.string())),
-        ("novelty", pa.float64()),
-        ("mask", pa.binary()),
-        ("lung_area", pa.float64()),
-        ("model_id", pa.string()),
-        ("run_id", pa.string()),
-        ("scored_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
 
 
 class Shared(Protocol):
@@ -65,7 +43,6 @@ class Clock(Protocol):
 
 
 STAGES = ("read", "decode", "infer", "encode")
-SAME = "same"  # status of a row that is to be taken from another one with the same bytes
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from eagle_spark.scoring.flags import count_flags
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
-from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared, load_model
+from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
+from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND
 from eagle_spark.scoring.shift import is_enough, nights_reference, shift_of, warn
 from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session, tasks_for, threads_per_task
@@ -41,16 +42,6 @@ NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
-_SAID = (
-    *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
-    *("mask", "lung_area"),
-)
-# What must be true of every row.
-_SOUND = """coalesce(CASE status
-  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND needs_review IS NOT NULL
-    AND lung_area BETWEEN 0 AND 1
-    AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
-  WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
 
 
 def score(settings: ScoreSettings) -> dict[str, Any]:
@@ -287,12 +278,12 @@ class Night:
         self.warehouse.merge(
             PREDICTIONS,
             self.branch,
-            f"SELECT image_id, any_value(struct({', '.join(_SAID)})) AS said "
+            f"SELECT image_id, any_value(struct({', '.join(SAID)})) AS said "
             f"FROM (SELECT * FROM {{main}} UNION ALL SELECT * FROM {{branch}}) "
             f"WHERE {self.mine} AND {_SCORED} "
             f"AND image_id IN (SELECT image_id FROM {{branch}} WHERE {same}) GROUP BY image_id",
             f"kept.image_id = found.image_id AND kept.{self.mine} AND kept.status = '{SAME}'",
-            {"status": "'scored'"} | {name: f"found.said.{name}" for name in _SAID},
+            {"status": "'scored'"} | {name: f"found.said.{name}" for name in SAID},
         )
         left = self.counts(self.branch).get(SAME, 0)
         self.same_bytes += count - left
@@ -322,7 +313,7 @@ class Night:
         published = self.warehouse.read(PREDICTIONS).where(self.mine).select("run_id")
         self.fresh = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
         fresh = rows.where(col("run_id").isin(self.fresh))
-        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({_SOUND}) THEN path END)").collect()
+        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({SOUND}) THEN path END)").collect()
         if unsound:
             raise UnbalancedRun(f"the row of {unsound} does not hold together")
         rate, allowed = after.get("rejected", 0) / max(total, 1), self.settings.max_failure_rate

@@ -175,7 +175,8 @@ NAMES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def _setting(*words: str) -> Callable[[Path], str]:
-    from eagle_spark.settings import PreprocessSettings, parse_settings
+    from eagle_spark.options import parse_settings
+    from eagle_spark.settings import PreprocessSettings
 
     needed = ("--input", "/nowhere", "--warehouse", "/nowhere")
     return lambda _: said(lambda: parse_settings(PreprocessSettings, [*needed, *words]))

@@ -18,7 +18,8 @@ from eagle_spark.errors import BundleError, EagleError, PlatformError, SettingsE
 from eagle_spark.model import portable
 from eagle_spark.model.bundle import open_bundle, seal
 from eagle_spark.model.engines import LITERT_FILE, ONNX_FILE, choose_engine, load_engine
-from eagle_spark.settings import ExportSettings, parse_settings
+from eagle_spark.options import parse_settings
+from eagle_spark.settings import ExportSettings
 
 SIZE = 64
 FORMATS = ["onnx", "litert"]
