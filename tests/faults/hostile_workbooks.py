@@ -91,9 +91,17 @@ def macros() -> bytes:
     return parts_changed(book(("a", *REST)), {"xl/vbaProject.bin": b"\xd0\xcf\x11\xe0" + bytes(99)})
 
 
+def plain_sheet() -> bytes:
+    return SHEET % (text_row(1, *HEADER) + text_row(2, "a", *REST))
+
+
+def packed_sheet(content: bytes) -> bytes:
+    """Return a workbook whose sheet is this XML."""
+    return _sheet(lambda _: content)
+
+
 def with_doctype(change: Callable[[bytes], bytes]) -> bytes:
-    plain = SHEET % (text_row(1, *HEADER) + text_row(2, "a", *REST))
-    return _sheet(lambda _: change(plain))
+    return packed_sheet(change(plain_sheet()))
 
 
 def links() -> bytes:
