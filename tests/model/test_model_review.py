@@ -15,7 +15,7 @@ def test_a_mask_is_measured_by_its_area_its_parts_and_the_border() -> None:
     lungs = np.zeros((20, 20), bool)
     lungs[4:14, 2:8] = lungs[4:14, 12:18] = True
     assert mask_measures(lungs) == {"area": 0.3, "parts": 2.0, "border": 0.0}
-    lungs[18, 1] = True  # a speck
+    lungs[18, 2] = True  # a speck
     assert mask_measures(lungs)["parts"] == 2.0
     lungs[:, 0] = True
     assert mask_measures(lungs)["border"] == 20 / 76
