@@ -100,8 +100,8 @@ def detail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return how much detail of each kind images hold, `(n, 63)`.
 
     Log of the mean energy of each coefficient but the first of the discrete cosine transform (the
-    orthonormal DCT-II) of blocks of 8 x 8 pixels, of every second row of blocks. What was scaled, sharpened, smoothed or
-    compressed in another way has other energies, whatever it shows.
+    orthonormal DCT-II) of blocks of 8 x 8 pixels, of every second row of blocks. What was scaled,
+    sharpened, smoothed or compressed in another way has other energies, whatever it shows.
 
     Args:
         pixels: `(n, size, size)`; of a size that is a multiple of 8.
