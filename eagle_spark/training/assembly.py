@@ -136,7 +136,8 @@ def judge(
     )
     engine = choose_engine(seal(folder, card), "auto")
     onlooker = Onlooker(*shipped, engine, plan.threads)
-    novelty = learn_novelty(images.where("split = 'train'"), onlooker)
+    count = sum(data.counts["train"].values())
+    novelty = learn_novelty(images.where("split = 'train'"), count, onlooker)
     write_novelty(novelty, folder / NOVELTY)
 
     asked = Evaluator(*ship("bundle.served"), engine, plan.threads)

@@ -27,6 +27,7 @@ STRANGE = 0.005  # share of it that lies below, and above, the range of a mask's
 
 Bools = NDArray[np.bool_]
 
+_MILLION = 1_000_000
 _SEEN = pa.schema([(name, pa.list_(pa.float32())) for name in AXES])
 
 
@@ -50,15 +51,15 @@ class Onlooker:
             yield pa.RecordBatch.from_arrays(columns, schema=_SEEN)
 
 
-def learn_novelty(images: DataFrame, onlooker: Onlooker) -> Novelty:
-    """Fit the densities to some rows of `images`, two at least.
+def learn_novelty(images: DataFrame, count: int, onlooker: Onlooker) -> Novelty:
+    """Fit the densities to about `SAMPLE` of the `count` rows of `images`, two at least.
 
-    Which ones are taken depends on their ids alone; the fit does not depend on their order.
+    Which ones are taken depends on their ids alone.
     """
-    from pyspark.sql.functions import xxhash64
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    some = images.orderBy(xxhash64("image_id"), "path").limit(SAMPLE).select("pixels")
+    share = round(SAMPLE / count * _MILLION)
+    some = images.where(f"pmod(xxhash64(image_id), {_MILLION}) < {share}").select("pixels")
     shared = some.repartition(images.sparkSession.sparkContext.defaultParallelism)
     seen = shared.mapInArrow(onlooker, from_arrow_schema(_SEEN)).toArrow()
     return fit_novelty({name: np.stack(seen[name].to_numpy()) for name in AXES})

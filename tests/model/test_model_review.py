@@ -12,13 +12,13 @@ SOUND = {"area": 0.3, "parts": 2.0, "border": 0.0}
 
 
 def test_a_mask_is_measured_by_its_area_its_parts_and_the_border() -> None:
-    lungs = np.zeros((20, 20), bool)
-    lungs[4:14, 2:8] = lungs[4:14, 12:18] = True
+    lungs = np.zeros((40, 40), bool)
+    lungs[8:28, 4:16] = lungs[8:28, 24:36] = True
     assert mask_measures(lungs) == {"area": 0.3, "parts": 2.0, "border": 0.0}
-    lungs[18, 1] = True  # a speck
+    lungs[36, 2] = True  # a speck
     assert mask_measures(lungs)["parts"] == 2.0
     lungs[:, 0] = True
-    assert mask_measures(lungs)["border"] == 20 / 76
+    assert mask_measures(lungs)["border"] == 40 / 156
     assert mask_measures(np.zeros((20, 20), bool)) == {"area": 0.0, "parts": 0.0, "border": 0.0}
     assert mask_measures(np.ones((20, 20), bool)) == {"area": 1.0, "parts": 1.0, "border": 1.0}
 
