@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,12 @@ class Table:
         schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
         assert isinstance(schema, StructType)
         return schema
+
+    def added_since(self, names: Sequence[str]) -> tuple[Column, ...]:
+        """Return the last columns, where a table has the first ones alone and may lack these."""
+        known = tuple(column.name for column in self.columns[: len(names)])
+        added = self.columns[len(names) :]
+        return added if known == tuple(names) and all(one.nullable for one in added) else ()
 
 
 @dataclass(frozen=True)

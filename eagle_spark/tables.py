@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
+_DICOM = Column(
+    "dicom",
+    "STRUCT<patient_id: STRING, view: STRING, study_uid: STRING, sop_uid: STRING, manufacturer: STRING, device: STRING>",
+    "tags of a DICOM file, patient_id as sha256 of issuer, newline and id unless asked for; null for other files",
+    True,
+)
+
 IMAGES = Table(
     "images",
     "Labelled chest X-rays, ready to train on: one row per accepted file",
@@ -32,7 +39,7 @@ IMAGES = Table(
         Column("image_id", "STRING", "sha256 of the bytes of the file, hex"),
         Column("path", "STRING", "URI of the file"),
         Column("label", "STRING", "class: the name of the class folder"),
-        Column("patient_id", "STRING", "patient as the workbook names it; null where unknown", True),
+        Column("patient_id", "STRING", "patient as the workbook, else the DICOM file names it; null where unknown", True),
         Column("source", "STRING", "collection or hospital the image comes from"),
         Column("split", "STRING", "train, val or test; no patient and no copy is in two of them"),
         Column("width", "INT", "width of the file as found, pixels"),
@@ -42,6 +49,7 @@ IMAGES = Table(
         Column("perceptual_hash", "BINARY", "hash of the look of the image, for near duplicates"),
         Column("metadata", "MAP<STRING, STRING>", "other columns of the workbook row; null without one", True),
         Column("ingested_at", "TIMESTAMP", "when preprocess took the file, UTC"),
+        _DICOM,
     ),
     partitioned_by="split",
     properties=(
@@ -86,6 +94,7 @@ PREDICTIONS = Table(
         Column("model_id", "STRING", "model that was asked"),
         Column("run_id", "STRING", "run that wrote the row, see runs"),
         Column("scored_at", "TIMESTAMP", "when, UTC"),
+        _DICOM,
     ),
 )  # fmt: skip
 
@@ -175,7 +184,7 @@ class Warehouse:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
 
     def ensure(self, table: Table) -> None:
-        """Create the table where it is missing.
+        """Create the table where it is missing; give one of an earlier version the new columns.
 
         Raises:
             OutputError: when a table of that name has other columns.
@@ -195,6 +204,10 @@ class Warehouse:
             f"COMMENT '{table.comment}' TBLPROPERTIES ({listed})"
         )
         found = self.spark.table(table.full_name).schema
+        if new := table.added_since(found.names):
+            listed = ", ".join(column.ddl for column in new)
+            self.spark.sql(f"ALTER TABLE {table.full_name} ADD COLUMNS ({listed})")
+            found = self.spark.table(table.full_name).schema
         if _shape(found) != _shape(table.schema()):
             raise OutputError(
                 f"{table.full_name} in this warehouse has other columns than this version writes: "

@@ -34,7 +34,7 @@ NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
-_SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
+_SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area", "dicom")
 # What must be true of every row.
 _SOUND = """coalesce(CASE status
   WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1
@@ -183,8 +183,8 @@ class Night:
     def compare(self) -> tuple[Counts, Counts]:
         """Drop, on the branch, this model's rows that no longer hold; count what has a row.
 
-        What goes: rows of files that changed since; of files that could not be read then, as that
-        may pass; with `--retry-rejected` all that were rejected; and those that stand twice, as two
+        What goes: rows of files that changed since; of files that could not be read then, or had no
+        decoder, as that may pass; with `--retry-rejected` all that were rejected; and those that stand twice, as two
         runs at once may leave them.
 
         Returns:
@@ -194,7 +194,8 @@ class Night:
 
         doubtful = [f"status = '{SAME}'"]
         doubtful += ["status = 'rejected'"] if self.settings.retry_rejected else []
-        doubtful += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
+        passing = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
+        doubtful += [f"reason = '{reason}'" for reason in passing]
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
         now = self.listing().selectExpr(
             "path", "file_length AS length", "file_modified AS modified"
@@ -241,7 +242,11 @@ class Night:
         files = self.spark.createDataFrame(chunk.append_column("task", task))
         files = files.repartitionById(tasks, col("task")).drop("task")
         predictor = Predictor(
-            **self.model, run_id=self.run.run_id, known=self.known, clocks=self.clocks
+            **self.model,
+            run_id=self.run.run_id,
+            keep_patient_id=self.settings.keep_patient_id,
+            known=self.known,
+            clocks=self.clocks,
         )
         rows = files.sortWithinPartitions(*order).mapInArrow(
             predictor, from_arrow_schema(PREDICTION)
