@@ -59,11 +59,33 @@ class Table:
         assert isinstance(schema, StructType)
         return schema
 
-    def added_since(self, names: Sequence[str]) -> tuple[Column, ...]:
-        """Return the last columns, where a table has the first ones alone and may lack these."""
-        known = tuple(column.name for column in self.columns[: len(names)])
-        added = self.columns[len(names) :]
-        return added if known == tuple(names) and all(one.nullable for one in added) else ()
+    @property
+    def create(self) -> str:
+        """The SQL that makes the table where there is none."""
+        properties = {
+            "format-version": "2",
+            # Every task writes to all partitions at once; no shuffle of pixels before the write.
+            "write.distribution-mode": "none",
+            "write.spark.fanout.enabled": "true",
+            **dict(self.properties),
+        }
+        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
+        partition = f"PARTITIONED BY ({self.partitioned_by})" if self.partitioned_by else ""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.full_name} "
+            f"({', '.join(column.ddl for column in self.columns)}) USING iceberg {partition} "
+            f"COMMENT '{self.comment}' TBLPROPERTIES ({listed})"
+        )
+
+    def missing(self, names: Sequence[str]) -> str:
+        """Return the DDL of the last columns for a table that has the others alone, else nothing.
+
+        Only columns that may be null: rows of an earlier version have none.
+        """
+        known = [column.name for column in self.columns[: len(names)]]
+        new = self.columns[len(names) :]
+        fits = known == list(names) and all(column.nullable for column in new)
+        return ", ".join(column.ddl for column in new) if fits else ""
 
 
 @dataclass(frozen=True)

@@ -189,24 +189,10 @@ class Warehouse:
         Raises:
             OutputError: when a table of that name has other columns.
         """
-        properties = {
-            "format-version": "2",
-            # Every task writes to all partitions at once; no shuffle of pixels before the write.
-            "write.distribution-mode": "none",
-            "write.spark.fanout.enabled": "true",
-            **dict(table.properties),
-        }
-        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
-        partition = f"PARTITIONED BY ({table.partitioned_by})" if table.partitioned_by else ""
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {table.full_name} "
-            f"({', '.join(column.ddl for column in table.columns)}) USING iceberg {partition} "
-            f"COMMENT '{table.comment}' TBLPROPERTIES ({listed})"
-        )
+        self.spark.sql(table.create)
         found = self.spark.table(table.full_name).schema
-        if new := table.added_since(found.names):
-            listed = ", ".join(column.ddl for column in new)
-            self.spark.sql(f"ALTER TABLE {table.full_name} ADD COLUMNS ({listed})")
+        if missing := table.missing(found.names):
+            self.spark.sql(f"ALTER TABLE {table.full_name} ADD COLUMNS ({missing})")
             found = self.spark.table(table.full_name).schema
         if _shape(found) != _shape(table.schema()):
             raise OutputError(

@@ -120,8 +120,8 @@ class _Lut(NamedTuple):
 
 def _mapped(levels: Levels, lut: _Lut) -> Levels:
     places = np.clip(np.rint(levels) - lut.first, 0, len(lut.entries) - 1)
-    levels = lut.entries[places.astype(np.intp)]
-    return levels
+    mapped: Levels = lut.entries[places.astype(np.intp)]
+    return mapped
 
 
 def _padding(stored: Levels, header: Dataset) -> NDArray[np.bool_]:

@@ -100,12 +100,11 @@ class Night:
         self.warehouse = Warehouse(spark)
         self.mine = f"model_id = '{bundle.model_id}'"
         self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
-        threads = threads_per_task(spark)
         self.model: dict[str, Any] = {
             "model": absolute_uri(self.settings.model),
             "model_id": bundle.model_id,
             "engine": engine,
-            "threads": threads,
+            "threads": threads_per_task(spark),
         }
         self.known: Shared | None = None
         self.same_bytes = 0
@@ -183,9 +182,9 @@ class Night:
     def compare(self) -> tuple[Counts, Counts]:
         """Drop, on the branch, this model's rows that no longer hold; count what has a row.
 
-        What goes: rows of files that changed since; of files that could not be read then, or had no
-        decoder, as that may pass; with `--retry-rejected` all that were rejected; and those that stand twice, as two
-        runs at once may leave them.
+        What goes: rows of files that changed since; of files that could not be read then or had no
+        decoder, as that may pass; with `--retry-rejected` all that were rejected; and those that
+        stand twice, as two runs at once may leave them.
 
         Returns:
             The listed files by status, those that have a row on `main`, and on the branch.
