@@ -37,6 +37,10 @@ class Reason(str, Enum):
         return self.value
 
 
+PASSING = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
+"""What may be otherwise the next time, though the file is the same."""
+
+
 class EagleError(Exception):
     """Raised when a job cannot reach its end; exit code 1. `figures` go into its JSON line."""
 

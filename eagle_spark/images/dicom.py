@@ -19,7 +19,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread, uid
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels import get_decoder
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.codestream import frame_shape

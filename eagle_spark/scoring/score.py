@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from eagle_spark.errors import MainMoved, OutputError, Reason, TooManyFailures, UnbalancedRun
+from eagle_spark.errors import PASSING, MainMoved, OutputError, TooManyFailures, UnbalancedRun
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
@@ -193,8 +193,7 @@ class Night:
 
         doubtful = [f"status = '{SAME}'"]
         doubtful += ["status = 'rejected'"] if self.settings.retry_rejected else []
-        passing = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
-        doubtful += [f"reason = '{reason}'" for reason in passing]
+        doubtful += [f"reason = '{reason}'" for reason in PASSING]
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
         now = self.listing().selectExpr(
             "path", "file_length AS length", "file_modified AS modified"
