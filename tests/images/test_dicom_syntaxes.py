@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from dicom_files import SYNTAXES, chest, shipped
 from pydicom import dcmread, uid
 from pydicom.data import get_testdata_file
 
-from dicom_files import SYNTAXES, chest, shipped
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.images.dicom import read_dicom
 from eagle_spark.images.quiet import no_warnings
@@ -41,7 +41,9 @@ _rows: list[tuple[str, str, int, str, float]] = []
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[None]:
     yield
-    print("\n| transfer syntax | file | largest difference | ms |\n|---|---|---|---|", file=sys.stderr)
+    print(
+        "\n| transfer syntax | file | largest difference | ms |\n|---|---|---|---|", file=sys.stderr
+    )
     for name, file, difference, levels, spent in _rows:
         print(f"| {name} | {file} | {difference} of {levels} | {spent:.1f} |", file=sys.stderr)
 
