@@ -111,7 +111,10 @@ def read_dicom(data: bytes, keep_patient_id: bool = False) -> Dicom:
             return Dicom(show(_pixels(data, header), header), tags)
     except (ImageRejected, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # What Rust's decoders raise where they notice that they would leave their memory.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         short = isinstance(error, EOFError) or "end of the" in str(error).lower()
         reason = Reason.TRUNCATED if short else Reason.CORRUPT
         raise ImageRejected(reason, f"dicom: {_said(error)}") from None

@@ -1,4 +1,4 @@
-"""Every transfer syntax, counted: `pytest tests/images/test_dicom_syntaxes.py -s` prints the table."""
+"""Every transfer syntax, counted; with `pytest -s` the table is printed."""
 
 from __future__ import annotations
 
