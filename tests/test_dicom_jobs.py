@@ -1,4 +1,4 @@
-"""DICOM in the jobs: scored beside PNG and JPEG, its tags as a column, its patients in the splits."""
+"""DICOM in the jobs: scored beside PNG and JPEG, tags as a column, patients in the splits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import PATIENT, SYNTAXES, chest, dicom, shipped
 from PIL import Image
 
-from dicom_files import PATIENT, SYNTAXES, chest, dicom, shipped
 from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.evaluation.evaluate import evaluate
 from eagle_spark.images.dicom import patient_key
@@ -37,7 +37,7 @@ def tinted(number: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """PNG, JPEG and a DICOM of each transfer syntax, four that are rejected, three in an archive."""
+    """PNG, JPEG, a DICOM of each transfer syntax, four rejects, and an archive of three."""
     folder = tmp_path / "images"
     grey = Image.fromarray(picture())
     put(folder / "a.png", encoded(grey, "PNG"))
