@@ -263,7 +263,7 @@ def _text(header: Dataset, keyword: str) -> str | None:
     return text[:_TEXT] or None
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Return an error in words that cannot be a patient's."""
     known = (InvalidDicomError, struct.error, ValueError, RuntimeError, AttributeError)
     return str(error)[:200] if isinstance(error, known) else type(error).__name__
