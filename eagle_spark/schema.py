@@ -71,6 +71,24 @@ class Table:
         assert isinstance(schema, StructType)
         return schema
 
+    @property
+    def create(self) -> str:
+        """The SQL that makes the table where there is none."""
+        properties = {
+            "format-version": "2",
+            # Every task writes to all partitions at once; no shuffle of pixels before the write.
+            "write.distribution-mode": "none",
+            "write.spark.fanout.enabled": "true",
+            **dict(self.properties),
+        }
+        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
+        partition = f"PARTITIONED BY ({self.partitioned_by})" if self.partitioned_by else ""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.full_name} "
+            f"({', '.join(column.ddl for column in self.columns)}) USING iceberg {partition} "
+            f"COMMENT '{self.comment}' TBLPROPERTIES ({listed})"
+        )
+
 
 @dataclass(frozen=True)
 class DataFile:

@@ -35,6 +35,10 @@ def _failure_rate() -> Any:
     )
 
 
+def _keep_patient_id() -> Any:
+    return option("keep the PatientID of DICOM files as it is, not its SHA-256", default=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSettings:
     """Turn a labelled folder of chest X-rays into the tables `images` and `rejects`."""
@@ -81,6 +85,7 @@ class PreprocessSettings:
         check=lambda seed: seed >= 0,
     )
     max_failure_rate: float = _failure_rate()
+    keep_patient_id: bool = _keep_patient_id()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +196,7 @@ class ScoreSettings:
         check=_not_blank,
     )
     retry_rejected: bool = option("score anew what was rejected before", default=False)
+    keep_patient_id: bool = _keep_patient_id()
 
 
 @dataclass(frozen=True, kw_only=True)

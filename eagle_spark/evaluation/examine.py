@@ -72,6 +72,9 @@ class Examiner:
         if said["status"] != "scored":
             return row
         row["probabilities"] = [value for _, value in said["probabilities"]]
+        patient = said["dicom"] and said["dicom"]["patient_id"]
+        if patient and row["patient"] is None:
+            row["patient"] = f"{row['source']}/{patient}"
         try:
             mask = None
             if file["mask_path"]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eagle_spark.errors import ImageRejected
-from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
 from eagle_spark.images.hashes import image_id
 from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.bundle import Bundle, open_bundle
@@ -50,6 +50,7 @@ class Predictor:
     """What every worker needs to score: where the model is and how to run it. Picklable.
 
     Attributes:
+        keep_patient_id: as in `read_radiograph`.
         known: sorted `key_of` of the images that the model has rows of.
         clocks: one for each of `STAGES`.
     """
@@ -59,6 +60,7 @@ class Predictor:
     engine: str
     threads: int
     run_id: str
+    keep_patient_id: bool = False
     known: Shared | None = None
     clocks: Mapping[str, Clock] = field(default_factory=dict)
 
@@ -86,7 +88,7 @@ class Predictor:
         """
         shared = {"model_id": self.model_id, "run_id": self.run_id}
         rows: list[Row] = []
-        decoded: dict[str, NDArray[np.uint8]] = {}
+        decoded: dict[str, Radiograph] = {}
         for file in files:
             row = {**file, **shared}
             del row["archive"], row["position"]
@@ -99,7 +101,9 @@ class Predictor:
                     row["status"] = SAME
                 elif name not in seen and name not in decoded:
                     with self._timed("decode"):
-                        decoded[name] = read_radiograph(data, bundle.size).pixels
+                        decoded[name] = read_radiograph(
+                            data, bundle.size, keep_patient_id=self.keep_patient_id
+                        )
             except ImageRejected as rejected:
                 row |= {
                     "status": "rejected",
@@ -108,10 +112,12 @@ class Predictor:
                 }
         if decoded:
             with self._timed("infer"):
-                pixels = np.stack(list(decoded.values()))
+                pixels = np.stack([one.pixels for one in decoded.values()])
                 outputs = engine.predict(pixels)
             with self._timed("encode"):
-                seen |= zip(decoded, predictions(bundle, pixels, outputs), strict=True)
+                told = predictions(bundle, pixels, outputs)
+                for (name, one), said in zip(decoded.items(), told, strict=True):
+                    seen[name] = said | {"dicom": one.dicom}
         now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:

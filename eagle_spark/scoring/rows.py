@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from eagle_spark.images.decode import DICOM_TAGS
+
 PREDICTION = pa.schema(
     [
         ("image_id", pa.string()),
@@ -24,13 +26,14 @@ PREDICTION = pa.schema(
         ("model_id", pa.string()),
         ("run_id", pa.string()),
         ("scored_at", pa.timestamp("us", tz="UTC")),
+        ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
     ]
 )
 SAME = "same"  # status of a row that is to be taken from another one with the same bytes
 # What the model said of the bytes, whatever the file is called.
 SAID = (
     *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
-    *("mask", "lung_area"),
+    *("mask", "lung_area", "dicom"),
 )
 # What must be true of every row.
 SOUND = """coalesce(CASE status

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from eagle_spark.errors import (
     LOOK_FIRST,
+    PASSING,
     MainMoved,
     OutputError,
-    Reason,
     TooManyFailures,
     UnbalancedRun,
 )
@@ -102,12 +102,11 @@ class Night:
         self.warehouse = Warehouse(spark)
         self.mine = f"model_id = '{bundle.model_id}'"
         self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
-        threads = threads_per_task(spark)
         self.model: dict[str, Any] = {
             "model": absolute_uri(self.settings.model),
             "model_id": bundle.model_id,
             "engine": engine,
-            "threads": threads,
+            "threads": threads_per_task(spark),
         }
         self.known: Shared | None = None
         self.same_bytes = 0
@@ -187,9 +186,9 @@ class Night:
     def compare(self) -> tuple[Counts, Counts]:
         """Drop, on the branch, this model's rows that no longer hold; count what has a row.
 
-        What goes: rows of files that changed since; of files that could not be read then, as that
-        may pass; with `--retry-rejected` all that were rejected; and those that stand twice, as two
-        runs at once may leave them.
+        What goes: rows of files that changed since; of files that could not be read then or had no
+        decoder, as that may pass; with `--retry-rejected` all that were rejected; and those that
+        stand twice, as two runs at once may leave them.
 
         Returns:
             The listed files by status, those that have a row on `main`, and on the branch.
@@ -198,7 +197,7 @@ class Night:
 
         doubtful = [f"status = '{SAME}'"]
         doubtful += ["status = 'rejected'"] if self.settings.retry_rejected else []
-        doubtful += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
+        doubtful += [f"reason = '{reason}'" for reason in PASSING]
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
         now = self.listing().selectExpr(
             "path", "file_length AS length", "file_modified AS modified"
@@ -245,7 +244,11 @@ class Night:
         files = self.spark.createDataFrame(chunk.append_column("task", task))
         files = files.repartitionById(tasks, col("task")).drop("task")
         predictor = Predictor(
-            **self.model, run_id=self.run.run_id, known=self.known, clocks=self.clocks
+            **self.model,
+            run_id=self.run.run_id,
+            keep_patient_id=self.settings.keep_patient_id,
+            known=self.known,
+            clocks=self.clocks,
         )
         rows = files.sortWithinPartitions(*order).mapInArrow(
             predictor, from_arrow_schema(PREDICTION)
