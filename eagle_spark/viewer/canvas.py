@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QImage, QMouseEvent, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QFont, QImage, QMouseEvent, QPainter, QPaintEvent, QTextOption
 from PySide6.QtWidgets import QWidget
 
 from eagle_spark.viewer.picture import LEVEL, WIDTH, compose, grey_curve
@@ -100,12 +100,13 @@ class Canvas(QWidget):
         painter.setPen(ALERT if self._alert else TEXT)
         upper = QRectF(room.left(), middle - 110, room.width(), 100)
         lower = QRectF(room.left(), middle + 2, room.width(), 200)
-        wrapped = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignHCenter
-        painter.drawText(upper, wrapped | Qt.AlignmentFlag.AlignBottom, self._headline)
+        option = QTextOption(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignBottom)
+        option.setWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        painter.drawText(upper, self._headline, option)
         painter.setFont(self.font())
         painter.setPen(FAINT)
-        anywhere = Qt.TextFlag.TextWrapAnywhere | wrapped
-        painter.drawText(lower, anywhere | Qt.AlignmentFlag.AlignTop, self._detail)
+        option.setAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop)
+        painter.drawText(lower, self._detail, option)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         if event.button() == Qt.MouseButton.LeftButton and self._view is not None:

@@ -167,9 +167,9 @@ def review_reasons(bundle: Bundle, confidence: float) -> tuple[str, ...]:
 
 
 def sides(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the shares of the image that are lung left and right of the column between the lungs.
+    """Return the shares of the image that are lung, left and right of the column between the lungs.
 
-    That column is the one with the fewest lung pixels in the middle third; of equals the middle one.
+    That column has the fewest lung pixels of the middle third; of equals it is the middle one.
     """
     width = mask.shape[1]
     first, last = width // 3, width - width // 3

@@ -23,6 +23,7 @@ from eagle_spark.viewer.words import Words
 
 BAR, GROOVE, BEST = QColor("#5b6b7a"), QColor("#262d35"), QColor("#26a6f2")
 OPACITY = 35  # per cent, at first
+NOTHING = "-"
 
 
 class Bars(QWidget):
@@ -54,7 +55,7 @@ class Bars(QWidget):
             painter.setPen(TEXT if share == most else FAINT)
             bottom = Qt.AlignmentFlag.AlignBottom
             painter.drawText(line, bottom | Qt.AlignmentFlag.AlignRight, text)
-            room = line.adjusted(0, 0, -64, 0)
+            room = line.adjusted(0, 0, -72, 0)
             shown = painter.fontMetrics().elidedText(
                 name, Qt.TextElideMode.ElideRight, int(room.width())
             )
@@ -77,7 +78,7 @@ class Panel(QWidget):
     def __init__(self, words: Words) -> None:
         super().__init__()
         self.setObjectName("panel")
-        self.setFixedWidth(330)
+        self.setFixedWidth(350)
         self._words = words
         self._found: Examination | None = None
         self._examiner: Examiner | None = None
@@ -93,7 +94,7 @@ class Panel(QWidget):
         self._name, self._figures, self._engine = _text(), _text(), _text("faint")
         self._file, self._cost = _text(), _text("faint")
         self._heads = {name: _text("head") for name in ("classes", "lungs", "model", "this_image")}
-        self._opacity_name, self._window_name = _text(), _text()
+        self._opacity_name, self._window_name = QLabel(), QLabel()
         self._lay_out()
         self._connect()
         self.speak(words)
@@ -107,8 +108,8 @@ class Panel(QWidget):
         self._section(column, "classes", self._bars)
         self._section(column, "lungs", self._area, self._sides)
         row = QHBoxLayout()
-        for widget in (self._lungs, self._opacity_name):
-            row.addWidget(widget)
+        row.addWidget(self._lungs)
+        row.addWidget(self._opacity_name)
         row.addWidget(self._opacity, 1)
         column.addLayout(row)
         row = QHBoxLayout()
@@ -166,7 +167,7 @@ class Panel(QWidget):
         self._examiner = examiner
         if examiner is None:
             for label in (self._name, self._figures, self._engine):
-                label.setText("–")
+                label.setText(NOTHING)
             return
         name, model_id = name_lines(examiner.bundle)
         self._name.setText(name)
@@ -182,24 +183,24 @@ class Panel(QWidget):
         """Show what was found, or that nothing is known."""
         words, self._found = self._words, found
         answer = found.answer if found else None
-        self._label.setText(answer.label if answer else "–")
+        self._label.setText(answer.label if answer else NOTHING)
         self._confidence.setText(
-            words.confidence.format(words.percent(answer.confidence)) if answer else " "
+            words.confidence.format(words.chance(answer.confidence)) if answer else " "
         )
         self._show_review(answer)
         classes = self._examiner.bundle.classes if self._examiner else ()
         shares = answer.probabilities if answer else dict.fromkeys(classes, 0.0)
         self._bars.show_rows(
-            [(name, p, words.percent(p) if answer else "–") for name, p in shares.items()]
+            [(name, p, words.chance(p) if answer else NOTHING) for name, p in shares.items()]
         )
         if answer:
             self._area.setText(words.of_image.format(words.percent(answer.lung_area)))
             left, right = map(words.percent, answer.lung_sides)
             self._sides.setText(words.lung_sides.format(left, right))
         else:
-            self._area.setText("–")
+            self._area.setText(NOTHING)
             self._sides.setText(" ")
-        self._file.setText(found.path.rpartition("/")[2] if found else "–")
+        self._file.setText(found.path.rpartition("/")[2] if found else NOTHING)
         self._file.setToolTip(found.path if found else "")
         self._show_cost()
 

@@ -12,17 +12,19 @@ from PIL.PngImagePlugin import PngInfo
 from eagle_spark.images.decode import Radiograph, open_frame, read_radiograph
 from eagle_spark.images.sniff import HEAD_BYTES, sniff
 
-VIEW_SIDE = 1024  # pixels of the longer side, at most
+VIEW_SIDE = 1024  # pixels of the longer side
 LEVEL, WIDTH = 128.0, 256.0  # the window that shows all grey levels as they are
 LUNGS = (38, 166, 242)  # RGB
-EDGE = 0.9  # opacity of the outline
+EDGE, EDGE_PIXELS = 0.9, 2  # opacity and width of the outline
 
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def view_of(data: bytes, film: Radiograph) -> NDArray[np.uint8]:
-    """Return the picture at its own proportions, `(height, width)`, at most `VIEW_SIDE`.
+    """Return the picture at its own proportions, `(height, width)`, the longer `VIEW_SIDE`.
+
+    Small ones are enlarged, so that the outline of the lungs is as fine on all.
 
     Args:
         film: the same image, as the model has it.
@@ -33,10 +35,9 @@ def view_of(data: bytes, film: Radiograph) -> NDArray[np.uint8]:
     width, height = film.width, film.height
     if _lies_on_its_side(data):
         width, height = height, width
-    longer = max(width, height)
-    side = min(VIEW_SIDE, longer)
-    square = Image.fromarray(read_radiograph(data, side).pixels)
-    shape = (max(1, round(side * width / longer)), max(1, round(side * height / longer)))
+    scale = VIEW_SIDE / max(width, height)
+    square = Image.fromarray(read_radiograph(data, VIEW_SIDE).pixels)
+    shape = (max(1, round(scale * width)), max(1, round(scale * height)))
     return np.asarray(square.resize(shape, Image.Resampling.BILINEAR))
 
 
@@ -61,7 +62,8 @@ def lungs_of(
         shape: (height, width).
     """
     large = Image.fromarray(lungs).resize(shape[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(large) >= threshold
+    mask: NDArray[np.bool_] = np.asarray(large) >= threshold
+    return mask
 
 
 def grey_curve(level: float, width: float) -> NDArray[np.uint8]:
@@ -71,7 +73,8 @@ def grey_curve(level: float, width: float) -> NDArray[np.uint8]:
     """
     width = max(width, 2.0)
     shown = ((np.arange(256) - (level - 0.5)) / (width - 1) + 0.5) * 255
-    return np.rint(shown.clip(0, 255)).astype(np.uint8)
+    curve: NDArray[np.uint8] = np.rint(shown.clip(0, 255)).astype(np.uint8)
+    return curve
 
 
 def compose(
@@ -101,9 +104,10 @@ def compose(
 def _edge(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     inner = lungs.copy()
     for axis in (0, 1):
-        for shift in (-1, 1):
+        for shift in (-EDGE_PIXELS, EDGE_PIXELS):
             inner &= np.roll(lungs, shift, axis)
-    return lungs & ~inner
+    edge: NDArray[np.bool_] = lungs & ~inner
+    return edge
 
 
 def png_of(colours: NDArray[np.uint8], comment: str) -> bytes:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from PySide6.QtCore import QEvent, QSettings, QStringListModel, Qt, QThread, QTimer, Signal
+from PySide6.QtCore import (
+    QCoreApplication,
+    QLibraryInfo,
+    QSettings,
+    QStringListModel,
+    Qt,
+    QThread,
+    QTimer,
+    QTranslator,
+    Signal,
+)
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import (
     QFileDialog,
@@ -53,6 +64,7 @@ class Window(QMainWindow):
         self.place = -1
         self._state = "model_first"
         self._detail = ""
+        self._buttons = QTranslator(self)  # of Qt's own dialogs
         self.canvas, self.panel, self._list = Canvas(), Panel(words), QListView()
         self._names = QStringListModel()
         self._position, self._research = QLabel(), QLabel()
@@ -67,10 +79,10 @@ class Window(QMainWindow):
         self._list.setModel(self._names)
         self._list.setUniformItemSizes(True)
         self._list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
-        self._list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self._list.setTextElideMode(Qt.TextElideMode.ElideLeft)
         self._list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._list.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self._list.setFixedWidth(190)
+        self._list.setFixedWidth(215)
         self._list.hide()
         scroll = QScrollArea()
         scroll.setWidget(self.panel)
@@ -170,6 +182,9 @@ class Window(QMainWindow):
         """Say everything in another language, and remember it."""
         self._words = words
         self._settings.setValue("language", words.code)
+        place = QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)
+        self._buttons.load(f"qtbase_{words.code}", place)
+        QCoreApplication.installTranslator(self._buttons)
         self.menus.speak(words)
         self.panel.speak(words)
         self._research.setText(words.research)
@@ -211,6 +226,7 @@ class Window(QMainWindow):
         else:
             self._stay("cannot_use")
         self.menus.enable(found)
+        self.statusBar().clearMessage()
         self.shown.emit(found)
 
     # What stands in the window.
@@ -239,7 +255,7 @@ class Window(QMainWindow):
 
     def _show_position(self) -> None:
         name = Path(self.files[self.place]).name if self.files else ""
-        self.setWindowTitle(f"{name} – eagle-view" if name else "eagle-view")
+        self.setWindowTitle(f"{name} - eagle-view" if name else "eagle-view")
         self._position.setText(
             self._words.position.format(self.place + 1, len(self.files)) if self.files else ""
         )
@@ -273,15 +289,21 @@ class Window(QMainWindow):
             self.open_model(folder)
 
     def choose_overlay(self) -> None:
-        self._choose_target(".overlay.png", self._words.png_files, self.save_overlay)
+        words = self._words
+        ending = ".overlay.png"
+        self._choose_target(words.save_overlay, ending, words.png_files, self.save_overlay)
 
     def choose_result(self) -> None:
-        self._choose_target(".result.json", self._words.json_files, self.save_result)
+        words = self._words
+        ending = ".result.json"
+        self._choose_target(words.save_result, ending, words.json_files, self.save_result)
 
-    def _choose_target(self, ending: str, kind: str, save: Signal) -> None:
+    def _choose_target(
+        self, title: str, ending: str, kind: str, save: Callable[[str], None]
+    ) -> None:
         if self.found is None:
             return
-        title = self.sender().text().replace("&", "")
+        title = title.replace("&", "")
         pattern = f"{kind} (*{Path(ending).suffix})"
         path, _ = QFileDialog.getSaveFileName(self, title, self.found.path + ending, pattern)
         if path:

@@ -86,8 +86,14 @@ class Words:
     def number(self, value: float, digits: int) -> str:
         return f"{value:.{digits}f}".replace(".", self.comma)
 
-    def percent(self, share: float, digits: int = 1) -> str:
-        return f"{self.number(100 * share, digits)} %"
+    def percent(self, share: float) -> str:
+        return f"{self.number(100 * share, 1)} %"
+
+    def chance(self, probability: float) -> str:
+        """Return a probability as a percentage; rounding makes none certain or impossible."""
+        if probability > 0.999:
+            return f"> {self.percent(0.999)}"
+        return f"< {self.percent(0.001)}" if probability < 0.001 else self.percent(probability)
 
 
 ENGLISH = Words(
@@ -104,7 +110,7 @@ ENGLISH = Words(
     view="&View",
     following="&Next image",
     preceding="&Previous image",
-    whole_window="&All grey levels",
+    whole_window="&Reset window",
     lungs_on_off="Show &lungs",
     languages="&Language",
     help="&Help",
@@ -115,8 +121,8 @@ ENGLISH = Words(
         "patients. The model names one of its classes for whatever it is shown, and knows no "
         "other disease.</p>"
         "<p>→ or Page Down: next image. ← or Page Up: previous image.<br>"
-        "Drag on the image: up and down changes the level, left and right the width of the grey "
-        "levels shown. Double click: all of them.<br>"
+        "Drag on the image: up and down changes the level of the window of grey values, left and "
+        "right its width. Double click: all grey values.<br>"
         "L: lungs on or off.</p>"
     ),
     image_files="X-ray images",
@@ -134,16 +140,16 @@ ENGLISH = Words(
     saved="Saved: {}",
     not_saved="Not saved: {}",
     confidence="confidence {}",
-    needs_review="A person has to look",
-    no_review="No reason found why a person has to look",
+    needs_review="Needs review",
+    no_review="No reason for review found",
     classes="Classes",
     lungs="Lungs",
     of_image="{} of the image",
-    lung_sides="left in the picture {}, right {}",
+    lung_sides="left of the image {}, right {}",
     opacity="Opacity",
-    window="Grey levels",
+    window="Window",
     window_hint="level {}, width {}",
-    reset="All",
+    reset="Reset",
     model="Model",
     measured_on="{} test images of {} patients",
     not_measured="not measured",
@@ -153,7 +159,7 @@ ENGLISH = Words(
     interval="{} ({} to {})",
     digests="{}, files match their digests",
     this_image="Image",
-    pixels="{} × {} pixels",
+    pixels="{} x {} pixels",
     spent="read {} ms, model {} ms",
     memory="memory {} MB",
     position="{} of {}",
@@ -190,7 +196,7 @@ SPANISH = Words(
     view="&Ver",
     following="Imagen &siguiente",
     preceding="Imagen &anterior",
-    whole_window="&Todos los niveles de gris",
+    whole_window="&Restablecer la ventana",
     lungs_on_off="Mostrar los &pulmones",
     languages="&Idioma",
     help="A&yuda",
@@ -201,8 +207,8 @@ SPANISH = Words(
         "diagnóstico ni el tratamiento de pacientes. El modelo asigna una de sus clases a "
         "cualquier cosa que se le muestre y no conoce ninguna otra enfermedad.</p>"
         "<p>→ o Av Pág: imagen siguiente. ← o Re Pág: imagen anterior.<br>"
-        "Arrastrar sobre la imagen: hacia arriba y abajo cambia el nivel; hacia los lados, la "
-        "anchura de los grises que se muestran. Doble clic: todos.<br>"
+        "Arrastrar sobre la imagen: hacia arriba y abajo cambia el nivel de la ventana de grises; "
+        "hacia los lados, su anchura. Doble clic: todos los grises.<br>"
         "L: mostrar u ocultar los pulmones.</p>"
     ),
     image_files="Radiografías",
@@ -220,16 +226,16 @@ SPANISH = Words(
     saved="Guardado: {}",
     not_saved="No se ha guardado: {}",
     confidence="confianza {}",
-    needs_review="Debe revisarla una persona",
-    no_review="Sin motivos hallados para que la revise una persona",
+    needs_review="Necesita revisión",
+    no_review="No se ha hallado motivo de revisión",
     classes="Clases",
     lungs="Pulmones",
     of_image="{} de la imagen",
-    lung_sides="a la izquierda de la imagen {}, a la derecha {}",
+    lung_sides="izquierda de la imagen {}, derecha {}",
     opacity="Opacidad",
-    window="Niveles de gris",
+    window="Ventana",
     window_hint="nivel {}, anchura {}",
-    reset="Todos",
+    reset="Restablecer",
     model="Modelo",
     measured_on="{} imágenes de prueba de {} pacientes",
     not_measured="sin medir",
@@ -239,7 +245,7 @@ SPANISH = Words(
     interval="{} (de {} a {})",
     digests="{}, los archivos coinciden con sus huellas",
     this_image="Imagen",
-    pixels="{} × {} píxeles",
+    pixels="{} x {} píxeles",
     spent="lectura {} ms, modelo {} ms",
     memory="memoria {} MB",
     position="{} de {}",
