@@ -27,7 +27,7 @@ WITHOUT = """
 import sys
 from eagle_spark.viewer.predict import main
 code = main(sys.argv[1:])
-heavy = {"tensorflow", "keras", "pyspark", "pandas", "pyarrow", "scipy", "PySide6"} & sys.modules.keys()
+heavy = {"tensorflow", "keras", "pyspark", "pandas", "pyarrow", "PySide6"} & sys.modules.keys()
 sys.exit(f"loaded: {heavy}" if heavy else code)
 """
 

@@ -227,11 +227,8 @@ def spoken(window: Window) -> set[str]:
 def patterns(words: Words) -> set[str]:
     """Words that a language has and the other has not, as they stand between what is filled in."""
     values: list[Any] = [getattr(words, name) for name in words.__dataclass_fields__]
-    texts = [
-        text
-        for value in values
-        for text in (value.values() if isinstance(value, dict) else [value])
-    ]
+    nested = [value.values() if isinstance(value, dict) else [value] for value in values]
+    texts = [text for some in nested for text in some]
     parts = {part.strip(" ,;:.%") for text in texts for part in text.split("{}")}
     return {part for part in parts if len(part) > 2}
 
