@@ -4,8 +4,8 @@
 
 The program is started anew in each of `rounds`, as `eagle-view` starts, without a display.
 `first_seconds` run from the start of the process until the first image stands in the window with
-its answer, Python and Qt included; `next_ms` from a key that asks for the next image until it has been
-drawn, over `count` images. `pause_ms` is the longest time in which the window answered nothing.
+its answer, Python and Qt included; `next_ms` from a key that asks for the next image until it has
+been drawn, over `count` images. `pause_ms` is the longest time in which the window answered nothing.
 `peak_mb` is the largest resident memory, `unique_mb` what is shared with no other process, both at
 the end. Medians of the rounds, but for `pause_ms` and `peak_mb`: the largest.
 """
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def look(model: str, folder: str, count: int) -> dict[str, float]:
         "first_seconds": round(first[0], 2),
         "next_ms": round(1000 * statistics.median(waits), 1),
         "slowest_ms": round(1000 * max(waits), 1),
-        "pause_ms": round(1000 * max(b - a for a, b in zip(beats, beats[1:], strict=False)), 1),
+        "pause_ms": round(1000 * max(b - a for a, b in pairwise(beats)), 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
         "unique_mb": round(memory.uss / 1e6, 1),
     }
