@@ -5,7 +5,7 @@
 The program is started anew in each of `rounds`, as `eagle-view` starts, without a display.
 `first_seconds` run from the start of the process until the first image stands in the window with
 its answer, Python and Qt included; `next_ms` from a key that asks for the next image until it has
-been drawn, over `count` images. `pause_ms` is the longest time in which the window answered nothing.
+been drawn, over `count` images. `pause_ms` is the longest time without an answer of the window.
 `peak_mb` is the largest resident memory, `unique_mb` what is shared with no other process, both at
 the end. Medians of the rounds, but for `pause_ms` and `peak_mb`: the largest.
 """
