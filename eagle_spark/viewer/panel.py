@@ -207,6 +207,7 @@ class Panel(QWidget):
     def _show_review(self, answer: Answer | None) -> None:
         self._review.setVisible(answer is not None)
         if answer is None:
+            self._review.setText("")
             return
         words = self._words
         why = "; ".join(words.reviews.get(name, name) for name in answer.review)

@@ -24,7 +24,8 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 def view_of(data: bytes, film: Radiograph) -> NDArray[np.uint8]:
     """Return the picture at its own proportions, `(height, width)`, the longer `VIEW_SIDE`.
 
-    Small ones are enlarged, so that the outline of the lungs is as fine on all.
+    Small ones are enlarged, so that the outline of the lungs is as fine on all. Its grey levels are
+    those that the model sees: in deep images one bright pixel would darken all others otherwise.
 
     Args:
         film: the same image, as the model has it.
@@ -36,9 +37,17 @@ def view_of(data: bytes, film: Radiograph) -> NDArray[np.uint8]:
     if _lies_on_its_side(data):
         width, height = height, width
     scale = VIEW_SIDE / max(width, height)
-    square = Image.fromarray(read_radiograph(data, VIEW_SIDE).pixels)
+    square = _levelled(Image.fromarray(read_radiograph(data, VIEW_SIDE).pixels), film.pixels)
     shape = (max(1, round(scale * width)), max(1, round(scale * height)))
     return np.asarray(square.resize(shape, Image.Resampling.BILINEAR))
+
+
+def _levelled(square: Image.Image, pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return `square` with the mean and the spread of `pixels`, `(size, size)`."""
+    small = np.asarray(square.resize(pixels.shape, Image.Resampling.BILINEAR))
+    gain = pixels.std() / (small.std() or 1.0)
+    curve = (np.arange(256) - small.mean()) * gain + pixels.mean()
+    return square.point(np.rint(curve.clip(0, 255)).astype(int).tolist())
 
 
 def _lies_on_its_side(data: bytes) -> bool:
