@@ -179,9 +179,8 @@ class Window(QMainWindow):
             self.ask_save.emit(path, lambda: (text + "\n").encode())
 
     def speak(self, words: Words) -> None:
-        """Say everything in another language, and remember it."""
+        """Say everything in another language."""
         self._words = words
-        self._settings.setValue("language", words.code)
         place = QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)
         self._buttons.load(f"qtbase_{words.code}", place)
         QCoreApplication.installTranslator(self._buttons)
@@ -192,6 +191,8 @@ class Window(QMainWindow):
         self._show_state()
 
     def speak_in(self, code: str) -> None:
+        """Say everything in the language that was chosen, and remember it."""
+        self._settings.setValue("language", code)
         self.speak(LANGUAGES[code])
 
     # What the worker answers.
