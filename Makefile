@@ -16,7 +16,7 @@ TESTS ?= tests
 # The warehouse, where one was given: the demo's is too small to measure anything on.
 TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
-.PHONY: help install lock demo results hostile fuzz test lint bench sql package hadoop-up hadoop-down hadoop-status clean
+.PHONY: help install lock demo results hostile fuzz test lint bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -81,6 +81,10 @@ sql: install ## Open spark-sql on the tables; WAREHOUSE=URI
 
 package: install ## What a cluster needs, in dist/: wheel, environment.tar.gz, spark-jars.zip
 	$(BIN)/python hadoop/package.py dist
+
+viewer-dist: install ## The window for machines without Python, in dist/eagle-view
+	$(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/viewer conf/viewer.spec
+	@du -sh dist/eagle-view
 
 hadoop-up: install ## Start a real HDFS, YARN and history server on this machine
 	$(BIN)/python hadoop/cluster.py up

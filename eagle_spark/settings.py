@@ -248,6 +248,26 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResizeSettings:
+    """Write a folder of images again in one size, as it is otherwise."""
+
+    input: str = option("folder of images", metavar="DIR", wanted="a folder", check=_not_blank)
+    out: str = option(
+        "folder to write; what is right there already is kept",
+        metavar="DIR",
+        wanted="a folder",
+        check=_not_blank,
+    )
+    size: int = option(
+        "side of the images",
+        default=224,
+        metavar="PIXELS",
+        wanted="a whole number from 16 to 4096",
+        check=lambda size: 16 <= size <= 4096,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaintainSettings:
     """Compact the tables of a warehouse, and remove what is older than anybody needs."""
 

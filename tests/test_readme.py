@@ -20,6 +20,7 @@ from eagle_spark.settings import (
     MaintainSettings,
     PreprocessSettings,
     ReportSettings,
+    ResizeSettings,
     ScoreSettings,
     TrainSettings,
 )
@@ -90,6 +91,7 @@ def test_the_result_of_evaluate_is_described(
         DoctorSettings,
         ExportSettings,
         ReportSettings,
+        ResizeSettings,
     ],
 )
 def test_every_option_is_described(kind: type) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +18,9 @@ from eagle_spark.errors import ImageRejected
 from eagle_spark.images.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
 from eagle_spark.images.hashes import image_id
 from eagle_spark.images.masks import encode_mask
+from eagle_spark.model.answer import Answer, answers
 from eagle_spark.model.bundle import Bundle, open_bundle
-from eagle_spark.model.engines import Engine, Predictions, load_engine
-from eagle_spark.model.review import mask_measures
+from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.scoring.rows import PREDICTION, SAME
 from eagle_spark.storage import read_image
 from eagle_spark.storage.archives import Archives
@@ -115,9 +114,9 @@ class Predictor:
                 pixels = np.stack([one.pixels for one in decoded.values()])
                 outputs = engine.predict(pixels)
             with self._timed("encode"):
-                told = predictions(bundle, pixels, outputs)
-                for (name, one), said in zip(decoded.items(), told, strict=True):
-                    seen[name] = said | {"dicom": one.dicom}
+                told = answers(bundle, pixels, outputs)
+                for (name, one), answer in zip(decoded.items(), told, strict=True):
+                    seen[name] = prediction(answer) | {"dicom": one.dicom}
         now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:
@@ -154,43 +153,18 @@ def key_of(name: str) -> np.uint64:
     return key
 
 
-def predictions(
-    bundle: Bundle, pixels: NDArray[np.uint8], outputs: Predictions
-) -> Iterator[dict[str, Any]]:
-    """Yield the columns that each image's outputs give.
-
-    Args:
-        pixels: `(n, size, size)`.
-    """
-    news: Iterable[float | None] = repeat(None, len(pixels))
-    if bundle.novelty and bundle.limits.novelty:
-        surprise = bundle.novelty.surprise(pixels, outputs.statistics)
-        news = bundle.limits.novelty_of(surprise).tolist()
-    for probabilities, mask, novelty in zip(outputs.label, outputs.mask, news, strict=True):
-        yield _prediction(bundle, probabilities, mask, novelty)
-
-
-def _prediction(
-    bundle: Bundle,
-    probabilities: NDArray[np.float32],
-    mask: NDArray[np.float32],
-    novelty: float | None,
-) -> dict[str, Any]:
-    best = int(np.argmax(probabilities))
-    confidence = float(probabilities[best])
-    lungs = mask >= bundle.threshold
-    measures = mask_measures(lungs)
-    reasons = bundle.limits.flags(confidence, novelty, measures)
+def prediction(answer: Answer) -> dict[str, Any]:
+    """Return the columns that what the model says of an image gives."""
     return {
         "status": "scored",
-        "label": bundle.classes[best],
-        "confidence": confidence,
-        "probabilities": list(zip(bundle.classes, probabilities.tolist(), strict=True)),
-        "needs_review": bool(reasons),
-        "review_reasons": [str(reason) for reason in reasons],
-        "novelty": novelty,
-        "mask": encode_mask(lungs),
-        "lung_area": measures["area"],
+        "label": answer.label,
+        "confidence": answer.confidence,
+        "probabilities": list(answer.probabilities.items()),
+        "needs_review": bool(answer.reasons),
+        "review_reasons": list(answer.reasons),
+        "novelty": answer.novelty,
+        "mask": encode_mask(answer.lungs),
+        "lung_area": answer.lung_area,
     }
 
 
