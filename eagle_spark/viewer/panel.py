@@ -15,8 +15,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from eagle_spark.model.answer import Answer
 from eagle_spark.viewer.canvas import FAINT, TEXT
-from eagle_spark.viewer.examine import Answer, Examination, Examiner, sides
+from eagle_spark.viewer.examine import Examination, Examiner, sides
 from eagle_spark.viewer.facts import engine_line, figure_lines, name_lines
 from eagle_spark.viewer.picture import LEVEL, WIDTH
 from eagle_spark.viewer.words import Words
