@@ -40,7 +40,7 @@ from eagle_spark.training.evaluation import (
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.rank import HEADS, MASK_THRESHOLD
-from eagle_spark.training.review import Onlooker, flags_of, learn_novelty, limits_of, novelty_of
+from eagle_spark.training.review import Home, Onlooker, flags_of, learn_home, limits_of, novelty_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,26 +137,29 @@ def judge(
     engine = choose_engine(seal(folder, card), "auto")
     onlooker = Onlooker(*shipped, engine, plan.threads)
     count = sum(data.counts["train"].values())
-    novelty = learn_novelty(images.where("split = 'train'"), count, onlooker)
-    write_novelty(novelty, folder / NOVELTY)
+    home = learn_home(images.where("split = 'train'"), count, onlooker)
+    write_novelty(home.novelty, folder / NOVELTY)
 
     asked = Evaluator(*ship("bundle.served"), engine, plan.threads)
     rows = predict_rows(images.where("split <> 'train'"), asked)[engine]
     served = {
         split: rows[rows["split"] == split].reset_index(drop=True) for split in ("val", "test")
     }
-    card |= said_of(served, data.classes, card["training"]["temperature"])
+    card |= said_of(served, home, data.classes, card["training"]["temperature"])
     return seal(folder, card), engine, card["metrics"]
 
 
 def said_of(
-    served: Mapping[str, pd.DataFrame], classes: tuple[str, ...], temperature: float
+    served: Mapping[str, pd.DataFrame],
+    home: Home,
+    classes: tuple[str, ...],
+    temperature: float,
 ) -> dict[str, Any]:
     """Return what the card says of outcomes of the val and the test split.
 
     `metrics`, `calibration` and `flagged` of both; `review` and `reference` of the first alone.
     """
-    limits = limits_of(served["val"], classes)
+    limits = limits_of(served["val"], classes, home.masks)
     return {
         "metrics": {split: summarise(rows, classes) for split, rows in served.items()},
         "calibration": {

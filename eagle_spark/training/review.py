@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.calibration import NEVER_SURE, enough_confidence
 from eagle_spark.model.engines import ENGINES
 from eagle_spark.model.novelty import AXES, Novelty, detail, fit_novelty
-from eagle_spark.model.review import MASK_MEASURES, Flag, Limits
+from eagle_spark.model.review import MASK_MEASURES, Flag, Limits, mask_measures
 from eagle_spark.training.evaluation import pixels_of
 
 if TYPE_CHECKING:
@@ -22,13 +22,31 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 SAMPLE = 4096  # images that densities are fitted to
-NOVEL = 0.03  # share of the validation split that each density calls new
-STRANGE = 0.005  # share of it that lies below, and above, the range of a mask's measure
+NOVEL = 0.02  # share of the validation split that each density calls new
+STRANGE = 0.005  # share of home that lies below, and above, the range of a mask's measure
 
 Bools = NDArray[np.bool_]
 
 _MILLION = 1_000_000
-_SEEN = pa.schema([(name, pa.list_(pa.float32())) for name in AXES])
+_SEEN = pa.schema(
+    [
+        *((name, pa.list_(pa.float32())) for name in AXES),
+        *((name, pa.float64()) for name in MASK_MEASURES),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """What images of the train split look like.
+
+    Attributes:
+        novelty: densities fitted to them.
+        masks: measures of the predicted masks, by `MASK_MEASURES`, `(n,)`.
+    """
+
+    novelty: Novelty
+    masks: Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -41,18 +59,24 @@ class Onlooker:
     threads: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn rows of `images` into the values that each of `AXES` is fitted to."""
+        """Turn rows of `images` into what each of `AXES` is fitted to, and measures of masks."""
         bundle = open_bundle(self.model, expected_id=self.model_id)
         engine = ENGINES[self.engine].load(bundle.path, self.threads)
         for batch in batches:
             pixels = pixels_of(batch, bundle.size)
-            values = {"detail": detail(pixels), "features": engine.predict(pixels).statistics}
-            columns = [pa.array(list(values[name]), _SEEN.field(name).type) for name in AXES]
+            said = engine.predict(pixels)
+            values: dict[str, list[Any]] = {
+                "detail": list(detail(pixels)),
+                "features": list(said.statistics),
+            }
+            measured = [mask_measures(lungs) for lungs in said.mask >= bundle.threshold]
+            values |= {name: [one[name] for one in measured] for name in MASK_MEASURES}
+            columns = [pa.array(values[field.name], field.type) for field in _SEEN]
             yield pa.RecordBatch.from_arrays(columns, schema=_SEEN)
 
 
-def learn_novelty(images: DataFrame, count: int, onlooker: Onlooker) -> Novelty:
-    """Fit the densities to about `SAMPLE` of the `count` rows of `images`, two at least.
+def learn_home(images: DataFrame, count: int, onlooker: Onlooker) -> Home:
+    """Look at about `SAMPLE` of the `count` rows of `images`, two at least.
 
     Which ones are taken depends on their ids alone.
     """
@@ -62,17 +86,29 @@ def learn_novelty(images: DataFrame, count: int, onlooker: Onlooker) -> Novelty:
     some = images.where(f"pmod(xxhash64(image_id), {_MILLION}) < {share}").select("pixels")
     shared = some.repartition(images.sparkSession.sparkContext.defaultParallelism)
     seen = shared.mapInArrow(onlooker, from_arrow_schema(_SEEN)).toArrow()
-    return fit_novelty({name: np.stack(seen[name].to_numpy()) for name in AXES})
+    return Home(
+        fit_novelty({name: np.stack(seen[name].to_numpy()) for name in AXES}),
+        {name: seen[name].to_numpy() for name in MASK_MEASURES},
+    )
 
 
-def limits_of(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> Limits:
+def limits_of(
+    outcomes: pd.DataFrame,
+    classes: tuple[str, ...],
+    masks: Mapping[str, NDArray[np.float64]],
+) -> Limits:
     """Return from where on a person has to look, by outcomes of the validation split.
 
     Without any, everything needs review for its confidence, and nothing for another reason.
+
+    Args:
+        masks: measures of more predicted masks, which the ranges are taken from as well: ends of a
+            range want more images than a validation split may have.
     """
     if not len(outcomes):
         return Limits(NEVER_SURE)
     values = {name: outcomes[name].to_numpy(np.float64) for name in (*AXES, *MASK_MEASURES)}
+    values |= {name: np.concatenate([values[name], masks[name]]) for name in MASK_MEASURES}
 
     def between(name: str, low: float, high: float) -> tuple[float, float]:
         found = np.quantile(values[name], (low, high))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from eagle_spark.model.calibration import NEVER_SURE
-from eagle_spark.model.review import Limits
+from eagle_spark.model.review import MASK_MEASURES, Limits
 from eagle_spark.training.review import NOVEL, flags_of, limits_of, novelty_of
 
 CLASSES = ("a", "b")
@@ -29,8 +29,12 @@ def outcomes(count: int, seed: int) -> pd.DataFrame:
     )
 
 
+def masks(count: int) -> dict[str, np.ndarray]:
+    return {name: outcomes(count, 9)[name].to_numpy() for name in MASK_MEASURES}
+
+
 def test_limits_flag_few_at_home_for_each_reason() -> None:
-    limits = limits_of(outcomes(4000, 1), CLASSES)
+    limits = limits_of(outcomes(4000, 1), CLASSES, masks(4000))
     flags = flags_of(outcomes(4000, 2), limits)
     assert np.mean(flags["novelty"]) == pytest.approx(1 - (1 - NOVEL) ** 2, abs=0.012)
     assert np.mean(flags["mask"]) == pytest.approx(0.01, abs=0.008)
@@ -39,7 +43,7 @@ def test_limits_flag_few_at_home_for_each_reason() -> None:
 
 
 def test_what_is_strange_in_one_way_is_flagged_for_it() -> None:
-    limits = limits_of(outcomes(500, 1), CLASSES)
+    limits = limits_of(outcomes(500, 1), CLASSES, masks(500))
     usual = outcomes(500, 1).median(numeric_only=True).to_dict()
     usual |= {"label": "a", "probabilities": [1.0, 0.0], "parts": 2.0, "border": 0.0}
     strange = [{"detail": 9.0}, {"features": 9.0}, {"parts": 5.0}, {"area": 0.0}, {"border": 0.4}]
@@ -52,7 +56,7 @@ def test_what_is_strange_in_one_way_is_flagged_for_it() -> None:
 
 
 def test_without_a_validation_split_nothing_is_sure() -> None:
-    limits = limits_of(outcomes(0, 1), CLASSES)
+    limits = limits_of(outcomes(0, 1), CLASSES, masks(9))
     assert limits == Limits(NEVER_SURE)
     flags = flags_of(outcomes(5, 1), limits)
     assert flags["confidence"].all()
