@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -21,7 +20,6 @@ from PySide6.QtCore import (
 )
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import (
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QListView,
@@ -34,8 +32,8 @@ from PySide6.QtWidgets import (
 
 import eagle_spark
 from eagle_spark.viewer.canvas import Canvas
+from eagle_spark.viewer.dialogs import ask_folder, ask_images, ask_target
 from eagle_spark.viewer.examine import Examination, Examiner
-from eagle_spark.viewer.listing import SUFFIXES
 from eagle_spark.viewer.menus import Menus
 from eagle_spark.viewer.panel import Panel
 from eagle_spark.viewer.picture import lungs_of, png_of
@@ -270,45 +268,36 @@ class Window(QMainWindow):
     # Dialogs.
 
     def choose_image(self) -> None:
-        words = self._words
-        kinds = " ".join(f"*{suffix} *{suffix.upper()}" for suffix in SUFFIXES)
-        files, _ = QFileDialog.getOpenFileNames(
-            *(self, words.open_image.replace("&", ""), self._folder()),
-            f"{words.image_files} ({kinds});;{words.all_files} (*)",
-        )
-        if files:
+        if files := ask_images(self, self._words, self._folder()):
             self.open_files(files)
 
     def choose_folder(self) -> None:
-        title = self._words.open_folder.replace("&", "")
-        if folder := QFileDialog.getExistingDirectory(self, title, self._folder()):
-            self.open_files([folder])
+        if found := ask_folder(self, self._words, self._words.open_folder, self._folder()):
+            self.open_files(found)
 
     def choose_model(self) -> None:
-        title = self._words.open_model.replace("&", "")
-        if folder := QFileDialog.getExistingDirectory(self, title, self._folder()):
-            self.open_model(folder)
+        if found := ask_folder(self, self._words, self._words.open_model, self._folder()):
+            self.open_model(found[0])
 
     def choose_overlay(self) -> None:
         words = self._words
-        ending = ".overlay.png"
-        self._choose_target(words.save_overlay, ending, words.png_files, self.save_overlay)
+        kind = f"{words.png_files} (*.png)"
+        if self.found and (
+            found := ask_target(
+                self, words, words.save_overlay, kind, f"{self.found.path}.overlay.png"
+            )
+        ):
+            self.save_overlay(found[0])
 
     def choose_result(self) -> None:
         words = self._words
-        ending = ".result.json"
-        self._choose_target(words.save_result, ending, words.json_files, self.save_result)
-
-    def _choose_target(
-        self, title: str, ending: str, kind: str, save: Callable[[str], None]
-    ) -> None:
-        if self.found is None:
-            return
-        title = title.replace("&", "")
-        pattern = f"{kind} (*{Path(ending).suffix})"
-        path, _ = QFileDialog.getSaveFileName(self, title, self.found.path + ending, pattern)
-        if path:
-            save(path)
+        kind = f"{words.json_files} (*.json)"
+        if self.found and (
+            found := ask_target(
+                self, words, words.save_result, kind, f"{self.found.path}.result.json"
+            )
+        ):
+            self.save_result(found[0])
 
     def show_about(self) -> None:
         text = self._words.about_text.format(eagle_spark.__version__)

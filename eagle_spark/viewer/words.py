@@ -42,6 +42,8 @@ class Words:
     all_files: str
     png_files: str
     json_files: str
+    look_in: str
+    file_type: str
 
     drop_here: str
     model_first: str
@@ -129,6 +131,8 @@ ENGLISH = Words(
     all_files="All files",
     png_files="PNG images",
     json_files="JSON files",
+    look_in="Look in:",
+    file_type="Files of type:",
     drop_here="Drop an X-ray or a folder here",
     model_first="Choose a model folder: File, Open model",
     loading="Loading the model…",
@@ -215,6 +219,8 @@ SPANISH = Words(
     all_files="Todos los archivos",
     png_files="Imágenes PNG",
     json_files="Archivos JSON",
+    look_in="Buscar en:",
+    file_type="Archivos de tipo:",
     drop_here="Suelte aquí una radiografía o una carpeta",
     model_first="Elija una carpeta de modelo: Archivo, Abrir modelo",
     loading="Cargando el modelo…",
