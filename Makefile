@@ -16,7 +16,7 @@ TESTS ?= tests
 # The warehouse, where one was given: the demo's is too small to measure anything on.
 TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
-.PHONY: help install lock demo results test lint bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
+.PHONY: help install lock demo results hostile fuzz test lint bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,16 @@ demo: install ## The whole path on this machine; DATA=DIR for a real set, WEIGHT
 
 results: install ## results/ anew, from a real run; MASKS=DIR LARGE=DIR, WEIGHTS=PATH, WORK=DIR
 	MASKS='$(MASKS)' LARGE='$(LARGE)' WEIGHTS='$(WEIGHTS)' WORK='$(or $(WORK),build/results)' bash submit/results.sh
+
+hostile: install ## What becomes of hostile inputs, as results/hostile.md; MODEL=DIR, any sound model
+	PYTHONPATH=tests $(BIN)/python tests/faults/hostile.py --model '$(MODEL)' --out results/hostile.md
+
+fuzz: install ## Decoder and workbook reader under a fuzzer; SECONDS_EACH=300
+	@[ -e build/fuzz/.ready ] || { $(PYTHON) -m venv --clear build/fuzz && build/fuzz/bin/pip install -q atheris==3.0.0 && \
+	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(build/fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth && \
+	  touch build/fuzz/.ready; }
+	cd build/fuzz && for target in image workbook sheet; do echo "== $$target"; \
+	  PYTHONPATH=$(CURDIR)/tests:$(CURDIR) bin/python ../../tests/faults/fuzz.py $$target -max_total_time=$(or $(SECONDS_EACH),300) 2>&1 | tail -n 12; done
 
 test: install ## All tests; TESTS='tests/images -k bomb' for some
 	$(BIN)/python -m pytest $(TESTS)

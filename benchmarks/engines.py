@@ -51,8 +51,7 @@ def decoded(folder: Path, count: int, size: int) -> NDArray[np.uint8]:
 
 def predict(engine: Engine, pixels: NDArray[np.uint8], batch: int) -> Predictions:
     parts = [engine.predict(pixels[i : i + batch]) for i in range(0, len(pixels), batch)]
-    labels, masks = zip(*parts, strict=True)
-    return np.concatenate(labels), np.concatenate(masks)
+    return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def rate(engine: Engine, pixels: NDArray[np.uint8], seconds: float) -> float:
@@ -66,11 +65,11 @@ def rate(engine: Engine, pixels: NDArray[np.uint8], seconds: float) -> float:
 
 
 def likeness(found: Predictions, wanted: Predictions, threshold: float) -> dict[str, float]:
-    overlap = dice(found[1] >= threshold, wanted[1] >= threshold)
+    overlap = dice(found.mask >= threshold, wanted.mask >= threshold)
     return {
-        "labels_equal": float(np.mean(found[0].argmax(1) == wanted[0].argmax(1))),
-        "probability_difference": float(np.abs(found[0] - wanted[0]).max()),
-        "mask_difference": float(np.abs(found[1] - wanted[1]).max()),
+        "labels_equal": float(np.mean(found.label.argmax(1) == wanted.label.argmax(1))),
+        "probability_difference": float(np.abs(found.label - wanted.label).max()),
+        "mask_difference": float(np.abs(found.mask - wanted.mask).max()),
         "dice": float(overlap.mean()),
         "least_dice": float(overlap.min()),
     }

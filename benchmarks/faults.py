@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import psutil
 
 from benchmarks.processes import ROOT
+from eagle_spark.errors import LOOK_FIRST
 
 TIMEOUT = 900.0  # seconds of one job
 
@@ -38,8 +39,9 @@ class Job:
         return self.process.poll() is None and self.seconds < TIMEOUT
 
     def end(self) -> int:
-        """Wait for the end, and return the exit code."""
-        return self.process.wait(max(1.0, TIMEOUT - self.seconds))
+        """Wait for the end, and return the exit code; 0 of one that is done and to be looked at."""
+        code = self.process.wait(max(1.0, TIMEOUT - self.seconds))
+        return 0 if code == LOOK_FIRST else code
 
     def result(self) -> dict[str, Any]:
         """Wait for the end, and return the job's last line."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from eagle_spark.errors import LOOK_FIRST
+
 ROOT = Path(__file__).resolve().parent.parent
 BEAT_SECONDS = 0.25
 
@@ -79,7 +81,7 @@ def run_watched(words: list[str], seconds: float, **environment: str) -> tuple[s
             text=True,
             timeout=seconds,
         )
-    if done.returncode:
+    if done.returncode not in (0, LOOK_FIRST):
         raise SystemExit(f"error: {words[1:4]}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
     return done.stdout, load
 

@@ -18,6 +18,9 @@ class Reason(str, Enum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     MULTIPLE_FRAMES = "multiple_frames"
+    NOT_A_CHEST_XRAY = "not_a_chest_xray"
+    COLOUR = "colour"
+    NO_DECODER = "no_decoder"
     MASK_MISSING = "mask_missing"
     MASK_INVALID = "mask_invalid"
     MASK_EMPTY = "mask_empty"
@@ -32,6 +35,12 @@ class Reason(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+# Exit code of a job that did what it was told, with a result to be looked at before it is believed.
+LOOK_FIRST = 3
+PASSING = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
+"""What may be otherwise the next time, though the file is the same."""
 
 
 class EagleError(Exception):

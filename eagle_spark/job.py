@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from eagle_spark.errors import EagleError
-from eagle_spark.settings import parse_settings
+from eagle_spark.errors import LOOK_FIRST, EagleError
+from eagle_spark.options import parse_settings
 
 S = TypeVar("S")
 
@@ -24,7 +24,8 @@ def main(
     """Run one job and return its exit code: 0 done, 2 bad input or environment, 1 failed.
 
     The last line on standard output is one JSON object: the job's figures, or
-    `{"error": …, "exit_code": …}`. Whatever else the process or a library prints goes to
+    `{"error": …, "exit_code": …}`. A job that is done may give an `exit_code` of its own among its
+    figures: `LOOK_FIRST`. Whatever else the process or a library prints goes to
     standard error, and after that line nowhere: spark-submit merges both outputs of Python.
     """
     settings = _parse(kind, argv)
@@ -36,7 +37,8 @@ def main(
     # A scheduler's SIGTERM unwinds like any failure, so that Spark stops and the JSON line comes.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        result, code = dict(run(settings)), 0
+        result = dict(run(settings))
+        code = LOOK_FIRST if result.get("exit_code") == LOOK_FIRST else 0
     except EagleError as error:
         result, code = _failed(error, error.exit_code)
     except Exception as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.session import CATALOG
@@ -50,6 +51,17 @@ class Table:
     def full_name(self) -> str:
         return f"{NAMESPACE}.{self.name}"
 
+    def additions(self, there: Sequence[str]) -> list[str]:
+        """Return the SQL that adds the columns an older table lacks; only those that may be null.
+
+        Each comes after the one before it here.
+        """
+        return [
+            f"ALTER TABLE {self.full_name} ADD COLUMN {column.ddl} AFTER {before.name}"
+            for before, column in pairwise(self.columns)
+            if column.name not in there and column.nullable
+        ]
+
     def schema(self) -> StructType:
         """Return the Spark schema, as written and as asserted before each write."""
         from pyspark.sql.types import StructType
@@ -58,6 +70,24 @@ class Table:
         schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
         assert isinstance(schema, StructType)
         return schema
+
+    @property
+    def create(self) -> str:
+        """The SQL that makes the table where there is none."""
+        properties = {
+            "format-version": "2",
+            # Every task writes to all partitions at once; no shuffle of pixels before the write.
+            "write.distribution-mode": "none",
+            "write.spark.fanout.enabled": "true",
+            **dict(self.properties),
+        }
+        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
+        partition = f"PARTITIONED BY ({self.partitioned_by})" if self.partitioned_by else ""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.full_name} "
+            f"({', '.join(column.ddl for column in self.columns)}) USING iceberg {partition} "
+            f"COMMENT '{self.comment}' TBLPROPERTIES ({listed})"
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
+_DICOM = Column(
+    "dicom",
+    "STRUCT<patient_id: STRING, view: STRING, study_uid: STRING, sop_uid: STRING, manufacturer: STRING, device: STRING>",
+    "tags of a DICOM file, patient_id as sha256 of issuer, newline and id unless asked for; null for other files",
+    True,
+)
+
 IMAGES = Table(
     "images",
     "Labelled chest X-rays, ready to train on: one row per accepted file",
@@ -32,7 +39,7 @@ IMAGES = Table(
         Column("image_id", "STRING", "sha256 of the bytes of the file, hex"),
         Column("path", "STRING", "URI of the file"),
         Column("label", "STRING", "class: the name of the class folder"),
-        Column("patient_id", "STRING", "patient as the workbook names it; null where unknown", True),
+        Column("patient_id", "STRING", "patient as the workbook, else the DICOM file names it; null where unknown", True),
         Column("source", "STRING", "collection or hospital the image comes from"),
         Column("split", "STRING", "train, val or test; no patient and no copy is in two of them"),
         Column("width", "INT", "width of the file as found, pixels"),
@@ -42,6 +49,7 @@ IMAGES = Table(
         Column("perceptual_hash", "BINARY", "hash of the look of the image, for near duplicates"),
         Column("metadata", "MAP<STRING, STRING>", "other columns of the workbook row; null without one", True),
         Column("ingested_at", "TIMESTAMP", "when preprocess took the file, UTC"),
+        _DICOM,
     ),
     partitioned_by="split",
     properties=(
@@ -81,11 +89,14 @@ PREDICTIONS = Table(
         Column("confidence", "DOUBLE", "probability of that class, 0-1", True),
         Column("probabilities", "MAP<STRING, DOUBLE>", "probability of every class, sum 1", True),
         Column("needs_review", "BOOLEAN", "true where a person has to look; null when rejected", True),
+        Column("review_reasons", "ARRAY<STRING>", "why: confidence, novelty, mask; empty where nobody has to", True),
+        Column("novelty", "DOUBLE", "how unlike the training data the image is: 0 usual there, above 1 needs review", True),
         Column("mask", "BINARY", "predicted lungs as a 1-bit PNG at the model's size", True),
         Column("lung_area", "DOUBLE", "share of the image that the predicted lungs cover, 0-1", True),
         Column("model_id", "STRING", "model that was asked"),
         Column("run_id", "STRING", "run that wrote the row, see runs"),
         Column("scored_at", "TIMESTAMP", "when, UTC"),
+        _DICOM,
     ),
 )  # fmt: skip
 
@@ -175,25 +186,14 @@ class Warehouse:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
 
     def ensure(self, table: Table) -> None:
-        """Create the table where it is missing.
+        """Create the table where it is missing; an older one gets the columns that it lacks.
 
         Raises:
             OutputError: when a table of that name has other columns.
         """
-        properties = {
-            "format-version": "2",
-            # Every task writes to all partitions at once; no shuffle of pixels before the write.
-            "write.distribution-mode": "none",
-            "write.spark.fanout.enabled": "true",
-            **dict(table.properties),
-        }
-        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
-        partition = f"PARTITIONED BY ({table.partitioned_by})" if table.partitioned_by else ""
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {table.full_name} "
-            f"({', '.join(column.ddl for column in table.columns)}) USING iceberg {partition} "
-            f"COMMENT '{table.comment}' TBLPROPERTIES ({listed})"
-        )
+        self.spark.sql(table.create)
+        for change in table.additions(self.spark.table(table.full_name).columns):
+            self.spark.sql(change)
         found = self.spark.table(table.full_name).schema
         if _shape(found) != _shape(table.schema()):
             raise OutputError(

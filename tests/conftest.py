@@ -82,10 +82,53 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": ["A", "B", "C"],
         "input": {"size": MODEL_SIZE},
         "mask_threshold": 0.5,
-        "review_below": 0.5,
+        "review": {"confidence": 0.5, "novelty": {}, "mask": {}},
         "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
     }
     assert seal(folder, card).engines["openvino"]["passed"]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def watchful_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, which also knows what drawn X-rays look like."""
+    import shutil
+
+    import numpy as np
+
+    from eagle_spark.dataset.sample import write_unlabelled
+    from eagle_spark.images.decode import read_radiograph
+    from eagle_spark.model.bundle import open_bundle, seal
+    from eagle_spark.model.engines import load_engine
+    from eagle_spark.model.metadata import METADATA
+    from eagle_spark.model.novelty import NOVELTY, detail, fit_novelty, write_novelty
+    from eagle_spark.model.review import Limits
+
+    drawn = tmp_path_factory.mktemp("drawn")
+    write_unlabelled(drawn, 90, 11)
+    sound = [path for path in sorted(drawn.rglob("*.png")) if path.stat().st_size > 10_000]
+    pixels = np.stack(
+        [
+            read_radiograph(path.read_bytes(), MODEL_SIZE).pixels
+            for path in sound
+            if "truncated" not in path.name
+        ]
+    )
+    folder = model_folder.with_name("watchful")
+    shutil.copytree(model_folder, folder)
+    bundle = open_bundle(str(folder))
+    statistics = load_engine(bundle, "openvino", 1).predict(pixels).statistics
+    # Limits come from images that the densities were not fitted to.
+    fitted = slice(None, 2 * len(pixels) // 3)
+    novelty = fit_novelty({"detail": detail(pixels[fitted]), "features": statistics[fitted]})
+    write_novelty(novelty, folder / NOVELTY)
+    limits = {
+        name: (float(np.median(found)), 2 * float(found.max()))
+        for name, found in novelty.surprise(pixels, statistics).items()
+    }
+    card = dict(bundle.metadata) | {"review": Limits(0.5, limits, {"area": (0.0, 0.9)}).written()}
+    (folder / METADATA).unlink()
+    seal(folder, {key: value for key, value in card.items() if key not in ("model_id", "digests")})
     return folder
 
 

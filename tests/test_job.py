@@ -160,3 +160,10 @@ def test_sigterm_unwinds_and_reports() -> None:
     out, _ = job.communicate(timeout=30)
     assert job.returncode == 1
     assert json.loads(out)["error"] == "stopped by SIGTERM"
+
+
+@pytest.mark.parametrize(("told", "code"), [(0, 0), (3, 3), (1, 0)])
+def test_a_job_that_is_done_may_ask_to_be_looked_at(told: int, code: int) -> None:
+    job = start(f"return {{'exit_code': {told}}}")
+    out, _ = job.communicate(timeout=60)
+    assert (job.returncode, json.loads(out)) == (code, {"exit_code": told})

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from eagle_spark.errors import SettingsError
-from eagle_spark.settings import PreprocessSettings, ScoreSettings, TrainSettings, parse_settings
+from eagle_spark.options import parse_settings
+from eagle_spark.settings import PreprocessSettings, ScoreSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ["--input", "in", "--warehouse", "wh"]

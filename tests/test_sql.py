@@ -25,6 +25,7 @@ START_SECONDS = 90
 ROWS = """INSERT INTO {table}
 SELECT 'i' || n, 'file:///' || n || '.png', 1, TIMESTAMP '2026-01-01', status, reason, detail,
        label, confidence, IF(label IS NULL, NULL, map(label, confidence)), confidence < 0.6,
+       IF(confidence < 0.6, array('confidence', 'mask'), array()), confidence,
        IF(label IS NULL, NULL, X'00'), lung_area, model, 'run-' || model, moment
 FROM VALUES
   (1, 'scored', NULL, NULL, 'COVID', 0.9D, 0.3D, 'old', TIMESTAMP '2026-01-02'),
@@ -106,7 +107,7 @@ def test_a_jdbc_client_reads_the_tables_and_the_views(server: str, tmp_path: Pat
     found = beeline(server, "-f", str(script))
     assert ["scored", "Normal", "1", "0.5"] in found  # of the newest model alone
     assert ["rejected", "truncated", "1", "NULL"] in found
-    assert ["file:///1.png", "Normal", "0.5", "0.2"] in found  # to be looked at
+    assert ["file:///1.png", "Normal", "0.5", "0.5", "confidence, mask"] in found  # to be looked at
     assert ["run-new", "2026-01-03 00:00:00.0", "1", "0", "0.4", "NULL"] in found
     assert ["file:///1.png", "Normal", "COVID", "new", "old"] in found
     assert ["run-old", "COVID", "1", "1.0", "0.9", "0.3"] in found

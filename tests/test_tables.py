@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
+from eagle_spark.schema import Column
 from eagle_spark.session import open_session
 from eagle_spark.tables import REJECTS, TABLES, Run, Warehouse, versions
 
@@ -49,6 +51,26 @@ def test_readers_of_main_see_nothing_of_a_branch_until_it_is_published(
     assert paths(warehouse) == ["b"]
     assert warehouse.branches(REJECTS) == {"main"}
     assert warehouse.snapshot(REJECTS) == snapshot
+
+
+@pytest.mark.spark
+def test_an_older_table_gets_the_columns_that_it_lacks(warehouse: Warehouse) -> None:
+    new = Column("why", "ARRAY<STRING>", "why, it's new", nullable=True)
+    first, *others = REJECTS.columns
+    warehouse.ensure(REJECTS)
+    warehouse.append(REJECTS, rejects(warehouse, "a"))
+    warehouse.open_branch(REJECTS, "run")
+    warehouse.append(REJECTS, rejects(warehouse, "b"), "run")
+    later = replace(REJECTS, columns=(first, new, *others))
+    warehouse.ensure(later)
+    for branch in ("main", "run"):
+        assert {row.why for row in warehouse.read(later, branch).collect()} == {None}
+    (row,) = warehouse.read(later).collect()
+    warehouse.append(later, warehouse.spark.createDataFrame([row], later.schema()), "run")
+    warehouse.publish(later, "run")
+    assert paths(warehouse) == ["a", "a", "b"]
+    with pytest.raises(OutputError, match="other columns"):
+        warehouse.ensure(replace(REJECTS, columns=(*REJECTS.columns, replace(new, nullable=False))))
 
 
 @pytest.mark.spark

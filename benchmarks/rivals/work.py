@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eagle_spark.images.decode import read_radiograph
+from eagle_spark.model.answer import answers
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.scoring.predict import prediction
@@ -48,8 +49,9 @@ def rows_of(paths: list[str], blobs: list[bytes], model: str, engine: str) -> li
     bundle, loaded_engine = loaded(model, engine)
     pixels = np.stack([read_radiograph(data, bundle.size).pixels for data in blobs])
     rows = []
-    for path, label, mask in zip(paths, *loaded_engine.predict(pixels), strict=True):
-        row = prediction(bundle, label, mask)
-        row["probabilities"] = label.tolist()
+    found = answers(bundle, pixels, loaded_engine.predict(pixels))
+    for path, answer in zip(paths, found, strict=True):
+        row = prediction(answer)
+        row["probabilities"] = [value for _, value in row["probabilities"]]
         rows.append({"path": path, **row, "scored_at": time.time()})
     return rows

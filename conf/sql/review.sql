@@ -1,5 +1,6 @@
--- What a person has to look at, the least certain first.
-SELECT path, label, round(confidence, 3) AS confidence, round(lung_area, 3) AS lung_area
+-- What a person has to look at, the least like the training data first.
+SELECT path, label, round(confidence, 3) AS confidence, round(novelty, 2) AS novelty,
+       array_join(review_reasons, ', ') AS why
 FROM latest
 WHERE needs_review
-ORDER BY confidence LIMIT 20;
+ORDER BY novelty DESC, confidence LIMIT 20;

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from eagle_spark.dataset.matching import Candidate
 from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.decode import DICOM_TAGS, MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id, perceptual_hash
 from eagle_spark.images.masks import encode_mask, read_mask
 from eagle_spark.session import tasks_for
@@ -42,6 +42,7 @@ DECODED = pa.schema(
         ("pixels", pa.binary()),
         ("mask", pa.binary()),
         ("perceptual_hash", pa.binary()),
+        ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
     ]
 )
 _REPORT = pa.schema(
@@ -74,6 +75,7 @@ class Stager:
 
     size: int
     staging: str
+    keep_patient_id: bool = False
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield a row (`staged`) per file written, and one per reject."""
@@ -81,7 +83,8 @@ class Stager:
         rows: list[dict[str, Any]] = []
         for batch in batches:
             for candidate in batch.to_pylist():
-                rows.append({**candidate, **decode_one(candidate, self.size)})
+                found = decode_one(candidate, self.size, self.keep_patient_id)
+                rows.append({**candidate, **found})
                 if len(rows) >= full:
                     yield self._write(rows)
                     rows = []
@@ -103,7 +106,11 @@ class Stager:
 
 
 def stage_decoded(
-    spark: SparkSession, candidates: Sequence[Candidate], size: int, staging: str
+    spark: SparkSession,
+    candidates: Sequence[Candidate],
+    size: int,
+    staging: str,
+    keep_patient_id: bool = False,
 ) -> tuple[DataFrame, list[Any]]:
     """Decode all candidates on the executors.
 
@@ -114,7 +121,7 @@ def stage_decoded(
     from pyspark.sql.pandas.types import from_arrow_schema
 
     report = distribute(spark, candidates).mapInArrow(
-        Stager(size, staging), from_arrow_schema(_REPORT)
+        Stager(size, staging, keep_patient_id), from_arrow_schema(_REPORT)
     )
     rows = report.collect()
     staged = sorted(row.staged for row in rows if row.staged)
@@ -131,18 +138,26 @@ def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFram
     return spark.createDataFrame(table).repartition(tasks_for(spark, len(candidates)))
 
 
-def decode_one(candidate: dict[str, Any], size: int) -> dict[str, Any]:
-    """Read and decode one image and its mask; a failure becomes `reason` and `detail`."""
+def decode_one(
+    candidate: dict[str, Any], size: int, keep_patient_id: bool = False
+) -> dict[str, Any]:
+    """Read and decode one image and its mask; a failure becomes `reason` and `detail`.
+
+    A DICOM file's patient is the image's where the workbook names none.
+    """
     try:
         data = read_image(candidate["path"], MAX_FILE_BYTES)
-        radiograph = read_radiograph(data, size)
+        radiograph = read_radiograph(data, size, keep_patient_id=keep_patient_id)
         decoded = {
             "image_id": image_id(data),
             "width": radiograph.width,
             "height": radiograph.height,
             "pixels": radiograph.pixels.tobytes(),
             "perceptual_hash": perceptual_hash(radiograph.pixels),
+            "dicom": radiograph.dicom,
         }
+        if radiograph.dicom and candidate["patient_id"] is None:
+            decoded["patient_id"] = radiograph.dicom["patient_id"]
         if candidate["mask_path"] is not None:
             mask = read_mask(
                 read_image(candidate["mask_path"], MAX_FILE_BYTES, Reason.MASK_INVALID), size

@@ -104,7 +104,9 @@ def _preprocess(
     random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
     # Staged: pixels are decoded once, and written to the table once every split is known.
     with watch_tasks(spark, "decode", len(takeable)):
-        decoded, broken = stage_decoded(spark, takeable, settings.size, staging)
+        decoded, broken = stage_decoded(
+            spark, takeable, settings.size, staging, settings.keep_patient_id
+        )
     found = _facts(decoded)
     others = present[~present["path"].isin(found["path"])]
     conflict = _label_conflicts(found, others)

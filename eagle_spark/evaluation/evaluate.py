@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eagle_spark.dataset.split import conflicting_labels
 from eagle_spark.errors import Reason
 from eagle_spark.evaluation.examine import Examiner, examine
@@ -14,13 +16,16 @@ from eagle_spark.evaluation.labelled import labelled_images, read_spellings
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.figures import summarise
+from eagle_spark.model.review import Flag
 from eagle_spark.progress import watch_tasks
 from eagle_spark.run import Run
 from eagle_spark.scoring.predict import Predictor
-from eagle_spark.scoring.shift import LARGE, shift_of
+from eagle_spark.scoring.shift import LARGE, NUMBERS, shift_of
 from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import EvaluateSettings
 from eagle_spark.storage import absolute_uri
+
+MANY_NEW = 0.25  # share of images with the flag of novelty; at home it is a few hundredths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,11 +87,15 @@ def _figures(sound: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     sources = found.pop("by_source")
     wrong = sound["label"] != sound["truth"]
     flagged = sound["needs_review"].astype(bool)
+    reasons = sound["review_reasons"].to_list()
+    caught = {str(flag): np.array([flag in own for own in reasons], bool) for flag in Flag}
     return found | {
         "accuracy_by_source": {name: own["accuracy"] for name, own in sources.items()},
         "wrong": int(wrong.sum()),
         "wrong_flagged": int((wrong & flagged).sum()),
         "right_flagged": int((~wrong & flagged).sum()),
+        "wrong_flagged_by": {name: int((wrong & own).sum()) for name, own in caught.items()},
+        "right_flagged_by": {name: int((~wrong & own).sum()) for name, own in caught.items()},
     }
 
 
@@ -94,12 +103,12 @@ def _shift(spark: SparkSession, sound: pd.DataFrame, bundle: Bundle) -> dict[str
     reference = bundle.metadata.get("reference", {})
     if not reference.get("images") or sound.empty:
         return {}
-    columns = ["path", "label", "confidence", "lung_area"]
+    columns = ["path", "label", *NUMBERS]
     return shift_of(spark.createDataFrame(sound[columns]), reference)
 
 
 def _beside_card(sound: pd.DataFrame, shift: Mapping[str, float], bundle: Bundle) -> dict[str, Any]:
-    """Hold accuracy and shift against the card's test split.
+    """Hold accuracy, novelty and shift against the card's test split.
 
     `out_of_range` is None where the card has no interval and nothing else is out of range.
     """
@@ -110,6 +119,11 @@ def _beside_card(sound: pd.DataFrame, shift: Mapping[str, float], bundle: Bundle
         for name, value in shift.items()
         if value > LARGE
     ]
+    new = float((sound["novelty"] > 1).mean()) if len(sound) else 0.0
+    if new > MANY_NEW:
+        said.insert(
+            0, f"{new:.0%} of the images are unlike the training data, many above {MANY_NEW:.0%}"
+        )
     accuracy = float((sound["label"] == sound["truth"]).mean()) if len(sound) else None
     if interval and accuracy is not None and accuracy < interval[0]:
         said.insert(

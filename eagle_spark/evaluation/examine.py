@@ -30,13 +30,16 @@ _GIVEN = pa.schema(
         *((name, pa.int64()) for name in ("position", "file_length")),
     ]
 )
-_SAID = ("image_id", "status", "reason", "label", "confidence", "needs_review", "lung_area")
+_SAID = (
+    *("image_id", "status", "reason", "label", "confidence", "lung_area"),
+    *("needs_review", "review_reasons", "novelty"),
+)
 EXAMINED = pa.schema(
     [
         *((name, pa.string()) for name in (*_TRUTH, *_SAID[:4])),
-        ("confidence", pa.float64()),
+        *((name, pa.float64()) for name in ("confidence", "lung_area", "novelty")),
         ("needs_review", pa.bool_()),
-        ("lung_area", pa.float64()),
+        ("review_reasons", pa.list_(pa.string())),
         ("probabilities", pa.list_(pa.float64())),
         *((name, pa.float64()) for name in OVERLAP),
     ]
@@ -69,6 +72,9 @@ class Examiner:
         if said["status"] != "scored":
             return row
         row["probabilities"] = [value for _, value in said["probabilities"]]
+        patient = said["dicom"] and said["dicom"]["patient_id"]
+        if patient and row["patient"] is None:
+            row["patient"] = f"{row['source']}/{patient}"
         try:
             mask = None
             if file["mask_path"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HEAD_BYTES = 18
+HEAD_BYTES = 132
 """How much of a file `sniff` looks at."""
 
 _MAGIC = {
@@ -17,11 +17,14 @@ _BMP_HEADERS = frozenset((12, 40, 52, 56, 64, 108, 124))
 
 
 def sniff(head: bytes) -> str | None:
-    """Return `png`, `jpeg`, `bmp` or `tiff`, or None for anything else.
+    """Return `dicom`, `png`, `jpeg`, `bmp` or `tiff`, or None for anything else.
 
     Args:
         head: the first `HEAD_BYTES` bytes of a file, or more.
     """
+    # First, as what stands before is the writer's own, often the header of a TIFF.
+    if head[128:132] == b"DICM":
+        return "dicom"
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind

@@ -27,6 +27,8 @@ from eagle_spark.model.archive import check_keras_file, weights_digest
 from eagle_spark.model.card import model_card
 from eagle_spark.model.metadata import FORMAT_VERSION, METADATA, parse_metadata
 from eagle_spark.model.metadata import NETWORK as NETWORK
+from eagle_spark.model.novelty import NOVELTY, Novelty, read_novelty
+from eagle_spark.model.review import Limits
 from eagle_spark.storage import LocalStorage, list_folder, locate, split_uri
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -49,7 +51,8 @@ class Bundle:
         classes: in the order of the label head.
         size: pixels per side of the input.
         threshold: from this probability on a pixel is lung.
-        review_below: under this confidence a person has to look.
+        limits: from where on a person has to look.
+        novelty: tells how unlike its training data an image is; None where nothing was fitted.
         engines: name -> result of its gate (`passed`, …).
         metadata: everything that stands in `metadata.json`.
     """
@@ -59,7 +62,8 @@ class Bundle:
     classes: tuple[str, ...]
     size: int
     threshold: float
-    review_below: float
+    limits: Limits
+    novelty: Novelty | None
     engines: Mapping[str, Mapping[str, Any]]
     metadata: Mapping[str, Any]
 
@@ -69,8 +73,8 @@ def seal(folder: Path, card: Mapping[str, Any]) -> Bundle:
 
     Args:
         folder: holds `model.keras`, `golden.npz` and the exported engines.
-        card: at least `classes`, `input` (with `size`), `mask_threshold`, `review_below` and
-            `engines`; whatever else is known of the model is kept as it is.
+        card: at least `classes`, `input` (with `size`), `mask_threshold`, `review` (see
+            `Limits.written`) and `engines`; whatever else is known of the model is kept as it is.
 
     Raises:
         BundleError: when the card or a file is not what a model needs.
@@ -188,13 +192,15 @@ def open_bundle(uri: str, expected_id: str | None = None, cache: Path | None = N
             f"{uri}: holds the model {metadata['model_id']}, wanted {expected_id}; "
             "was it replaced while a job ran?"
         )
+    limits = Limits.read(metadata["review"], f"{uri}/{METADATA}")
     return Bundle(
         path=folder,
         model_id=metadata["model_id"],
         classes=tuple(metadata["classes"]),
         size=metadata["input"]["size"],
         threshold=float(metadata["mask_threshold"]),
-        review_below=float(metadata["review_below"]),
+        limits=limits,
+        novelty=read_novelty(folder / NOVELTY) if NOVELTY in metadata["digests"] else None,
         engines=metadata["engines"],
         metadata=metadata,
     )

@@ -163,6 +163,14 @@ def _confidence(card: Mapping[str, Any]) -> Iterator[str]:
         f"{found['ece']:.3f} after; 0.98 of the most confident {found['coverage_98']:.2f} of its "
         "images are right."
     )
+    review = card.get("review", {})
+    if review.get("novelty"):
+        yield (
+            f"A prediction needs review where its confidence is below {review['confidence']:.3f}, "
+            "where the image is unlike the training data (novelty above 1), and where the "
+            "predicted lungs are unlike those of the validation split. Where a hospital makes its "
+            "pictures in another way, nearly all of them will need review."
+        )
     if shares := card.get("flagged", {}):
         reasons = list(next(iter(shares.values())))
         rows = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,21 @@ INT8_FILE = "openvino/int8.xml"
 ONNX_FILE = "onnx/model.onnx"
 LITERT_FILE = "litert/model.tflite"
 
-Predictions = tuple[NDArray[np.float32], NDArray[np.float32]]
+OUTPUTS = ("label", "mask", "statistics")
+
+
+class Predictions(NamedTuple):
+    """What a model says of n images; all float32.
+
+    Attributes:
+        label: class probabilities `(n, classes)`.
+        mask: lung probabilities `(n, size, size)`.
+        statistics: what the class head sees, `(n, STATISTICS)`.
+    """
+
+    label: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    statistics: NDArray[np.float32]
 
 
 class Engine(Protocol):
@@ -32,7 +46,7 @@ class Engine(Protocol):
     name: str
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
-        """Return class probabilities `(n, classes)` and lung probabilities `(n, size, size)`.
+        """Return what the model says, in the order of the images.
 
         Args:
             pixels: grey images `(n, size, size)`; any n > 0.
@@ -59,7 +73,7 @@ class KerasEngine:
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         found = self._run(pixels[..., np.newaxis])
-        return found["label"].numpy(), found["mask"].numpy()[..., 0]
+        return _predictions([found[name].numpy() for name in OUTPUTS])
 
 
 class OpenVINOEngine:
@@ -73,9 +87,7 @@ class OpenVINOEngine:
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         self._request.infer({"pixels": np.ascontiguousarray(pixels[..., np.newaxis])})
-        label = self._request.get_tensor("label").data
-        mask = self._request.get_tensor("mask").data
-        return np.array(label), np.array(mask[..., 0])
+        return _predictions([np.array(self._request.get_tensor(name).data) for name in OUTPUTS])
 
 
 class ONNXEngine:
@@ -92,8 +104,7 @@ class ONNXEngine:
         self._session = InferenceSession(str(file), options, ["CPUExecutionProvider"])
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
-        label, mask = self._session.run(["label", "mask"], {"pixels": pixels[..., np.newaxis]})
-        return label, mask[..., 0]
+        return _predictions(self._session.run(OUTPUTS, {"pixels": pixels[..., np.newaxis]}))
 
 
 class LiteRTEngine:
@@ -109,8 +120,7 @@ class LiteRTEngine:
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         found = [self._run(pixels=image[np.newaxis, ..., np.newaxis]) for image in pixels]
-        label, mask = (np.concatenate([one[name] for one in found]) for name in ("label", "mask"))
-        return label, mask[..., 0]
+        return _predictions([np.concatenate([one[name] for one in found]) for name in OUTPUTS])
 
 
 @dataclass(frozen=True)
@@ -198,6 +208,12 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
 def load_engine(bundle: Bundle, engine: str, threads: int) -> Engine:
     """Load the engine that `choose_engine` names, with that many threads."""
     return ENGINES[choose_engine(bundle, engine)].load(bundle.path, threads)
+
+
+def _predictions(outputs: Sequence[NDArray[np.float32]]) -> Predictions:
+    """Return a network's `OUTPUTS`, whose masks have one channel."""
+    label, mask, statistics = outputs
+    return Predictions(label, mask[..., 0], statistics)
 
 
 def _cap_threads(threads: int) -> None:

@@ -73,7 +73,10 @@ def quantised(graph: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
 
 
 def joined(backbone: Any, heads: Any) -> Any:
-    """Return one graph: the backbone's outputs go into the heads' inputs of the same names."""
+    """Return one graph: the backbone's outputs go into the heads' inputs of the same names.
+
+    Its outputs are those of the heads, and the backbone's `statistics`.
+    """
     import openvino as ov
 
     backbone, heads = backbone.clone(), heads.clone()
@@ -81,7 +84,8 @@ def joined(backbone: Any, heads: Any) -> Any:
     for port in heads.inputs:
         source = features[port.get_any_name()].get_node().input_value(0)
         port.get_node().output(0).replace(source)
-    return ov.Model(heads.outputs, backbone.get_parameters(), "eagle")
+    outputs = [*heads.outputs, features["statistics"]]
+    return ov.Model(outputs, backbone.get_parameters(), "eagle")
 
 
 def save_openvino(graph: Any, target: Path) -> None:

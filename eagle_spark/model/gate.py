@@ -15,7 +15,7 @@ from eagle_spark.model.metrics import dice
 
 BATCHES = (1, 7, 32, 64)
 LEAST_IMAGES = 16  # that each of these sizes is tried with; the largest takes all
-PROBABILITY_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 DICE_FLOOR = 0.999
 # Of an engine of lower precision.
 DICE_LOSS = 0.002
@@ -25,9 +25,16 @@ CONFIDENCE = 0.95  # of the interval of a class' recall
 
 def write_golden(folder: Path, pixels: NDArray[np.uint8], reference: Engine) -> Predictions:
     """Keep `pixels` (n, size, size) and the reference's outputs on them; return the outputs."""
-    label, mask = reference.predict(pixels)
-    np.savez_compressed(folder / GOLDEN, pixels=pixels, label=label, mask=mask.astype(np.float16))
-    return label, mask
+    wanted = reference.predict(pixels)
+    label, mask, statistics = wanted
+    np.savez_compressed(
+        folder / GOLDEN,
+        pixels=pixels,
+        label=label,
+        mask=mask.astype(np.float16),
+        statistics=statistics,
+    )
+    return wanted
 
 
 def run_gate(
@@ -56,35 +63,44 @@ def judge(
 ) -> dict[str, Any]:
     """Hold an engine's outputs in batches of 1, 7, 32 and 64 against the wanted ones.
 
-    It passes when all labels are equal, probabilities differ by 1e-3 at most, and each mask has a
-    Dice of 0.999 at least.
+    It passes when all labels are equal, probabilities differ by 1e-3 at most, and statistics by
+    1e-3 of the largest one, and each mask has a Dice of 0.999 at least.
 
     Args:
         pixels: (n, size, size), 64 at most.
-        wanted: label and mask probabilities of the same images.
+        wanted: what the reference says of the same images.
 
     Returns:
         `passed`, `labels_equal` (smallest share in a batch), `probability_difference` (largest),
-        `dice` (smallest), `batches`, `precision`.
+        `statistics_difference` (likewise, as a share of the largest statistic), `dice` (smallest),
+        `batches`, `precision`.
     """
-    label, mask = wanted
-    equal, difference, overlap = 1.0, 0.0, 1.0
+    label, mask, statistics = wanted
+    equal, overlap, apart = 1.0, 1.0, {"probability": 0.0, "statistics": 0.0}
+    scale = float(np.abs(statistics).max()) or 1.0
     first = 0
     for size in BATCHES:
         rows = (first + np.arange(-(-max(size, LEAST_IMAGES) // size) * size)) % len(pixels)
         first += len(rows)
         for chunk in np.split(rows, len(rows) // size):
-            labels, masks = engine.predict(pixels[chunk])
-            equal = min(equal, float(np.mean(labels.argmax(1) == label[chunk].argmax(1))))
-            # A NaN must fail, and would be lost in max().
-            found = float(np.nan_to_num(np.abs(labels - label[chunk]), nan=np.inf).max())
-            difference = max(difference, found)
-            likeness = dice(mask[chunk] >= threshold, masks >= threshold)
+            found = engine.predict(pixels[chunk])
+            equal = min(equal, float(np.mean(found.label.argmax(1) == label[chunk].argmax(1))))
+            for name, one, other in (
+                ("probability", found.label, label[chunk]),
+                ("statistics", found.statistics / scale, statistics[chunk] / scale),
+            ):
+                # A NaN must fail, and would be lost in max().
+                most = float(np.nan_to_num(np.abs(one - other), nan=np.inf).max())
+                apart[name] = max(apart[name], most)
+            likeness = dice(mask[chunk] >= threshold, found.mask >= threshold)
             overlap = min(overlap, float(likeness.min()))
     return {
-        "passed": equal == 1.0 and difference <= PROBABILITY_TOLERANCE and overlap >= DICE_FLOOR,
+        "passed": equal == 1.0 and max(apart.values()) <= TOLERANCE and overlap >= DICE_FLOOR,
         "labels_equal": equal,
-        "probability_difference": difference if np.isfinite(difference) else None,
+        **{
+            f"{name}_difference": most if np.isfinite(most) else None
+            for name, most in apart.items()
+        },
         "dice": overlap,
         "batches": list(BATCHES),
         "precision": "f32",

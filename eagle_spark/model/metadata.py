@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle_spark.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA = "metadata.json"
 NETWORK = "model.keras"
 WEIGHTS = "model.weights.h5"
@@ -20,7 +20,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "classes": list,
     "input": dict,
     "mask_threshold": (int, float),
-    "review_below": (int, float),
+    "review": dict,
     "engines": dict,
     "digests": dict,
 }

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OVERLAP = ("dice", "iou", "hausdorff95")
+BINS = 15  # of a confidence
 
 
 def dice(masks: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -65,12 +66,11 @@ def overlap_figures(
 
 
 def expected_calibration_error(
-    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], bins: int = 15
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], bins: int = BINS
 ) -> float:
     """Return the ECE of Guo et al. (2017): bins of equal width over the highest probability.
 
-    The mean over bins, weighted by rows, of the distance between accuracy and mean confidence. A
-    bin holds its upper edge, not its lower one.
+    The mean over bins, weighted by rows, of the distance between accuracy and mean confidence.
 
     Args:
         labels: class numbers, `(n,)`, n > 0.
@@ -78,10 +78,15 @@ def expected_calibration_error(
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    number = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    gaps = np.bincount(number, weights=right - confidence, minlength=bins)
+    gaps = np.bincount(confidence_bins(confidence, bins), weights=right - confidence)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def confidence_bins(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
+    """Return the bin of equal width, from 0, of each confidence; it holds its upper edge."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    found: NDArray[np.int64] = np.searchsorted(edges, confidence, side="left") - 1
+    return np.clip(found, 0, bins - 1)
 
 
 def confusion_matrix(

@@ -67,7 +67,8 @@ def build_network(
 
     Input `pixels`: float32 `(n, size, size, 1)`, grey, 0..255. Outputs, by name: `label` float32
     `(n, len(classes))`, probabilities in the order of `classes`; `mask` float32
-    `(n, size, size, 1)`, the probability of lung. Sets Keras' global random seed.
+    `(n, size, size, 1)`, the probability of lung; `statistics` float32 `(n, STATISTICS)`, what the
+    class head sees. Sets Keras' global random seed.
 
     Args:
         weights: HDF5 file of MobileNetV2 without top, or None for a random start.
@@ -81,7 +82,9 @@ def build_network(
     backbone = build_backbone(size, weights=weights, seed=seed)
     heads = build_heads(classes, size, seed)
     pixels = keras.Input((size, size, 1), name="pixels")
-    return keras.Model(pixels, heads(backbone(pixels, training=False)), name="eagle")
+    features = backbone(pixels, training=False)
+    outputs = {**heads(features), "statistics": features["statistics"]}
+    return keras.Model(pixels, outputs, name="eagle")
 
 
 def build_backbone(size: int, *, weights: Path | None, seed: int) -> keras.Model:

@@ -33,21 +33,32 @@ class Attribution:
     """What the answer to one image depends on.
 
     Attributes:
-        probabilities: (what is blanked, one of `BLANKED`) -> `(classes,)`.
         importance: float32 `(size, size)`, at least 0: by how much the log-odds of the class that
             the model names sink when a patch around the pixel is taken away; mean of its patches.
         inside: share of the importance that lies in the lungs; NaN where all is 0.
         area: share of the image that the lungs cover.
     """
 
-    probabilities: dict[str, NDArray[np.float32]]
     importance: NDArray[np.float32]
     inside: float
     area: float
 
 
+def answers(engine: Engine, pixels: Pixels, lungs: Mask) -> dict[str, NDArray[np.float32]]:
+    """Return what the model says of an image `(size, size)`, and of it without its parts.
+
+    Args:
+        lungs: mask of the same shape; widened by `MARGIN` of the side.
+
+    Returns:
+        (what is blanked, one of `BLANKED`) -> probabilities `(classes,)`.
+    """
+    asked = np.stack([pixels, *blanked(pixels, _wide(lungs))])
+    return dict(zip(BLANKED, engine.predict(asked).label, strict=True))
+
+
 def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
-    """Ask the model about one image `(size, size)` and what is left of it without its parts.
+    """Ask the model about one image `(size, size)` again and again, each time without a patch.
 
     Importance is that of occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional
     Networks, 2014): unlike Grad-CAM it sees what every layer hands to the class head, and it asks
@@ -56,12 +67,11 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
     Args:
         lungs: mask of the same shape; widened by `MARGIN` of the side.
     """
-    wide = widened(lungs, round(MARGIN * len(lungs)))
-    asked = np.stack([pixels, *blanked(pixels, wide)])
-    answers = engine.predict(asked)[0]
-    label = int(answers[0].argmax())
+    wide = _wide(lungs)
+    whole = engine.predict(pixels[np.newaxis]).label[0]
+    label = int(whole.argmax())
     places = list(patches(len(pixels)))
-    sunk = _log_odds(answers[0][label]) - np.concatenate(
+    sunk = _log_odds(whole[label]) - np.concatenate(
         [_log_odds(_ask(engine, pixels, some)[:, label]) for some in _batches(places)]
     )
     importance, covered = np.zeros((2, *pixels.shape), np.float32)
@@ -71,7 +81,6 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
     importance /= covered
     total = float(importance.sum())
     return Attribution(
-        dict(zip(BLANKED, answers, strict=True)),
         importance,
         float(importance[wide].sum()) / total if total else float("nan"),
         float(wide.mean()),
@@ -96,6 +105,10 @@ def blanked(pixels: Pixels, lungs: Mask) -> tuple[Pixels, Pixels, Pixels]:
         np.where(lungs, grey, pixels),
         np.where(boxes, grey, pixels),
     )
+
+
+def _wide(lungs: Mask) -> Mask:
+    return widened(lungs, round(MARGIN * len(lungs)))
 
 
 def widened(mask: Mask, pixels: int) -> Mask:
@@ -128,7 +141,7 @@ def _ask(engine: Engine, pixels: Pixels, places: list[tuple[slice, slice]]) -> N
     asked = np.repeat(pixels[np.newaxis], len(places), axis=0)
     for image, place in zip(asked, places, strict=True):
         image[place] = round(float(pixels[place].mean()))
-    return engine.predict(asked)[0]
+    return engine.predict(asked).label
 
 
 def _log_odds(share: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -124,7 +124,9 @@ def gallery(rows: Any, classes: tuple[str, ...], review_below: float) -> dict[st
     import numpy as np
 
     found: dict[str, list[Picture]] = {"right": [], "wrong": [], "uncertain": []}
-    order = rows.assign(place=rows.groupby("label").cumcount()).sort_values(["place", "label"])
+    order = rows.assign(
+        place=rows.groupby("label").cumcount(), plain=rows["importance"].isna()
+    ).sort_values(["plain", "place", "label"])
     for row in order.itertuples():
         label = int(np.argmax(row.as_is))
         confidence = float(row.as_is[label])
@@ -139,7 +141,9 @@ def gallery(rows: Any, classes: tuple[str, ...], review_below: float) -> dict[st
             confidence=confidence,
             pixels=np.frombuffer(row.pixels, np.uint8).reshape(side, side),
             mask=mask,
-            importance=np.frombuffer(row.importance, np.float16).reshape(side, side),
+            importance=None
+            if row.importance is None
+            else np.frombuffer(row.importance, np.float16).reshape(side, side),
         )
         for name in kinds:
             if len(found[name]) < SHOWN_EACH:

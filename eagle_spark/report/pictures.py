@@ -23,7 +23,8 @@ class Picture:
     Attributes:
         pixels: uint8 `(size, size)`.
         mask: predicted lungs, bool `(size, size)`.
-        importance: at least 0, `(size, size)`, see `eagle_spark.model.shortcuts.Attribution`.
+        importance: at least 0, `(size, size)`, see `eagle_spark.model.shortcuts.Attribution`;
+            None where it was not asked for.
     """
 
     path: str
@@ -32,7 +33,7 @@ class Picture:
     confidence: float
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-    importance: NDArray[np.float16]
+    importance: NDArray[np.float16] | None
 
     @property
     def name(self) -> str:
@@ -44,8 +45,10 @@ class Picture:
         return _jpeg(overlay(self.pixels, self.mask, 0.25))
 
     @property
-    def heat(self) -> str:
+    def heat(self) -> str | None:
         """The image with what its answer depends on, the outline of the lungs, as a data URI."""
+        if self.importance is None:
+            return None
         return _jpeg(heated(self.pixels, self.mask, self.importance))
 
 

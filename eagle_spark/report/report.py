@@ -153,17 +153,15 @@ def render(
         metrics=card.get("metrics", {}),
         calibration=calibration,
         charts=_charts(calibration),
-        gallery={} if rows is None else findings.gallery(rows, bundle.classes, _sure(card)),
+        gallery={}
+        if rows is None
+        else findings.gallery(rows, bundle.classes, bundle.limits.confidence),
         words=in_words(found["shortcuts"], bundle.classes) if found["shortcuts"] else [],
         plots=[(curve.title, png_uri(plots[f"{curve.name}.png"])) for curve in CURVES if plots],
         intended_use=INTENDED_USE,
         **found,
     )
     return text
-
-
-def _sure(card: Mapping[str, Any]) -> float:
-    return float(card.get("review", {}).get("confidence", card.get("review_below", 0.0)))
 
 
 def _charts(calibration: Mapping[str, Any]) -> dict[str, str]:

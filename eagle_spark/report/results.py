@@ -112,8 +112,8 @@ def unseen_words(unseen: Figures) -> str:
     return (
         f"Right on {unseen['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {unseen['images']} images. "
         f"Of the {unseen['wrong']} wrong answers {unseen['wrong_flagged']} carry `needs_review`, "
-        f"of the {right} right ones {unseen['right_flagged']}; shift {unseen['shift']}, out of range: "
-        f"{unseen['out_of_range']}."
+        f"of the {right} right ones {unseen['right_flagged']}; shift {unseen['shift']}, "
+        f"out of range: {unseen['out_of_range']}."
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from eagle_spark.images.masks import decode_mask, encode_mask
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import ENGINES
-from eagle_spark.model.shortcuts import AS_IS, BLANKED, attribute
+from eagle_spark.model.shortcuts import AS_IS, BLANKED, answers, attribute
 from eagle_spark.progress import watch_tasks
 from eagle_spark.session import tasks_for
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame
 
-EACH = 40  # images of every class of every source
-IMAGES_PER_TASK = 16  # a second each
+# Images of every class of every source: asked without their parts, and without each patch too.
+BLANKED_EACH, OCCLUDED_EACH = 100, 12
+IMAGES_PER_TASK = 16
+CONSTANT = 0.8  # share of one answer beyond which the images do not matter any more
 
 _FOUND = pa.schema(
     [
@@ -34,6 +36,7 @@ _FOUND = pa.schema(
         ("pixels", pa.binary()),
     ]
 )
+_OCCLUDED = ("inside", "area", "importance")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Attributor:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Turn rows of `images` into `_FOUND`; `mask` is the predicted one, `importance` float16.
 
-        Lungs are those of the row's own mask, and the predicted ones where it has none.
+        Lungs are those of the row's own mask, and the predicted ones where it has none. What
+        depends on patches is null but for rows that are `occluded`.
         """
         bundle = open_bundle(self.model, expected_id=self.model_id)
         engine = ENGINES[self.engine].load(bundle.path, self.threads)
@@ -57,16 +61,20 @@ class Attributor:
             rows = []
             for row in batch.to_pylist():
                 pixels = np.frombuffer(row["pixels"], np.uint8).reshape(side)
-                lungs = engine.predict(pixels[np.newaxis])[1][0] >= bundle.threshold
+                lungs = engine.predict(pixels[np.newaxis]).mask[0] >= bundle.threshold
                 own = lungs if row["mask"] is None else decode_mask(row["mask"])
-                found = attribute(engine, pixels, own)
-                row |= {name: value.tolist() for name, value in found.probabilities.items()}
-                row |= {"inside": found.inside, "area": found.area, "mask": encode_mask(lungs)}
-                rows.append(row | {"importance": found.importance.astype(np.float16).tobytes()})
+                said = answers(engine, pixels, own)
+                row |= {name: shares.tolist() for name, shares in said.items()}
+                row |= {"mask": encode_mask(lungs), **dict.fromkeys(_OCCLUDED)}
+                if row["occluded"]:
+                    found = attribute(engine, pixels, own)
+                    row |= {"inside": found.inside, "area": found.area}
+                    row |= {"importance": found.importance.astype(np.float16).tobytes()}
+                rows.append(row)
             yield pa.RecordBatch.from_pylist(rows, schema=_FOUND)
 
 
-def attributions(images: DataFrame, attributor: Attributor, each: int = EACH) -> pd.DataFrame:
+def attributions(images: DataFrame, attributor: Attributor) -> pd.DataFrame:
     """Return a row of `_FOUND` for some images of each class of each source, ordered by path.
 
     Args:
@@ -79,8 +87,9 @@ def attributions(images: DataFrame, attributor: Attributor, each: int = EACH) ->
     place = row_number().over(
         Window.partitionBy("source", "label").orderBy(xxhash64("image_id"), "path")
     )
-    some = images.withColumn("place", place).where(f"place <= {each}")
-    some = some.select("path", "source", "label", "pixels", "mask")
+    some = images.withColumn("place", place).where(f"place <= {BLANKED_EACH}")
+    occluded = (some.place <= OCCLUDED_EACH).alias("occluded")
+    some = some.select("path", "source", "label", "pixels", "mask", occluded)
     spark, count = images.sparkSession, some.count()
     with watch_tasks(spark, "shortcuts", count):
         shared = some.repartition(tasks_for(spark, count, IMAGES_PER_TASK))
@@ -91,8 +100,10 @@ def attributions(images: DataFrame, attributor: Attributor, each: int = EACH) ->
 def shortcut_figures(rows: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return for each source and class, and for all, what `attributions` found.
 
-    `images`; `accuracy`, by what was blanked; `inside`, the mean share of importance in the lungs,
-    and `area`, the share of the image that they cover: by chance both would be the same.
+    `images`; `accuracy`, by what was blanked; `commonest`, by what was blanked the class that is
+    answered most often and its share; of the `occluded` ones `inside`, the mean share of importance
+    in the lungs, and `area`, the share of the image that they cover: by chance both would be the
+    same.
     """
     found = [_of("all", "all", rows, classes)]
     for (source, label), some in rows.groupby(["source", "label"], sort=True):
@@ -102,18 +113,25 @@ def shortcut_figures(rows: pd.DataFrame, classes: Sequence[str]) -> list[dict[st
 
 def _of(source: str, label: str, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     truth = [classes.index(name) for name in rows["label"]]
-    accuracy = {
-        name: float(np.mean(np.stack(rows[name].to_list()).argmax(axis=1) == truth))
-        for name in BLANKED
-    }
+    said = {name: np.stack(rows[name].to_list()).argmax(axis=1) for name in BLANKED}
+    counts = {name: np.bincount(one, minlength=len(classes)) for name, one in said.items()}
     return {
         "source": source,
         "label": label,
         "images": len(rows),
-        "accuracy": accuracy,
-        "inside": float(rows["inside"].mean()),
-        "area": float(rows["area"].mean()),
+        "accuracy": {name: float(np.mean(one == truth)) for name, one in said.items()},
+        "commonest": {
+            name: (classes[int(one.argmax())], float(one.max() / len(rows)))
+            for name, one in counts.items()
+        },
+        "occluded": int(rows["inside"].notna().sum()),
+        "inside": _mean(rows["inside"]),
+        "area": _mean(rows["area"]),
     }
+
+
+def _mean(values: pd.Series[float]) -> float | None:
+    return float(values.mean()) if values.notna().any() else None
 
 
 def in_words(figures: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[str]:
@@ -127,7 +145,13 @@ def in_words(figures: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[
         f"on {accuracy['without_lung_boxes']:.2f}. A guess would be right on {chance:.2f}."
     ]
     excess = accuracy["without_lung_boxes"] - chance
-    if excess > (accuracy[AS_IS] - chance) / 2:
+    answer, share = whole["commonest"]["without_lung_boxes"]
+    if share > CONSTANT:
+        words.append(
+            f"Without the lungs it answers {answer} to {share:.2f} of the images, whatever they "
+            f"are: that {answer} is right on others says little while emptiness looks like it."
+        )
+    elif excess > (accuracy[AS_IS] - chance) / 2:
         words.append(
             "So more than half of what it knows beyond a guess it can tell without seeing the "
             "lungs at all: it has learned what these collections look like, not only disease. "
@@ -140,9 +164,17 @@ def in_words(figures: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[
         )
     else:
         words.append("So without the lungs it knows hardly more than a guess.")
+    if accuracy["lungs_only"] < (accuracy[AS_IS] + chance) / 2:
+        words.append(
+            "The lungs alone do not suffice: it needs what is around them, or an image without "
+            "surroundings is too strange to it to be judged."
+        )
+    if whole["inside"] is None or not whole["area"]:
+        return words
     ratio = whole["inside"] / whole["area"]
     words.append(
         f"The lungs cover {whole['area']:.2f} of an image, and {whole['inside']:.2f} of what its "
-        f"answers depend on lies there: {ratio:.1f} times what chance would give."
+        f"answers depend on lies there: {ratio:.1f} times what chance would give "
+        f"({whole['occluded']} images)."
     )
     return words

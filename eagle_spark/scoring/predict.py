@@ -15,36 +15,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eagle_spark.errors import ImageRejected
-from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
 from eagle_spark.images.hashes import image_id
 from eagle_spark.images.masks import encode_mask
+from eagle_spark.model.answer import Answer, answers
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
+from eagle_spark.scoring.rows import PREDICTION, SAME
 from eagle_spark.storage import read_image
 from eagle_spark.storage.archives import Archives
 
 Row = dict[str, Any]
-
-PREDICTION = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("file_length", pa.int64()),
-        ("file_modified", pa.timestamp("us", tz="UTC")),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("label", pa.string()),
-        ("confidence", pa.float64()),
-        ("probabilities", pa.map_(pa.string(), pa.float64())),
-        ("needs_review", pa.bool_()),
-        ("mask", pa.binary()),
-        ("lung_area", pa.float64()),
-        ("model_id", pa.string()),
-        ("run_id", pa.string()),
-        ("scored_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
 
 
 class Shared(Protocol):
@@ -61,7 +42,6 @@ class Clock(Protocol):
 
 
 STAGES = ("read", "decode", "infer", "encode")
-SAME = "same"  # status of a row that is to be taken from another one with the same bytes
 
 
 @dataclass(frozen=True)
@@ -69,6 +49,7 @@ class Predictor:
     """What every worker needs to score: where the model is and how to run it. Picklable.
 
     Attributes:
+        keep_patient_id: as in `read_radiograph`.
         known: sorted `key_of` of the images that the model has rows of.
         clocks: one for each of `STAGES`.
     """
@@ -78,6 +59,7 @@ class Predictor:
     engine: str
     threads: int
     run_id: str
+    keep_patient_id: bool = False
     known: Shared | None = None
     clocks: Mapping[str, Clock] = field(default_factory=dict)
 
@@ -105,7 +87,7 @@ class Predictor:
         """
         shared = {"model_id": self.model_id, "run_id": self.run_id}
         rows: list[Row] = []
-        decoded: dict[str, NDArray[np.uint8]] = {}
+        decoded: dict[str, Radiograph] = {}
         for file in files:
             row = {**file, **shared}
             del row["archive"], row["position"]
@@ -118,7 +100,9 @@ class Predictor:
                     row["status"] = SAME
                 elif name not in seen and name not in decoded:
                     with self._timed("decode"):
-                        decoded[name] = read_radiograph(data, bundle.size).pixels
+                        decoded[name] = read_radiograph(
+                            data, bundle.size, keep_patient_id=self.keep_patient_id
+                        )
             except ImageRejected as rejected:
                 row |= {
                     "status": "rejected",
@@ -127,10 +111,12 @@ class Predictor:
                 }
         if decoded:
             with self._timed("infer"):
-                outputs = engine.predict(np.stack(list(decoded.values())))
+                pixels = np.stack([one.pixels for one in decoded.values()])
+                outputs = engine.predict(pixels)
             with self._timed("encode"):
-                for name, probabilities, mask in zip(decoded, *outputs, strict=True):
-                    seen[name] = prediction(bundle, probabilities, mask)
+                told = answers(bundle, pixels, outputs)
+                for (name, one), answer in zip(decoded.items(), told, strict=True):
+                    seen[name] = prediction(answer) | {"dicom": one.dicom}
         now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:
@@ -167,27 +153,18 @@ def key_of(name: str) -> np.uint64:
     return key
 
 
-def prediction(
-    bundle: Bundle, probabilities: NDArray[np.float32], mask: NDArray[np.float32]
-) -> dict[str, Any]:
-    """Return the columns that one image's outputs give.
-
-    Args:
-        bundle: the model.
-        probabilities: (classes,) float32, sum 1.
-        mask: (size, size) float32, probability of lung.
-    """
-    best = int(np.argmax(probabilities))
-    confidence = float(probabilities[best])
-    lungs = mask >= bundle.threshold
+def prediction(answer: Answer) -> dict[str, Any]:
+    """Return the columns that what the model says of an image gives."""
     return {
         "status": "scored",
-        "label": bundle.classes[best],
-        "confidence": confidence,
-        "probabilities": list(zip(bundle.classes, probabilities.tolist(), strict=True)),
-        "needs_review": confidence < bundle.review_below,
-        "mask": encode_mask(lungs),
-        "lung_area": float(lungs.mean()),
+        "label": answer.label,
+        "confidence": answer.confidence,
+        "probabilities": list(answer.probabilities.items()),
+        "needs_review": bool(answer.reasons),
+        "review_reasons": list(answer.reasons),
+        "novelty": answer.novelty,
+        "mask": encode_mask(answer.lungs),
+        "lung_area": answer.lung_area,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -12,15 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from eagle_spark.errors import MainMoved, OutputError, Reason, TooManyFailures, UnbalancedRun
+from eagle_spark.errors import (
+    LOOK_FIRST,
+    PASSING,
+    MainMoved,
+    OutputError,
+    TooManyFailures,
+    UnbalancedRun,
+)
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
+from eagle_spark.scoring.flags import count_flags
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
-from eagle_spark.scoring.predict import PREDICTION, SAME, STAGES, Predictor, Shared, load_model
-from eagle_spark.scoring.shift import LARGE, is_enough, nights_reference, shift_of
+from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
+from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND
+from eagle_spark.scoring.shift import is_enough, nights_reference, shift_of, warn
 from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session, tasks_for, threads_per_task
 from eagle_spark.settings import ScoreSettings
@@ -34,12 +42,6 @@ NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
-_SAID = ("label", "confidence", "probabilities", "needs_review", "mask", "lung_area")
-# What must be true of every row.
-_SOUND = """coalesce(CASE status
-  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND lung_area BETWEEN 0 AND 1
-    AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
-  WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
 
 
 def score(settings: ScoreSettings) -> dict[str, Any]:
@@ -100,12 +102,11 @@ class Night:
         self.warehouse = Warehouse(spark)
         self.mine = f"model_id = '{bundle.model_id}'"
         self.clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
-        threads = threads_per_task(spark)
         self.model: dict[str, Any] = {
             "model": absolute_uri(self.settings.model),
             "model_id": bundle.model_id,
             "engine": engine,
-            "threads": threads,
+            "threads": threads_per_task(spark),
         }
         self.known: Shared | None = None
         self.same_bytes = 0
@@ -155,6 +156,8 @@ class Night:
             "shift": max(shift.get("training", {}).values(), default=None),
             "shift_from_nights": max(shift.get("nights", {}).values(), default=None),
             "shift_by": shift,
+            "flagged": count_flags(self.tonight()),
+            "exit_code": LOOK_FIRST if warn(shift) else 0,
             "stage_seconds": stages.seconds,
             "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
             "model_id": self.bundle.model_id,
@@ -183,9 +186,9 @@ class Night:
     def compare(self) -> tuple[Counts, Counts]:
         """Drop, on the branch, this model's rows that no longer hold; count what has a row.
 
-        What goes: rows of files that changed since; of files that could not be read then, as that
-        may pass; with `--retry-rejected` all that were rejected; and those that stand twice, as two
-        runs at once may leave them.
+        What goes: rows of files that changed since; of files that could not be read then or had no
+        decoder, as that may pass; with `--retry-rejected` all that were rejected; and those that
+        stand twice, as two runs at once may leave them.
 
         Returns:
             The listed files by status, those that have a row on `main`, and on the branch.
@@ -194,7 +197,7 @@ class Night:
 
         doubtful = [f"status = '{SAME}'"]
         doubtful += ["status = 'rejected'"] if self.settings.retry_rejected else []
-        doubtful += [f"reason = '{reason}'" for reason in (Reason.UNREADABLE, Reason.BAD_ARCHIVE)]
+        doubtful += [f"reason = '{reason}'" for reason in PASSING]
         rows = self.warehouse.read(PREDICTIONS, self.branch).where(self.mine)
         now = self.listing().selectExpr(
             "path", "file_length AS length", "file_modified AS modified"
@@ -241,7 +244,11 @@ class Night:
         files = self.spark.createDataFrame(chunk.append_column("task", task))
         files = files.repartitionById(tasks, col("task")).drop("task")
         predictor = Predictor(
-            **self.model, run_id=self.run.run_id, known=self.known, clocks=self.clocks
+            **self.model,
+            run_id=self.run.run_id,
+            keep_patient_id=self.settings.keep_patient_id,
+            known=self.known,
+            clocks=self.clocks,
         )
         rows = files.sortWithinPartitions(*order).mapInArrow(
             predictor, from_arrow_schema(PREDICTION)
@@ -274,12 +281,12 @@ class Night:
         self.warehouse.merge(
             PREDICTIONS,
             self.branch,
-            f"SELECT image_id, any_value(struct({', '.join(_SAID)})) AS said "
+            f"SELECT image_id, any_value(struct({', '.join(SAID)})) AS said "
             f"FROM (SELECT * FROM {{main}} UNION ALL SELECT * FROM {{branch}}) "
             f"WHERE {self.mine} AND {_SCORED} "
             f"AND image_id IN (SELECT image_id FROM {{branch}} WHERE {same}) GROUP BY image_id",
             f"kept.image_id = found.image_id AND kept.{self.mine} AND kept.status = '{SAME}'",
-            {"status": "'scored'"} | {name: f"found.said.{name}" for name in _SAID},
+            {"status": "'scored'"} | {name: f"found.said.{name}" for name in SAID},
         )
         left = self.counts(self.branch).get(SAME, 0)
         self.same_bytes += count - left
@@ -309,7 +316,7 @@ class Night:
         published = self.warehouse.read(PREDICTIONS).where(self.mine).select("run_id")
         self.fresh = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
         fresh = rows.where(col("run_id").isin(self.fresh))
-        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({_SOUND}) THEN path END)").collect()
+        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({SOUND}) THEN path END)").collect()
         if unsound:
             raise UnbalancedRun(f"the row of {unsound} does not hold together")
         rate, allowed = after.get("rejected", 0) / max(total, 1), self.settings.max_failure_rate
@@ -319,6 +326,13 @@ class Night:
                 f"{allowed}; nothing was published, branch {self.branch} keeps what was found"
             )
 
+    def tonight(self) -> DataFrame:
+        """Return the rows that were published tonight."""
+        from pyspark.sql.functions import col
+
+        rows = self.warehouse.read(PREDICTIONS).where(self.mine)
+        return rows.where(col("run_id").isin(self.fresh))
+
     def shift(self) -> dict[str, dict[str, float]]:
         """Hold what was published tonight against the validation split and earlier nights."""
         from pyspark.sql.functions import col
@@ -326,27 +340,16 @@ class Night:
         if not self.fresh:
             return {}
         scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
-        tonight = scored.where(col("run_id").isin(self.fresh))
+        tonight = self.tonight().where(_SCORED)
         references = {"training": self.bundle.metadata.get("reference", {})}
         if is_enough(tonight):
             past = scored.where(col("run_id").isin(self.nights()))
             references["nights"] = nights_reference(past, self.bundle.classes)
-        found = {
+        return {
             name: shift_of(tonight, reference)
             for name, reference in references.items()
             if reference.get("images")
         }
-        for name, by in found.items():
-            for what, value in by.items():
-                if value > LARGE:
-                    print(
-                        f"warning: {what} of tonight's images is not that of {name} (stability "
-                        f"index {value}, large above {LARGE}): look at some before you believe "
-                        "what the model says",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-        return found
 
     def nights(self) -> list[str]:
         """Return the last runs that published rows of this model, but for tonight's."""

@@ -1,6 +1,7 @@
 """Whether tonight's images look to the model like those it was validated on, and like last nights'.
 
-The population stability index of the predicted classes, of the confidence and of the lung area: sum
+The population stability index of the predicted classes, of the confidence, of the lung area and of
+novelty, which sums up the features and the detail of an image: sum
 over bins of (a - e) * ln(a / e), e the share there and a tonight's. By chance alone it
 is about (bins - 1) * (1/n + 1/m) (Yurdakul, Statistical Properties of Population Stability Index,
 2018), which is taken off.
@@ -9,6 +10,7 @@ is about (bins - 1) * (1/n + 1/m) (Yurdakul, Statistical Properties of Populatio
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 LARGE = 0.25  # the rule of thumb of those who use the index: below 0.1 none, above 0.25 large
 LEAST_IMAGES = 100  # of fewer the index says more about chance than chance is taken off
-NUMBERS = ("confidence", "lung_area")
+NUMBERS = ("confidence", "lung_area", "novelty")
 LEAST_SHARE = 1e-4  # of an empty bin
 
 
@@ -46,7 +48,7 @@ def is_enough(rows: DataFrame) -> bool:
 
 
 def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
-    """Return the index of `label`, `confidence` and `lung_area` of scored rows.
+    """Return the index of `label` and each of `NUMBERS` of scored rows.
 
     Empty where either side has fewer than `LEAST_IMAGES`; of a model's validation split any number
     will do.
@@ -54,20 +56,42 @@ def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
     Args:
         reference: what training keeps in the model's card, or `nights_reference`.
     """
-    edges = {name: reference[name]["edges"] for name in NUMBERS}
+    names = [name for name in NUMBERS if name in reference]
+    edges = {name: reference[name]["edges"] for name in names}
     total, labels, bins = _counted(rows, edges)
     if total < LEAST_IMAGES:
         return {}
     images, classes = reference["images"], reference["label"]
     own = [labels.get(name, 0) for name in classes]
     found = {"label": stability_index(list(classes.values()), own, images)}
-    for name in NUMBERS:
+    for name in names:
         found[name] = stability_index(reference[name]["shares"], bins[name], images)
     return {name: round(value, 3) for name, value in found.items()}
 
 
+def warn(found: Mapping[str, Mapping[str, float]]) -> bool:
+    """Warn of what `shift_of` found large, by reference; return whether anything is."""
+    large = [
+        (name, what, value)
+        for name, by in found.items()
+        for what, value in by.items()
+        if value > LARGE
+    ]
+    for name, what, value in large:
+        print(
+            f"warning: {what} of tonight's images is not that of {name} (stability index {value}, "
+            f"large above {LARGE}): look at some before you believe what the model says",
+            file=sys.stderr,
+            flush=True,
+        )
+    return bool(large)
+
+
 def nights_reference(rows: DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Return what the scored rows of earlier nights look like; empty of too few."""
+    """Return what the scored rows of earlier nights look like; empty of too few.
+
+    A number that an earlier version did not give is left out.
+    """
     tenths = ", ".join(str(tenth / 10) for tenth in range(1, 10))
     edges = {
         name: sorted(set(found))
@@ -83,11 +107,11 @@ def nights_reference(rows: DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     total, labels, bins = _counted(rows, edges)
     if total < LEAST_IMAGES:
         return {}
-    shares = {name: [count / total for count in bins[name]] for name in NUMBERS}
+    shares = {name: [count / total for count in found] for name, found in bins.items()}
     return {
         "images": total,
         "label": {name: labels.get(name, 0) / total for name in classes},
-        **{name: {"edges": edges[name], "shares": shares[name]} for name in NUMBERS},
+        **{name: {"edges": edges[name], "shares": shares[name]} for name in edges},
     }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eagle_spark.errors import EagleError
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import Bundle, publish_bundle, seal
+from eagle_spark.model.calibration import calibration, flagged_shares
 from eagle_spark.model.engines import (
     ENGINES,
     INT8_FILE,
@@ -24,6 +25,7 @@ from eagle_spark.model.exports import joined, quantised, save_openvino, to_openv
 from eagle_spark.model.figures import summarise
 from eagle_spark.model.gate import judge_quality, run_gate, write_golden
 from eagle_spark.model.metadata import NETWORK, WEIGHTS
+from eagle_spark.model.novelty import NOVELTY, write_novelty
 from eagle_spark.model.weights import weights_file
 from eagle_spark.storage import join, locate
 from eagle_spark.tables import IMAGES, Warehouse
@@ -34,11 +36,11 @@ from eagle_spark.training.evaluation import (
     outcomes_of,
     predict_rows,
     reference_of,
-    review_threshold,
 )
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.rank import HEADS, MASK_THRESHOLD
+from eagle_spark.training.review import Home, Onlooker, flags_of, learn_home, limits_of, novelty_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +92,7 @@ def check_assembled(
     """
     features = engine.features(pixels)
     found = heads({name: value.astype(np.float16) for name, value in features.items()})
-    pairs = ((found["label"], wanted[0]), (found["mask"][..., 0], wanted[1]))
+    pairs = ((found["label"], wanted.label), (found["mask"][..., 0], wanted.mask))
     apart = [float(np.abs(np.asarray(one) - other).max()) for one, other in pairs]
     if not max(apart) <= MOST_APART:
         raise EagleError(
@@ -114,35 +116,61 @@ def judge(
     Returns:
         The sealed model, the engine, and split -> figures.
     """
-    bundle = seal(folder, card)
-    shipped = join(staging, "bundle")
-    publish_bundle(folder, shipped, overwrite=False)
+    images = warehouse.at(IMAGES, data.snapshot)
 
-    def outcomes(split: str, engine: str, *others: str) -> dict[str, pd.DataFrame]:
-        rows = warehouse.at(IMAGES, data.snapshot).where(f"split = '{split}'")
-        asked = Evaluator(shipped, bundle.model_id, engine, plan.threads, others)
-        return predict_rows(rows, asked)
+    def ship(name: str) -> tuple[str, str]:
+        """Publish the folder as it is now for the workers; return where, and its model id."""
+        model_id = seal(folder, card).model_id
+        publish_bundle(folder, join(staging, name), overwrite=False)
+        return join(staging, name), model_id
 
     reduced = [
         name
         for name, kind in ENGINES.items()
         if kind.precision != "f32" and (folder / kind.file).is_file()
     ]
-    val = outcomes("val", "openvino", *reduced)
-    card["engines"] |= judge_reduced(val, data.classes)
-    bundle = seal(folder, card)
-    engine = choose_engine(bundle, "auto")
-    served = val.get(engine, val["openvino"])
-    metrics = {
-        "val": summarise(served, data.classes),
-        "test": summarise(outcomes("test", engine)[engine], data.classes),
+    shipped = ship("bundle")
+    asked = Evaluator(*shipped, "openvino", plan.threads, tuple(reduced))
+    card["engines"] |= judge_reduced(
+        predict_rows(images.where("split = 'val'"), asked), data.classes
+    )
+    engine = choose_engine(seal(folder, card), "auto")
+    onlooker = Onlooker(*shipped, engine, plan.threads)
+    count = sum(data.counts["train"].values())
+    home = learn_home(images.where("split = 'train'"), count, onlooker)
+    write_novelty(home.novelty, folder / NOVELTY)
+
+    asked = Evaluator(*ship("bundle.served"), engine, plan.threads)
+    rows = predict_rows(images.where("split <> 'train'"), asked)[engine]
+    served = {
+        split: rows[rows["split"] == split].reset_index(drop=True) for split in ("val", "test")
     }
-    card |= {
-        "metrics": metrics,
-        "review_below": review_threshold(served, data.classes),
-        "reference": reference_of(served, data.classes),
+    card |= said_of(served, home, data.classes, card["training"]["temperature"])
+    return seal(folder, card), engine, card["metrics"]
+
+
+def said_of(
+    served: Mapping[str, pd.DataFrame],
+    home: Home,
+    classes: tuple[str, ...],
+    temperature: float,
+) -> dict[str, Any]:
+    """Return what the card says of outcomes of the val and the test split.
+
+    `metrics`, `calibration` and `flagged` of both; `review` and `reference` of the first alone.
+    """
+    limits = limits_of(served["val"], classes, home.masks)
+    return {
+        "metrics": {split: summarise(rows, classes) for split, rows in served.items()},
+        "calibration": {
+            split: calibration(rows, classes, temperature) for split, rows in served.items()
+        },
+        "review": limits.written(),
+        "flagged": {
+            split: flagged_shares(flags_of(rows, limits)) for split, rows in served.items()
+        },
+        "reference": reference_of(served["val"], classes, novelty_of(served["val"], limits)),
     }
-    return seal(folder, card), engine, metrics
 
 
 def judge_reduced(

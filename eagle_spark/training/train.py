@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from eagle_spark.dataset.leaks import FACTS, audit_splits
 from eagle_spark.errors import EagleError, InputError
 from eagle_spark.model.bundle import check_target, publish_bundle
+from eagle_spark.model.calibration import NEVER_SURE
 from eagle_spark.model.exports import has_int8
 from eagle_spark.model.figures import metric_rows
 from eagle_spark.model.network import NORMALISATION
+from eagle_spark.model.review import Limits
 from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import TrainSettings
 from eagle_spark.storage import absolute_uri, join, locate
@@ -36,7 +38,6 @@ from eagle_spark.tables import (
 from eagle_spark.training.assembly import EXAMPLES, assemble, export, judge
 from eagle_spark.training.checkpoint import checkpoint_folder
 from eagle_spark.training.data import TrainingData, read_training_data, some_pixels
-from eagle_spark.training.evaluation import NEVER_SURE
 from eagle_spark.training.features import Cost, cost, ensure_features, expire_features
 from eagle_spark.training.feed import FEATURE_COLUMNS, LABEL_COLUMNS, PIXEL_COLUMNS
 from eagle_spark.training.frozen import Backbone, prepare_backbone
@@ -157,7 +158,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
             "classes": list(data.classes),
             "input": INPUT_CONTRACT | {"size": data.size},
             "mask_threshold": MASK_THRESHOLD,
-            "review_below": NEVER_SURE,
+            "review": Limits(NEVER_SURE).written(),
             "engines": engines,
             "versions": versions(),
             "training": {
@@ -196,7 +197,8 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         "accuracy_left_out": {
             name: found["accuracy"] for name, found in unseen.get("by_source", {}).items()
         },
-        "review_below": bundle.review_below,
+        "review": bundle.metadata["review"],
+        "flagged": bundle.metadata["flagged"],
         "epochs": settings.epochs,
         "steps": plan.steps * plan.epochs,
         "ranks": ranks,

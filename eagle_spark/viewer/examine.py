@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,31 +13,11 @@ from numpy.typing import NDArray
 from eagle_spark.errors import ImageRejected, PlatformError
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id
-from eagle_spark.model.bundle import INTENDED_USE, Bundle, open_bundle
+from eagle_spark.model.answer import Answer, answers
+from eagle_spark.model.bundle import INTENDED_USE, open_bundle
 from eagle_spark.model.engines import choose_engine, load_engine
 from eagle_spark.storage import printable, read_image
 from eagle_spark.viewer.picture import view_of
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model says of one image.
-
-    Attributes:
-        probabilities: class -> probability, in the order of the model.
-        review: why a person has to look; empty where nobody has to.
-        lungs: probability of lung, float32 `(size, size)`.
-        lung_area: share of the image.
-        lung_sides: shares of the image, left and right of the column between the lungs, as seen.
-    """
-
-    label: str
-    confidence: float
-    probabilities: Mapping[str, float]
-    review: tuple[str, ...]
-    lungs: NDArray[np.float32]
-    lung_area: float
-    lung_sides: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -103,8 +82,8 @@ class Examiner:
             spent = (time.perf_counter() - started, 0.0)
             return Examination(path, name, 0, 0, None, rejected, None, spent)
         decoded = time.perf_counter()
-        labels, masks = self._engine.predict(film.pixels[np.newaxis])
-        answer = answer_of(self.bundle, labels[0], masks[0])
+        pixels = film.pixels[np.newaxis]
+        (answer,) = answers(self.bundle, pixels, self._engine.predict(pixels))
         spent = (decoded - started, time.perf_counter() - decoded)
         return Examination(path, name, film.width, film.height, answer, None, view, spent)
 
@@ -116,17 +95,19 @@ class Examiner:
             "status": "scored" if found.answer else "rejected",
         }
         if answer := found.answer:
+            left, right = sides(answer.lungs)
             record |= {
                 "width": found.width,
                 "height": found.height,
                 "label": answer.label,
                 "confidence": answer.confidence,
-                "probabilities": dict(answer.probabilities),
-                "needs_review": bool(answer.review),
-                "review_reasons": list(answer.review),
+                "probabilities": answer.probabilities,
+                "needs_review": bool(answer.reasons),
+                "review_reasons": list(answer.reasons),
+                "novelty": answer.novelty,
                 "lung_area": answer.lung_area,
-                "lung_area_left": answer.lung_sides[0],
-                "lung_area_right": answer.lung_sides[1],
+                "lung_area_left": left,
+                "lung_area_right": right,
             }
         if rejected := found.rejected:
             record |= {"reason": str(rejected.reason), "detail": printable(rejected.detail)}
@@ -136,34 +117,6 @@ class Examiner:
             "seconds": round(sum(found.seconds), 4),
             "intended_use": INTENDED_USE,
         }
-
-
-def answer_of(
-    bundle: Bundle, probabilities: NDArray[np.float32], lungs: NDArray[np.float32]
-) -> Answer:
-    """Return what one image's outputs mean.
-
-    Args:
-        probabilities: `(classes,)`, sum 1.
-        lungs: `(size, size)`, probability of lung.
-    """
-    best = int(np.argmax(probabilities))
-    confidence = float(probabilities[best])
-    mask = lungs >= bundle.threshold
-    return Answer(
-        label=bundle.classes[best],
-        confidence=confidence,
-        probabilities=dict(zip(bundle.classes, probabilities.tolist(), strict=True)),
-        review=review_reasons(bundle, confidence),
-        lungs=lungs,
-        lung_area=float(mask.mean()),
-        lung_sides=sides(mask),
-    )
-
-
-def review_reasons(bundle: Bundle, confidence: float) -> tuple[str, ...]:
-    """Return why a person has to look."""
-    return ("confidence",) if confidence < bundle.review_below else ()
 
 
 def sides(mask: NDArray[np.bool_]) -> tuple[float, float]:

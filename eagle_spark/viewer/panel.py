@@ -15,8 +15,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from eagle_spark.model.answer import Answer
 from eagle_spark.viewer.canvas import FAINT, TEXT
-from eagle_spark.viewer.examine import Answer, Examination, Examiner
+from eagle_spark.viewer.examine import Examination, Examiner, sides
 from eagle_spark.viewer.facts import engine_line, figure_lines, name_lines
 from eagle_spark.viewer.picture import LEVEL, WIDTH
 from eagle_spark.viewer.words import Words
@@ -195,7 +196,7 @@ class Panel(QWidget):
         )
         if answer:
             self._area.setText(words.of_image.format(words.percent(answer.lung_area)))
-            left, right = map(words.percent, answer.lung_sides)
+            left, right = map(words.percent, sides(answer.lungs))
             self._sides.setText(words.lung_sides.format(left, right))
         else:
             self._area.setText(NOTHING)
@@ -210,10 +211,10 @@ class Panel(QWidget):
             self._review.setText("")
             return
         words = self._words
-        why = "; ".join(words.reviews.get(name, name) for name in answer.review)
-        text = f"{words.needs_review}: {why}" if answer.review else words.no_review
+        why = "; ".join(words.reviews.get(name, name) for name in answer.reasons)
+        text = f"{words.needs_review}: {why}" if answer.reasons else words.no_review
         self._review.setText(text)
-        self._review.setProperty("alert", bool(answer.review))
+        self._review.setProperty("alert", bool(answer.reasons))
         self._review.style().polish(self._review)
 
     def _show_cost(self) -> None:

@@ -61,17 +61,11 @@ def _lies_on_its_side(data: bytes) -> bool:
             return False
 
 
-def lungs_of(
-    lungs: NDArray[np.float32], threshold: float, shape: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Return the mask at the shape of a view, its border smooth.
-
-    Args:
-        lungs: `(size, size)`, probability of lung.
-        shape: (height, width).
-    """
-    large = Image.fromarray(lungs).resize(shape[::-1], Image.Resampling.BILINEAR)
-    mask: NDArray[np.bool_] = np.asarray(large) >= threshold
+def lungs_of(lungs: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask `(size, size)` at the shape (height, width) of a view, its border smooth."""
+    soft = Image.fromarray(lungs.astype(np.float32))
+    large = np.asarray(soft.resize(shape[::-1], Image.Resampling.BICUBIC))
+    mask: NDArray[np.bool_] = large >= 0.5
     return mask
 
 

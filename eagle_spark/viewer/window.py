@@ -219,7 +219,7 @@ class Window(QMainWindow):
         self.panel.show_examination(found)
         if found.answer and found.view is not None:
             shape = found.view.shape[0], found.view.shape[1]
-            lungs = lungs_of(found.answer.lungs, self.examiner.bundle.threshold, shape)
+            lungs = lungs_of(found.answer.lungs, shape)
             self.canvas.show_picture(found.view, lungs)
             self._state = ""
         else:

@@ -126,16 +126,19 @@ def test_figures_are_those_of_the_engine_asked_by_hand(
     bundle = open_bundle(str(model_folder))
     files = sorted(folder.glob("train/Alpha/?.png")) + sorted(folder.glob("*/B/images/?.jpg"))
     pixels = np.stack([read_radiograph(file.read_bytes(), bundle.size).pixels for file in files])
-    probabilities, lungs = load_engine(bundle, result["engine"], 1).predict(pixels)
+    probabilities, lungs, _ = load_engine(bundle, result["engine"], 1).predict(pixels)
     truth = np.repeat([0, 1], 4)
     right = probabilities.argmax(axis=1) == truth
-    flagged = probabilities.max(axis=1) < bundle.review_below
+    flagged = probabilities.max(axis=1) < bundle.limits.confidence
     assert result["accuracy"] == right.mean()
     assert (result["wrong"], result["wrong_flagged"], result["right_flagged"]) == (
         (~right).sum(),
         (~right & flagged).sum(),
         (right & flagged).sum(),
     )
+    by_reason = {"confidence": result["wrong_flagged"], "novelty": 0, "mask": 0}
+    assert result["wrong_flagged_by"] == by_reason
+    assert result["right_flagged_by"] == by_reason | {"confidence": result["right_flagged"]}
     mask = read_mask(half_mask(), bundle.size)
     by_hand = [overlap_figures(mask, found >= bundle.threshold) for found in lungs[4:]]
     for name in ("dice", "iou"):

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
         "classes": ["COVID", "Normal"],
         "input": {"size": 224},
         "mask_threshold": 0.5,
-        "review_below": 0.8,
+        "review": {"confidence": 0.8, "novelty": {}, "mask": {}},
         "engines": {"openvino": {"passed": True}},
     }
     seal(model, card)

@@ -13,6 +13,7 @@ import pytest
 
 from eagle_spark.errors import BundleError, OutputError
 from eagle_spark.model.bundle import check_target, open_bundle, publish_bundle, seal
+from eagle_spark.model.review import Limits
 
 PLAIN = {"module": "keras.layers", "class_name": "Dense", "config": {}}
 
@@ -29,7 +30,7 @@ def card(**changes: Any) -> dict[str, Any]:
         "classes": ["COVID", "Normal"],
         "input": {"size": 224},
         "mask_threshold": 0.5,
-        "review_below": 0.8,
+        "review": {"confidence": 0.8, "novelty": {}, "mask": {}},
         "engines": {"openvino": {"passed": True}},
         **changes,
     }
@@ -49,7 +50,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_sealed_folder_opens_with_typed_metadata(folder: Path) -> None:
     bundle = open_bundle(str(folder))
     assert (bundle.classes, bundle.size, bundle.threshold) == (("COVID", "Normal"), 224, 0.5)
-    assert bundle.review_below == 0.8
+    assert bundle.limits == Limits(0.8)
+    assert bundle.novelty is None
     assert bundle.path == folder
     assert "Research use only" in bundle.metadata["intended_use"]
 
@@ -106,7 +108,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda m: m.update(format_version=2), "format_version must be 1, got 2"),
+        (lambda m: m.update(format_version=1), "format_version must be 2, got 1"),
         (lambda m: m.pop("classes"), "classes is missing"),
         (lambda m: m.update(classes=["one"]), "two or more"),
         (lambda m: m["input"].update(size="224"), "input.size"),
@@ -115,6 +117,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m["digests"].update({"/etc/passwd": "0"}), "unsafe file name"),
         (lambda m: m["digests"].update({"a\\b": "0"}), "unsafe file name"),
         (lambda m: m["digests"].pop("model.keras"), "model.keras is missing"),
+        (lambda m: m["review"].pop("mask"), "review is not what it should be"),
         (lambda m: m.update(engines={"keras": "yes"}), "one object per engine"),
     ],
 )

@@ -73,6 +73,19 @@ def test_figures_stand_with_their_intervals_by_source_and_class(card: dict[str, 
     assert "/secret/place" not in text
 
 
+def test_the_section_on_confidence_says_when_a_person_has_to_look(card: dict[str, Any]) -> None:
+    shares = {"any": 0.09, "confidence": 0.04, "novelty": 0.05, "mask": 0.01}
+    found = {
+        "calibration": {"test": {"ece_before": 0.1, "ece": 0.02, "coverage_98": 0.9}},
+        "review": {"confidence": 0.8, "novelty": {"detail": [0.5, 0.7]}, "mask": {}},
+        "flagged": {"val": shares, "test": shares},
+    }
+    text = model_card(card | found)
+    assert "its confidence is below 0.800" in text
+    assert lines(text, "| test | 0.090 | 0.040 | 0.050 | 0.010 |")
+    assert "novelty" not in model_card(card)
+
+
 def test_what_names_hold_does_not_break_a_table(card: dict[str, Any]) -> None:
     text = model_card(card)
     assert lines(text, "| B\\|C |")

@@ -55,7 +55,8 @@ def test_a_joined_graph_says_what_its_parts_say(
     features = BackboneEngine(backbone, 1).features(pixels)
     request = compile_openvino(heads, 1)
     request.infer(features)
-    label, mask = engine(joined(backbone, heads), tmp_path).predict(pixels)
+    label, mask, statistics = engine(joined(backbone, heads), tmp_path).predict(pixels)
+    np.testing.assert_allclose(statistics, features["statistics"], atol=1e-4)
     np.testing.assert_allclose(label, request.get_tensor("label").data, atol=1e-5)
     np.testing.assert_allclose(mask, request.get_tensor("mask").data[..., 0], atol=1e-5)
     assert np.ptp(label) > 0.01
@@ -83,9 +84,9 @@ def test_int8_is_near_the_graph_it_was_made_of_and_always_the_same(
 def test_bf16_is_near_float32_and_not_float32(
     graphs: tuple[Any, Any], pixels: Any, tmp_path: Path
 ) -> None:
-    wanted, _ = engine(joined(*graphs), tmp_path).predict(pixels)
+    wanted = engine(joined(*graphs), tmp_path).predict(pixels).label
     reduced = OpenVINOEngine(tmp_path / "graph.xml", 1, "openvino-bf16", "bf16")
-    label, mask = reduced.predict(pixels)
+    label, mask, _ = reduced.predict(pixels)
     assert label.dtype == mask.dtype == np.float32
     assert 0 < np.abs(label - wanted).max() < 0.05
 

@@ -13,6 +13,7 @@ from eagle_spark.model import engines, exports
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.engines import Predictions, choose_engine
 from eagle_spark.model.gate import Outcomes, judge, judge_quality
+from eagle_spark.model.review import Limits
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8), np.uint8)
 
@@ -22,13 +23,14 @@ class Stub:
 
     name = "stub"
 
-    def __init__(self, slip: float = 0.0, batch: int = 7) -> None:
-        self.slip, self.batch = slip, batch
+    def __init__(self, slip: float = 0.0, batch: int = 7, drift: float = 0.0) -> None:
+        self.slip, self.batch, self.drift = slip, batch, np.float32(drift)
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         first = np.float32(0.6) + (self.slip if len(pixels) == self.batch else 0)
         label = np.tile(np.array([first, 1 - first], np.float32), (len(pixels), 1))
-        return label, (pixels > 99).astype(np.float32)
+        statistics = pixels.mean(axis=(1, 2), keepdims=True, dtype=np.float32)[:, 0] + self.drift
+        return Predictions(label, (pixels > 99).astype(np.float32), statistics)
 
 
 def gated(engine: Any) -> dict[str, Any]:
@@ -54,9 +56,16 @@ def test_an_engine_that_flips_a_label_or_gives_nan_fails() -> None:
     assert not gated(Stub(float("nan")))["passed"]
 
 
+def test_an_engine_whose_class_head_sees_something_else_fails() -> None:
+    result = gated(Stub(drift=1.0))
+    assert not result["passed"]
+    assert result["probability_difference"] == 0.0
+    assert result["statistics_difference"] > 1e-3
+
+
 def bundle(**passed: bool) -> Bundle:
     results = {name: {"passed": value} for name, value in passed.items()}
-    return Bundle(Path("m"), "id", ("a", "b"), 32, 0.5, 0.8, results, {})
+    return Bundle(Path("m"), "id", ("a", "b"), 32, 0.5, Limits(0.8), None, results, {})
 
 
 def test_auto_takes_the_fastest_that_passed() -> None:

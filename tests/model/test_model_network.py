@@ -165,7 +165,7 @@ def exported(network: Any, pixels: Any, tmp_path_factory: pytest.TempPathFactory
         "classes": list(CLASSES),
         "input": {"size": 64},
         "mask_threshold": 0.5,
-        "review_below": 0.8,
+        "review": {"confidence": 0.8, "novelty": {}, "mask": {}},
         "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
     }
     return seal(folder, card)
@@ -190,13 +190,14 @@ def test_a_row_does_not_depend_on_its_batch(exported: Any, pixels: Any, name: st
 
     engine = load_engine(exported, name, 1)
     many = np.resize(pixels, (64, *pixels.shape[1:]))
-    labels, masks = engine.predict(many)
+    labels, masks, statistics = engine.predict(many)
     assert labels.dtype == masks.dtype == np.float32
     assert masks.shape == (64, 64, 64)
     for size in (1, 7, 32):
-        label, mask = engine.predict(many[:size])
+        label, mask, seen = engine.predict(many[:size])
         np.testing.assert_allclose(label, labels[:size], atol=1e-5)
         np.testing.assert_allclose(mask, masks[:size], atol=1e-5)
+        np.testing.assert_allclose(seen, statistics[:size], atol=1e-4)
 
 
 def test_an_exported_engine_loads_no_tensorflow(exported: Any) -> None:

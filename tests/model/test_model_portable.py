@@ -18,7 +18,8 @@ from eagle_spark.errors import BundleError, EagleError, PlatformError, SettingsE
 from eagle_spark.model import portable
 from eagle_spark.model.bundle import open_bundle, seal
 from eagle_spark.model.engines import LITERT_FILE, ONNX_FILE, choose_engine, load_engine
-from eagle_spark.settings import ExportSettings, parse_settings
+from eagle_spark.options import parse_settings
+from eagle_spark.settings import ExportSettings
 
 SIZE = 64
 FORMATS = ["onnx", "litert"]
@@ -44,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": ["A", "B"],
         "input": {"size": SIZE},
         "mask_threshold": 0.5,
-        "review_below": 0.8,
+        "review": {"confidence": 0.8, "novelty": {}, "mask": {}},
         "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
         "metrics": {"test": {"accuracy": 0.9}},
     }
@@ -100,13 +101,15 @@ def test_a_row_does_not_depend_on_its_batch_and_is_that_of_keras(
     engine = load_engine(bundle, name, 1)
     with np.load(bundle.path / "golden.npz") as golden:
         pixels, label, mask = (golden[part] for part in ("pixels", "label", "mask"))
+        seen = golden["statistics"]
     assert np.ptp(label) > 0.1
-    labels, masks = engine.predict(pixels)
+    labels, masks, statistics = engine.predict(pixels)
     assert labels.dtype == masks.dtype == np.float32
     np.testing.assert_allclose(labels, label, atol=1e-4)
     np.testing.assert_allclose(masks, mask, atol=2e-3)  # kept in float16
+    np.testing.assert_allclose(statistics, seen, atol=1e-3)
     for size in (1, 7):
-        few, some = engine.predict(pixels[:size])
+        few, some, _ = engine.predict(pixels[:size])
         np.testing.assert_allclose(few, labels[:size], atol=1e-5)
         np.testing.assert_allclose(some, masks[:size], atol=1e-5)
 
@@ -137,11 +140,12 @@ def test_other_programs_find_the_input_and_outputs_by_name(
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape[1:]) == ("pixels", "tensor(uint8)", [SIZE, SIZE, 1])
     assert isinstance(given.shape[0], str)  # any number of images
-    assert {output.name for output in session.get_outputs()} == {"label", "mask"}
+    assert {output.name for output in session.get_outputs()} == {"label", "mask", "statistics"}
 
     interpreter = Interpreter(str(exported[0] / LITERT_FILE))
     (signature,) = interpreter.get_signature_list().values()
-    assert (signature["inputs"], set(signature["outputs"])) == (["pixels"], {"label", "mask"})
+    assert signature["inputs"] == ["pixels"]
+    assert set(signature["outputs"]) == {"label", "mask", "statistics"}
     (details,) = interpreter.get_input_details()
     assert details["dtype"] is np.uint8
     assert details["shape_signature"].tolist() == [1, SIZE, SIZE, 1]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eagle_spark.model.shortcuts import AS_IS, attribute, blanked, patches, widened
+from eagle_spark.model.engines import Predictions
+from eagle_spark.model.shortcuts import AS_IS, answers, attribute, blanked, patches, widened
 
 SIZE = 56
 
@@ -19,10 +18,11 @@ class LooksAt:
     def __init__(self, region: tuple[slice, slice]) -> None:
         self.region = region
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Any:
+    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         detail = pixels[(slice(None), *self.region)].std(axis=(1, 2)) / 128
         share = np.clip(detail, 0.01, 0.99).astype(np.float32)
-        return np.stack([1 - share, share], axis=1), np.zeros((len(pixels), SIZE, SIZE))
+        label, mask = np.stack([1 - share, share], axis=1), np.zeros((len(pixels), SIZE, SIZE))
+        return Predictions(label, mask.astype(np.float32), label)
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def lungs() -> NDArray[np.bool_]:
 def test_a_model_that_looks_at_the_lungs_needs_them_and_nothing_else(
     pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]
 ) -> None:
-    found = attribute(LooksAt((slice(28, 36), slice(12, 20))), pixels, lungs)
-    sure = {name: round(float(one[1]), 1) for name, one in found.probabilities.items()}
+    model = LooksAt((slice(28, 36), slice(12, 20)))
+    found, said = attribute(model, pixels, lungs), answers(model, pixels, lungs)
+    sure = {name: round(float(one[1]), 1) for name, one in said.items()}
     assert sure == {AS_IS: 1.0, "lungs_only": 1.0, "without_lungs": 0.0, "without_lung_boxes": 0.0}
     assert found.inside > 0.9
     assert found.importance[32, 16] > 0.9 * found.importance.max()
@@ -51,8 +52,9 @@ def test_a_model_that_looks_at_the_lungs_needs_them_and_nothing_else(
 def test_a_model_that_looks_at_a_corner_is_found_out(
     pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]
 ) -> None:
-    found = attribute(LooksAt((slice(0, 8), slice(0, 8))), pixels, lungs)
-    sure = {name: round(float(one[1]), 1) for name, one in found.probabilities.items()}
+    model = LooksAt((slice(0, 8), slice(0, 8)))
+    found, said = attribute(model, pixels, lungs), answers(model, pixels, lungs)
+    sure = {name: round(float(one[1]), 1) for name, one in said.items()}
     assert sure == {AS_IS: 1.0, "lungs_only": 0.0, "without_lungs": 1.0, "without_lung_boxes": 1.0}
     assert found.inside < 0.1
     assert 0.2 < found.area < 0.4

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from eagle_spark.dataset.preprocess import preprocess
 from eagle_spark.errors import InputError, OutputError
@@ -19,7 +20,7 @@ from eagle_spark.model.network import STATISTICS
 from eagle_spark.report.probe import probe_source
 from eagle_spark.report.report import report
 from eagle_spark.settings import PreprocessSettings, ReportSettings
-from planted import put, tinted
+from planted import encoded, put
 
 HOSTILE = "<b onload=alert(1)>&amp;.png"
 
@@ -42,6 +43,12 @@ class Page(HTMLParser):
         self.shown += data
 
 
+def blocks(number: int) -> bytes:
+    """A picture that is no near duplicate of another."""
+    grey = np.random.default_rng(number).integers(0, 256, (8, 8)).astype(np.uint8)
+    return encoded(Image.fromarray(np.kron(grey, np.ones((8, 8), np.uint8))), "PNG")
+
+
 @pytest.fixture(scope="module")
 def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sources of three classes, a broken file, and a name that is HTML."""
@@ -51,7 +58,7 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for label in ("A", "B", "C"):
             for _ in range(8):
                 number += 1
-                put(folder / source / label / "images" / f"{number}.png", tinted(2 * number))
+                put(folder / source / label / "images" / f"{number}.png", blocks(number))
     put(folder / "one" / "A" / "images" / HOSTILE, b"no image")
     for source in ("one", "two"):
         preprocess(

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eagle_spark.dataset.sample import write_unlabelled
 from eagle_spark.errors import (
+    LOOK_FIRST,
     BundleError,
     InputError,
     OutputError,
@@ -24,6 +26,7 @@ from eagle_spark.errors import (
 )
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.model.bundle import seal
+from eagle_spark.model.review import Flag
 from eagle_spark.scoring import score as job
 from eagle_spark.scoring import shift
 from eagle_spark.scoring.inventory import list_images, spool_listing
@@ -31,7 +34,7 @@ from eagle_spark.scoring.lease import AlreadyRunning
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.tables import PREDICTIONS
-from planted import EXPECTED, PLANTED
+from planted import EXPECTED, PLANTED, encoded, put
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
@@ -95,6 +98,30 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     assert (again["already_scored"], again["scored"], again["already_rejected"]) == (12, 0, 4)
     assert again["snapshot_id"] == first["snapshot_id"]
     assert sorted(query(tmp_path / "warehouse")) == sorted(rows)
+    assert again["flagged"] == dict.fromkeys(("any", "confidence", "novelty", "mask"), 0)
+
+
+def test_rows_say_why_a_person_has_to_look(
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, watchful_folder: Path
+) -> None:
+    put(images / "noise.png", encoded(Image.effect_noise((300, 300), 90), "PNG"))
+    result = night(model=watchful_folder)
+    rows = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
+    noise = rows.pop((images / "noise.png").as_uri())
+    assert noise.novelty > 1
+    assert "novelty" in noise.review_reasons
+    for row in rows.values():
+        assert row.needs_review == bool(row.review_reasons)
+        assert ("novelty" in row.review_reasons) == (row.novelty > 1)
+        assert row.review_reasons == sorted(row.review_reasons, key=list(Flag).index)
+    assert np.mean([row.novelty > 1 for row in rows.values()]) < 0.3
+    counted = Counter(reason for row in [noise, *rows.values()] for reason in row.review_reasons)
+    assert result["flagged"].pop("any") == sum(r.needs_review for r in [noise, *rows.values()])
+    assert {name: count for name, count in result["flagged"].items() if count} == counted
+    shutil.copy(images / "noise.png", images / "again.png")
+    assert night(model=watchful_folder)["same_bytes"] == 1
+    (again,) = (r for r in query(tmp_path / "warehouse") if r.path.endswith("again.png"))
+    assert (again.novelty, again.review_reasons) == (noise.novelty, noise.review_reasons)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "litert"])
@@ -343,7 +370,9 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(shift, "LEAST_IMAGES", 10)
-    assert night()["shift"] is None  # this model was never held against anything
+    usual = night()
+    # This model was never held against anything.
+    assert (usual["shift"], usual["exit_code"]) == (None, 0)
     shutil.rmtree(tmp_path / "warehouse")
     shutil.copytree(model_folder, tmp_path / "model")
     card = json.loads((tmp_path / "model" / "metadata.json").read_text())
@@ -353,6 +382,7 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     seal(tmp_path / "model", card | {"reference": seen})
     result = night(model=tmp_path / "model")
     assert result["shift"] == max(result["shift_by"]["training"].values()) > 1
+    assert result["exit_code"] == LOOK_FIRST
     assert result["shift_from_nights"] is None  # the first
     assert "warning: lung_area of tonight's images is not that of training" in (
         capsys.readouterr().err

@@ -14,6 +14,7 @@ from eagle_spark.scoring.shift import (
     nights_reference,
     shift_of,
     stability_index,
+    warn,
 )
 from eagle_spark.training.evaluation import reference_of
 
@@ -30,7 +31,8 @@ def outcomes(rows: int, seed: int, sure: float = 4.0, covid: float = 0.3) -> pd.
         {
             "label": np.where(first, *CLASSES),
             "probabilities": list(np.stack([probabilities, 1 - probabilities], axis=1)),
-            "lung_area": draw.normal(0.25, 0.05, rows),
+            "area": draw.normal(0.25, 0.05, rows),
+            "novelty": draw.normal(0.0, 0.4, rows),
         }
     )
 
@@ -42,12 +44,18 @@ def scored(spark: Any, rows: pd.DataFrame) -> Any:
             "path": [f"file:///{i}" for i in range(len(rows))],
             "label": [CLASSES[int(p[1] > p[0])] for p in rows["probabilities"]],
             "confidence": [float(max(p)) for p in rows["probabilities"]],
-            "lung_area": rows["lung_area"],
+            "lung_area": rows["area"],
+            "novelty": rows["novelty"],
         }
     )
     return spark.createDataFrame(
-        table, "path STRING, label STRING, confidence DOUBLE, lung_area DOUBLE"
+        table,
+        "path STRING, label STRING, confidence DOUBLE, lung_area DOUBLE, novelty DOUBLE",
     )
+
+
+def reference(rows: pd.DataFrame) -> dict[str, Any]:
+    return reference_of(rows, CLASSES, rows["novelty"].to_numpy())
 
 
 def test_the_index_is_that_of_its_formula() -> None:
@@ -75,35 +83,52 @@ def test_chance_alone_is_no_shift(images: int) -> None:
 
 @pytest.mark.spark
 def test_a_night_like_the_validation_split_has_no_shift_and_another_one_has(spark: Any) -> None:
-    reference = reference_of(outcomes(400, 1), CLASSES)
-    assert sum(reference["label"].values()) == pytest.approx(1)
-    assert sum(reference["confidence"]["shares"]) == pytest.approx(1)
-    same = shift_of(scored(spark, outcomes(1000, 2)), reference)
-    assert same.keys() == {"label", "confidence", "lung_area"}
+    home = reference(outcomes(400, 1))
+    assert sum(home["label"].values()) == pytest.approx(1)
+    assert sum(home["confidence"]["shares"]) == pytest.approx(1)
+    same = shift_of(scored(spark, outcomes(1000, 2)), home)
+    assert same.keys() == {"label", "confidence", "lung_area", "novelty"}
     assert max(same.values()) < 0.05
-    other = shift_of(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), reference)
+    other = shift_of(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), home)
     assert min(other["label"], other["confidence"]) > LARGE > other["lung_area"]
-    assert shift_of(scored(spark, outcomes(LEAST_IMAGES - 1, 4)), reference) == {}
+    rows = outcomes(1000, 3)
+    rows["novelty"] += 1
+    assert shift_of(scored(spark, rows), home)["novelty"] > LARGE
+    assert shift_of(scored(spark, outcomes(LEAST_IMAGES - 1, 4)), home) == {}
 
 
 @pytest.mark.spark
 def test_earlier_nights_are_a_reference(spark: Any) -> None:
-    reference = nights_reference(scored(spark, outcomes(2000, 5)), ["COVID", "Normal", "Other"])
-    assert reference["images"] == 2000
-    assert reference["label"]["Other"] == 0
-    assert sum(reference["lung_area"]["shares"]) == pytest.approx(1)
-    assert max(reference["lung_area"]["shares"]) < 0.15
-    assert max(shift_of(scored(spark, outcomes(1000, 6)), reference).values()) < 0.05
-    other = shift_of(scored(spark, outcomes(1000, 7, covid=0.9)), reference)
+    nights = nights_reference(scored(spark, outcomes(2000, 5)), ["COVID", "Normal", "Other"])
+    assert nights["images"] == 2000
+    assert nights["label"]["Other"] == 0
+    assert sum(nights["lung_area"]["shares"]) == pytest.approx(1)
+    assert max(nights["lung_area"]["shares"]) < 0.15
+    assert max(shift_of(scored(spark, outcomes(1000, 6)), nights).values()) < 0.05
+    other = shift_of(scored(spark, outcomes(1000, 7, covid=0.9)), nights)
     assert other["label"] > LARGE > other["lung_area"]
     assert nights_reference(scored(spark, outcomes(LEAST_IMAGES - 1, 5)), CLASSES) == {}
     assert nights_reference(scored(spark, outcomes(1, 5)).limit(0), CLASSES) == {}
 
 
 @pytest.mark.spark
+def test_nights_before_there_was_novelty_are_held_against_without_it(spark: Any) -> None:
+    before = nights_reference(scored(spark, outcomes(500, 5).assign(novelty=None)), CLASSES)
+    assert "novelty" not in before
+    assert "novelty" not in shift_of(scored(spark, outcomes(500, 6)), before)
+
+
+def test_what_is_large_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not warn({"training": {"label": LARGE}, "nights": {}})
+    assert capsys.readouterr().err == ""
+    assert warn({"training": {"label": 0.1, "novelty": 3.0}})
+    assert "warning: novelty of tonight's images is not that of training" in capsys.readouterr().err
+
+
+@pytest.mark.spark
 def test_all_of_one_value_is_one_bin(spark: Any) -> None:
     rows = outcomes(LEAST_IMAGES, 1)
-    rows["lung_area"] = 0.25
-    reference = reference_of(rows, CLASSES)
-    assert reference["lung_area"]["edges"] == [0.25]
-    assert shift_of(scored(spark, rows), reference)["lung_area"] == 0
+    rows["area"] = 0.25
+    home = reference(rows)
+    assert home["lung_area"]["edges"] == [0.25]
+    assert shift_of(scored(spark, rows), home)["lung_area"] == 0

@@ -25,6 +25,7 @@ from eagle_spark.errors import InputError, OutputError
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.exports import has_bf16
+from eagle_spark.model.review import Limits
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
 from eagle_spark.tables import EPOCHS, IMAGES, METRICS, RUNS, Warehouse
@@ -96,6 +97,15 @@ def test_two_ranks_make_a_model_that_scores_alike(
     assert bundle.metadata["training"]["audited"] == sum(counts.values())
     assert bundle.metadata["training"]["backbone"] == result["backbone"]
     assert bundle.metadata["training"]["temperature"] == result["temperature"] > 0
+    assert bundle.novelty is not None
+    assert bundle.limits == Limits.read(result["review"], "result")
+    assert bundle.limits.novelty.keys() == bundle.novelty.densities.keys()
+    for split in ("val", "test"):
+        found = bundle.metadata["calibration"][split]
+        assert found["ece"] == pytest.approx(bundle.metadata["metrics"][split]["ece"])
+        assert sum(found["reliability_before"]["images"]) == counts[split]
+        assert result["flagged"][split].keys() == {"any", "confidence", "novelty", "mask"}
+    assert sum(bundle.metadata["reference"]["novelty"]["shares"]) == pytest.approx(1)
     assert (
         result["feature_rows"] == result["features_computed"] == 2 * counts["train"] + counts["val"]
     )

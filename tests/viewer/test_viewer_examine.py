@@ -14,6 +14,7 @@ import pytest
 
 from eagle_spark.errors import BundleError, PlatformError
 from eagle_spark.images.decode import read_radiograph
+from eagle_spark.model.answer import answers
 from eagle_spark.model.bundle import open_bundle, seal
 from eagle_spark.scoring.predict import prediction
 from eagle_spark.viewer.examine import Examiner, sides
@@ -56,10 +57,10 @@ def test_every_kind_of_file_is_an_answer_or_its_reason(examiner: Examiner, folde
 def test_the_answer_is_that_of_score(examiner: Examiner, folder: Path) -> None:
     path = folder / "sixteen_bit.png"
     record = examiner.record(examiner.examine(str(path)))
-    pixels = read_radiograph(path.read_bytes(), examiner.bundle.size).pixels
-    labels, masks = examiner._engine.predict(pixels[np.newaxis])
-    wanted = prediction(examiner.bundle, labels[0], masks[0])
-    for name in ("status", "label", "confidence", "needs_review", "lung_area"):
+    pixels = read_radiograph(path.read_bytes(), examiner.bundle.size).pixels[np.newaxis]
+    (answer,) = answers(examiner.bundle, pixels, examiner._engine.predict(pixels))
+    wanted = prediction(answer)
+    for name in ("status", "label", "confidence", "novelty", "review_reasons", "lung_area"):
         assert record[name] == wanted[name], name
     assert record["probabilities"] == dict(wanted["probabilities"])
     assert record["needs_review"] == bool(record["review_reasons"])

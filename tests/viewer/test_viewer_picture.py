@@ -78,9 +78,9 @@ def test_whatever_can_be_read_can_be_viewed(name: str) -> None:
 
 
 def test_lungs_reach_the_size_of_the_view() -> None:
-    lungs = np.zeros((8, 8), np.float32)
-    lungs[:, :4] = 1
-    large = lungs_of(lungs, 0.5, (40, 80))
+    lungs = np.zeros((8, 8), bool)
+    lungs[:, :4] = True
+    large = lungs_of(lungs, (40, 80))
     assert large.shape == (40, 80)
     assert large[:, :36].all()
     assert not large[:, 44:].any()

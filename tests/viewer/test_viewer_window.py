@@ -90,7 +90,7 @@ def test_an_image_and_what_the_model_says_of_it(opened: Window, model_folder: Pa
     assert opened.canvas.colours() is not None
     # This model knows nothing: all it says needs review.
     review = ENGLISH.needs_review in text
-    assert review == bool(found.answer.review)
+    assert review == bool(found.answer.reasons)
 
 
 def test_keys_step_through_the_folder_and_stop_at_its_ends(opened: Window) -> None:

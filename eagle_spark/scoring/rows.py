@@ -1,0 +1,43 @@
+"""What a row of the table `predictions` is as it comes from a worker, and when it is sound."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from eagle_spark.images.decode import DICOM_TAGS
+
+PREDICTION = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("path", pa.string()),
+        ("file_length", pa.int64()),
+        ("file_modified", pa.timestamp("us", tz="UTC")),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("label", pa.string()),
+        ("confidence", pa.float64()),
+        ("probabilities", pa.map_(pa.string(), pa.float64())),
+        ("needs_review", pa.bool_()),
+        ("review_reasons", pa.list_(pa.string())),
+        ("novelty", pa.float64()),
+        ("mask", pa.binary()),
+        ("lung_area", pa.float64()),
+        ("model_id", pa.string()),
+        ("run_id", pa.string()),
+        ("scored_at", pa.timestamp("us", tz="UTC")),
+        ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
+    ]
+)
+SAME = "same"  # status of a row that is to be taken from another one with the same bytes
+# What the model said of the bytes, whatever the file is called.
+SAID = (
+    *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
+    *("mask", "lung_area", "dicom"),
+)
+# What must be true of every row.
+SOUND = """coalesce(CASE status
+  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND needs_review IS NOT NULL
+    AND lung_area BETWEEN 0 AND 1
+    AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
+  WHEN 'rejected' THEN reason IS NOT NULL END, false)"""

@@ -1,0 +1,80 @@
+"""DICOM out: a Segmentation that another library reads back as the mask that scoring gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from dicom_files import chest, dicom, shipped
+from PIL import Image
+from pydicom import dcmread
+
+from eagle_spark.images.decode import read_radiograph
+from eagle_spark.model.bundle import open_bundle
+from eagle_spark.model.engines import choose_engine, load_engine
+from eagle_spark.scoring.segmentation import main
+from planted import encoded, picture, put
+
+pytestmark = pytest.mark.train
+
+# What a Segmentation repeats of its image, and an image as sent has.
+WHOLE = {
+    "PatientBirthDate": "",
+    "PatientSex": "",
+    "StudyDate": "",
+    "StudyTime": "",
+    "StudyID": "",
+    "AccessionNumber": "",
+    "ReferringPhysicianName": "",
+    "SeriesInstanceUID": "1.2.3.9",
+    "SeriesNumber": 1,
+    "InstanceNumber": 1,
+    "Laterality": "",
+    "PatientOrientation": ["L", "F"],
+    "PixelSpacing": [0.2, 0.2],
+}
+
+
+def test_the_mask_is_read_back_as_the_model_gives_it(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = dicom(chest(200), **WHOLE)
+    image, out = put(tmp_path / "a.dcm", data), tmp_path / "seg.dcm"
+    assert main([str(image), "--model", str(model_folder), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    found = hd.seg.segread(out)
+    bundle = open_bundle(str(model_folder))
+    engine = load_engine(bundle, choose_engine(bundle, "auto"), threads=1)
+    _, masks = engine.predict(read_radiograph(data, bundle.size).pixels[None])
+    lungs = Image.fromarray(masks[0] >= bundle.threshold)
+    wanted = np.asarray(lungs.resize((200, 200), Image.Resampling.NEAREST))
+    assert 0 < wanted.mean() < 1
+    assert (found.pixel_array.astype(bool) == wanted).all()
+    again = found.get_pixels_by_source_instance(["1.2.3.4"], segment_numbers=[1])
+    assert (again[0, ..., 0].astype(bool) == wanted).all()
+    plain = dcmread(out)
+    source = dcmread(image)
+    assert plain.Modality == "SEG"
+    assert (plain.StudyInstanceUID, plain.PatientID) == (source.StudyInstanceUID, source.PatientID)
+    assert plain.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lung"
+
+
+def test_what_cannot_be_segmented_is_said_in_one_line(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(data: bytes, out: str = "seg.dcm") -> str:
+        image = put(tmp_path / "image", data)
+        assert main([str(image), "--model", str(model_folder), "--out", str(tmp_path / out)]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ")
+        assert message.count("\n") == 1
+        assert not (tmp_path / "seg.dcm").exists()
+        return message
+
+    assert "not_a_chest_xray" in said(shipped("MR_small.dcm", Modality="MR"))
+    assert "a DICOM image is wanted" in said(encoded(Image.fromarray(picture()), "PNG"))
+    assert "lacks" in said(dicom(StudyInstanceUID=None, **WHOLE))
+    put(tmp_path / "taken.dcm", b"")
+    assert "exists" in said(dicom(**WHOLE), "taken.dcm")
