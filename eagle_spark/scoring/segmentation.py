@@ -68,9 +68,13 @@ def _object(data: bytes, mask: NDArray[np.bool_], bundle: Bundle) -> Segmentatio
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
+    source = dcmread(BytesIO(data), stop_before_pixels=True)
+    # A projection has no slices: measures of pixels without a thickness are none to highdicom's
+    # own reader. The image that is referred to has the spacing.
+    source.pop("PixelSpacing", None)
     try:
         return hd.seg.Segmentation(
-            source_images=[dcmread(BytesIO(data), stop_before_pixels=True)],
+            source_images=[source],
             pixel_array=mask,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[lung],

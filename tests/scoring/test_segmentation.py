@@ -47,7 +47,7 @@ def test_the_mask_is_read_back_as_the_model_gives_it(
     found = hd.seg.segread(out)
     bundle = open_bundle(str(model_folder))
     engine = load_engine(bundle, choose_engine(bundle, "auto"), threads=1)
-    _, masks = engine.predict(read_radiograph(data, bundle.size).pixels[None])
+    masks = engine.predict(read_radiograph(data, bundle.size).pixels[None]).mask
     lungs = Image.fromarray(masks[0] >= bundle.threshold)
     wanted = np.asarray(lungs.resize((200, 200), Image.Resampling.NEAREST))
     assert 0 < wanted.mean() < 1
