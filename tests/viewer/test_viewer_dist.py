@@ -24,7 +24,7 @@ from planted import PLANTED, put
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-MAX_MEGABYTES = 400
+MAX_MEGABYTES = 420
 SECONDS = 60
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 BANNER = (0x3B, 0x2A, 0x12)  # RGB behind "research use only"
