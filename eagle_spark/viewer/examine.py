@@ -59,6 +59,8 @@ class Examiner:
                 f"({', '.join(sorted(set(self.bundle.engines) - {'keras'})) or 'it has none'})"
             )
         self._engine = load_engine(self.bundle, name, len(os.sched_getaffinity(0)))
+        # The first answer takes longer than the others; here nobody takes it for the usual time.
+        self._ask(np.zeros((self.bundle.size, self.bundle.size), np.uint8))
 
     @property
     def engine(self) -> str:
@@ -82,10 +84,14 @@ class Examiner:
             spent = (time.perf_counter() - started, 0.0)
             return Examination(path, name, 0, 0, None, rejected, None, spent)
         decoded = time.perf_counter()
-        pixels = film.pixels[np.newaxis]
-        (answer,) = answers(self.bundle, pixels, self._engine.predict(pixels))
+        answer = self._ask(film.pixels)
         spent = (decoded - started, time.perf_counter() - decoded)
         return Examination(path, name, film.width, film.height, answer, None, view, spent)
+
+    def _ask(self, pixels: NDArray[np.uint8]) -> Answer:
+        batch = pixels[np.newaxis]
+        (answer,) = answers(self.bundle, batch, self._engine.predict(batch))
+        return answer
 
     def record(self, found: Examination) -> dict[str, Any]:
         """Return an examination as JSON has it; columns of the table `predictions` keep names."""

@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from eagle_spark.images.decode import Radiograph, open_frame, read_radiograph
@@ -15,6 +15,7 @@ from eagle_spark.images.sniff import HEAD_BYTES, sniff
 VIEW_SIDE = 1024  # pixels of the longer side
 LEVEL, WIDTH = 128.0, 256.0  # the window that shows all grey levels as they are
 LUNGS = (38, 166, 242)  # RGB
+SOFT = 1.2  # pixels of the mask; without it its outline would be stairs
 EDGE, EDGE_PIXELS = 0.9, 2  # opacity and width of the outline
 
 _ORIENTATION = 0x0112
@@ -63,9 +64,9 @@ def _lies_on_its_side(data: bytes) -> bool:
 
 def lungs_of(lungs: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Return the mask `(size, size)` at the shape (height, width) of a view, its border smooth."""
-    soft = Image.fromarray(lungs.astype(np.float32))
+    soft = Image.fromarray(lungs.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(SOFT))
     large = np.asarray(soft.resize(shape[::-1], Image.Resampling.BICUBIC))
-    mask: NDArray[np.bool_] = large >= 0.5
+    mask: NDArray[np.bool_] = large >= 128
     return mask
 
 

@@ -183,6 +183,9 @@ ENGLISH = Words(
         Reason.TOO_MANY_PIXELS: "the image has too many pixels",
         Reason.TOO_SMALL: "the image is too small",
         Reason.MULTIPLE_FRAMES: "the file holds several images",
+        Reason.NOT_A_CHEST_XRAY: "it is not a chest X-ray",
+        Reason.COLOUR: "the image is in colour",
+        Reason.NO_DECODER: "nothing is installed here that reads it",
     },
 )
 
@@ -271,6 +274,9 @@ SPANISH = Words(
         Reason.TOO_MANY_PIXELS: "la imagen tiene demasiados píxeles",
         Reason.TOO_SMALL: "la imagen es demasiado pequeña",
         Reason.MULTIPLE_FRAMES: "el archivo contiene varias imágenes",
+        Reason.NOT_A_CHEST_XRAY: "no es una radiografía de tórax",
+        Reason.COLOUR: "la imagen es en color",
+        Reason.NO_DECODER: "aquí no hay instalado nada que la lea",
     },
 )
 
