@@ -31,6 +31,7 @@ from eagle_spark.scoring import score as job
 from eagle_spark.scoring import shift
 from eagle_spark.scoring.inventory import list_images, spool_listing
 from eagle_spark.scoring.lease import AlreadyRunning
+from eagle_spark.scoring.rows import SAID
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.tables import PREDICTIONS
@@ -181,7 +182,7 @@ def test_bytes_that_have_a_row_are_not_asked_about_again(
     assert result["task_seconds"]["infer"] == 0
     rows = {row.path: row for row in query(tmp_path / "warehouse")}
     one, other = (rows[path.as_uri()].asDict() for path in (sound, images / "copy.png"))
-    for name in ("image_id", "status", *job._SAID):
+    for name in ("image_id", "status", *SAID):
         assert one[name] == other[name]
     assert other["run_id"] == result["run_id"] != one["run_id"]
 
