@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +27,13 @@ from benchmarks.processes import images_in
 from eagle_spark.errors import ImageRejected
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.model.card import table
 from eagle_spark.model.engines import Predictions, load_engine
 from eagle_spark.model.metadata import NETWORK
 from eagle_spark.model.novelty import AXES, detail, fit_density
 from eagle_spark.session import open_session
 from eagle_spark.tables import IMAGES, Warehouse
+from eagle_spark.training.data import stack_pixels
 
 ALARMS = 0.05  # share of the validation split beyond each limit
 BATCH = 64
@@ -108,7 +109,7 @@ def home(warehouse: str, size: int) -> dict[str, tuple[Pixels, list[str]]]:
         rows = Warehouse(spark).read(IMAGES).select("split", "label", "pixels").toPandas()
     return {
         str(split): (
-            np.frombuffer(b"".join(own["pixels"]), np.uint8).reshape(-1, size, size),
+            stack_pixels(own["pixels"], size),
             own["label"].tolist(),
         )
         for split, own in rows.groupby("split")
@@ -246,15 +247,6 @@ def measure(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     return found
 
 
-def print_table(found: dict[str, dict[str, Any]]) -> None:
-    columns = list(next(iter(found.values())))
-    print(f"| score | {' | '.join(columns)} |", file=sys.stderr)
-    print("|---" * (len(columns) + 1) + "|", file=sys.stderr)
-    for name, row in found.items():
-        cells = " | ".join(f"{row[column]:.2f}" for column in columns)
-        print(f"| {name} | {cells} |", file=sys.stderr)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--warehouse", required=True)
@@ -262,7 +254,9 @@ def main() -> None:
     parser.add_argument("--away", type=Path)
     parser.add_argument("--count", type=int, default=2000)
     found = measure(parser.parse_args())
-    print_table(found)
+    columns = list(next(iter(found.values())))
+    rows = [(name, *(f"{own[column]:.2f}" for column in columns)) for name, own in found.items()]
+    print(table(("score", *columns), rows), file=sys.stderr)
     print(json.dumps(found, indent=1))
 
 

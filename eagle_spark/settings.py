@@ -25,6 +25,10 @@ def _warehouse() -> Any:
     )
 
 
+def _model() -> Any:
+    return option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+
+
 def _failure_rate() -> Any:
     return option(
         "publish nothing when a larger share of the listed files is rejected",
@@ -173,7 +177,7 @@ class ScoreSettings:
     images: str = option(
         "folder of images, any depth", metavar="URI", wanted="a folder URI", check=_not_blank
     )
-    model: str = option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    model: str = _model()
     warehouse: str = _warehouse()
     chunk: int = option(
         "images per commit: what a killed run does twice at most",
@@ -209,7 +213,7 @@ class EvaluateSettings:
         wanted="a folder URI",
         check=_not_blank,
     )
-    model: str = option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    model: str = _model()
     classes: str | None = option(
         "class of the model that a folder of another name holds, such as Covid19=COVID",
         default=None,
@@ -224,7 +228,7 @@ class ReportSettings:
     """Write one HTML file that says what a model is worth, and what not."""
 
     warehouse: str = _warehouse()
-    model: str = option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    model: str = _model()
     out: str = option(
         "local folder for report.html, figures.json and plots/",
         metavar="DIR",
@@ -237,7 +241,7 @@ class ReportSettings:
 class ExportSettings:
     """Add the network in formats of other programs to a model folder."""
 
-    model: str = option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+    model: str = _model()
     format: str = option(
         "which formats",
         default="onnx,litert",

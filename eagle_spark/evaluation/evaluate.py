@@ -25,11 +25,11 @@ from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import EvaluateSettings
 from eagle_spark.storage import absolute_uri
 
-MANY_NEW = 0.25  # share of images with the flag of novelty; at home it is a few hundredths
-
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
+
+MANY_NEW = 0.25  # share of images with the flag of novelty; at home it is a few hundredths
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import BundleError, PlatformError
-from eagle_spark.model.bundle import Bundle
+from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.exports import compile_openvino, has_bf16, has_int8
 from eagle_spark.model.metadata import NETWORK
 
@@ -208,6 +208,26 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
 def load_engine(bundle: Bundle, engine: str, threads: int) -> Engine:
     """Load the engine that `choose_engine` names, with that many threads."""
     return ENGINES[choose_engine(bundle, engine)].load(bundle.path, threads)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model and its engine, as every worker loads them. Small, picklable.
+
+    Whether the engine has passed its gate plays no part: gates are judged with this too.
+
+    Attributes:
+        model: URI of the folder, which still has to hold the model `model_id`.
+    """
+
+    model: str
+    model_id: str
+    engine: str
+    threads: int
+
+    def load(self) -> tuple[Bundle, Engine]:
+        bundle = open_bundle(self.model, expected_id=self.model_id)
+        return bundle, ENGINES[self.engine].load(bundle.path, self.threads)
 
 
 def _predictions(outputs: Sequence[NDArray[np.float32]]) -> Predictions:

@@ -26,6 +26,7 @@ _TINY = 1e-7
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Shares = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,21 @@ class Attribution:
     area: float
 
 
-def answers(engine: Engine, pixels: Pixels, lungs: Mask) -> dict[str, NDArray[np.float32]]:
+def ask_blanked(engine: Engine, pixels: Pixels, lungs: Mask, said: Shares) -> dict[str, Shares]:
     """Return what the model says of an image `(size, size)`, and of it without its parts.
 
     Args:
-        lungs: mask of the same shape; widened by `MARGIN` of the side.
+        lungs: mask of the same shape, as wide as it is to be.
+        said: what the model says of the whole image, `(classes,)`.
 
     Returns:
         (what is blanked, one of `BLANKED`) -> probabilities `(classes,)`.
     """
-    asked = np.stack([pixels, *blanked(pixels, _wide(lungs))])
-    return dict(zip(BLANKED, engine.predict(asked).label, strict=True))
+    parts = engine.predict(np.stack(blanked(pixels, lungs))).label
+    return dict(zip(BLANKED, (said, *parts), strict=True))
 
 
-def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
+def attribute(engine: Engine, pixels: Pixels, lungs: Mask, said: Shares) -> Attribution:
     """Ask the model about one image `(size, size)` again and again, each time without a patch.
 
     Importance is that of occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional
@@ -65,13 +67,12 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
     the very engine that scores.
 
     Args:
-        lungs: mask of the same shape; widened by `MARGIN` of the side.
+        lungs: mask of the same shape, as wide as it is to be.
+        said: what the model says of the whole image, `(classes,)`.
     """
-    wide = _wide(lungs)
-    whole = engine.predict(pixels[np.newaxis]).label[0]
-    label = int(whole.argmax())
+    label = int(said.argmax())
     places = list(patches(len(pixels)))
-    sunk = _log_odds(whole[label]) - np.concatenate(
+    sunk = _log_odds(said[label]) - np.concatenate(
         [_log_odds(_ask(engine, pixels, some)[:, label]) for some in _batches(places)]
     )
     importance, covered = np.zeros((2, *pixels.shape), np.float32)
@@ -82,8 +83,8 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask) -> Attribution:
     total = float(importance.sum())
     return Attribution(
         importance,
-        float(importance[wide].sum()) / total if total else float("nan"),
-        float(wide.mean()),
+        float(importance[lungs].sum()) / total if total else float("nan"),
+        float(lungs.mean()),
     )
 
 
@@ -107,20 +108,11 @@ def blanked(pixels: Pixels, lungs: Mask) -> tuple[Pixels, Pixels, Pixels]:
     )
 
 
-def _wide(lungs: Mask) -> Mask:
-    return widened(lungs, round(MARGIN * len(lungs)))
-
-
 def widened(mask: Mask, pixels: int) -> Mask:
     """Return the mask with all that is within so many pixels of it, by steps of four neighbours."""
-    wide: Mask = mask.copy()
-    for _ in range(pixels):
-        grown = wide.copy()
-        grown[1:] |= wide[:-1]
-        grown[:-1] |= wide[1:]
-        grown[:, 1:] |= wide[:, :-1]
-        grown[:, :-1] |= wide[:, 1:]
-        wide = grown
+    from scipy.ndimage import binary_dilation
+
+    wide: Mask = binary_dilation(mask, iterations=pixels) if pixels else mask
     return wide
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.model.card import table
+from eagle_spark.model.shortcuts import BLANKED
 from eagle_spark.report.report import FIGURES, PLOTS
 from eagle_spark.report.shortcuts import in_words
 
@@ -29,10 +30,12 @@ def figures_table(card: Figures) -> str:
     return table(("test split", "images", *names), rows)
 
 
-def shown(value: float | None, ends: Sequence[float] | None = None) -> str:
+def shown(
+    value: float | None, ends: Sequence[float] | None = None, digits: int | None = None
+) -> str:
     if value is None:
         return "-"
-    digits = 1 if value > 2 else 3
+    digits = digits or (1 if value > 2 else 3)
     interval = f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else ""
     return f"{value:.{digits}f}{interval}"
 
@@ -44,14 +47,13 @@ def confusion_table(card: Figures) -> str:
 
 
 def shortcut_table(rows: Iterable[Figures]) -> str:
-    blanked = ("as_is", "lungs_only", "without_lungs", "without_lung_boxes")
     return table(
-        ("source", "class", "images", *blanked, "importance in lungs", "area of lungs"),
+        ("source", "class", "images", *BLANKED, "importance in lungs", "area of lungs"),
         [
             (
                 *(row["source"], row["label"], row["images"]),
-                *(f"{row['accuracy'][name]:.2f}" for name in blanked),
-                *(f"{row['inside']:.2f}", f"{row['area']:.2f}"),
+                *(shown(row["accuracy"][name], digits=2) for name in BLANKED),
+                *(shown(row[name], digits=2) for name in ("inside", "area")),
             )
             for row in rows
         ],

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from eagle_spark.images.masks import decode_mask, encode_mask
-from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import ENGINES
-from eagle_spark.model.shortcuts import AS_IS, BLANKED, answers, attribute
+from eagle_spark.model.engines import Shipped
+from eagle_spark.model.shortcuts import (
+    AS_IS,
+    BLANKED,
+    MARGIN,
+    ask_blanked,
+    attribute,
+    widened,
+)
 from eagle_spark.progress import watch_tasks
 from eagle_spark.session import tasks_for
 
@@ -39,14 +44,8 @@ _FOUND = pa.schema(
 _OCCLUDED = ("inside", "area", "importance")
 
 
-@dataclass(frozen=True)
-class Attributor:
-    """What every worker needs to ask what an answer depends on. Small, picklable."""
-
-    model: str
-    model_id: str
-    engine: str
-    threads: int
+class Attributor(Shipped):
+    """Asks what an answer depends on."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Turn rows of `images` into `_FOUND`; `mask` is the predicted one, `importance` float16.
@@ -54,20 +53,21 @@ class Attributor:
         Lungs are those of the row's own mask, and the predicted ones where it has none. What
         depends on patches is null but for rows that are `occluded`.
         """
-        bundle = open_bundle(self.model, expected_id=self.model_id)
-        engine = ENGINES[self.engine].load(bundle.path, self.threads)
+        bundle, engine = self.load()
         side = (bundle.size, bundle.size)
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
                 pixels = np.frombuffer(row["pixels"], np.uint8).reshape(side)
-                lungs = engine.predict(pixels[np.newaxis]).mask[0] >= bundle.threshold
+                said = engine.predict(pixels[np.newaxis])
+                lungs = said.mask[0] >= bundle.threshold
                 own = lungs if row["mask"] is None else decode_mask(row["mask"])
-                said = answers(engine, pixels, own)
-                row |= {name: shares.tolist() for name, shares in said.items()}
+                wide = widened(own, round(MARGIN * bundle.size))
+                answers = ask_blanked(engine, pixels, wide, said.label[0])
+                row |= {name: shares.tolist() for name, shares in answers.items()}
                 row |= {"mask": encode_mask(lungs), **dict.fromkeys(_OCCLUDED)}
                 if row["occluded"]:
-                    found = attribute(engine, pixels, own)
+                    found = attribute(engine, pixels, wide, said.label[0])
                     row |= {"inside": found.inside, "area": found.area}
                     row |= {"importance": found.importance.astype(np.float16).tobytes()}
                 rows.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,5 +107,9 @@ def some_pixels(warehouse: Warehouse, snapshot: int, split: str, images: int) ->
     """Return (n, size, size) of a split; by their ids, which have nothing to do with the class."""
     rows = warehouse.at(IMAGES, snapshot).where(f"split = '{split}'").orderBy("image_id")
     found = [row.pixels for row in rows.select("pixels").limit(images).collect()]
-    side = math.isqrt(len(found[0]))
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, side, side)
+    return stack_pixels(found, math.isqrt(len(found[0])))
+
+
+def stack_pixels(blobs: Iterable[bytes], side: int) -> NDArray[np.uint8]:
+    """Return `pixels` of rows of `images` as one array, `(n, side, side)`."""
+    return np.frombuffer(b"".join(blobs), np.uint8).reshape(-1, side, side)

@@ -11,13 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eagle_spark.images.masks import decode_mask
-from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import ENGINES
+from eagle_spark.model.engines import ENGINES, Shipped
 from eagle_spark.model.figures import label_arrays
 from eagle_spark.model.gate import Outcomes
 from eagle_spark.model.metrics import OVERLAP, overlap_figures
 from eagle_spark.model.novelty import AXES
 from eagle_spark.model.review import MASK_MEASURES, mask_measures
+from eagle_spark.training.data import stack_pixels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +42,13 @@ _OUTCOME = pa.schema(
 
 
 @dataclass(frozen=True)
-class Evaluator:
-    """What every worker needs to predict rows of `images`. Small, picklable.
+class Evaluator(Shipped):
+    """Predicts rows of `images`.
 
     Attributes:
-        engine: has to run on every worker.
-        others: are asked as well where the CPU can run them.
+        others: engines that are asked as well where the CPU can run them.
     """
 
-    model: str
-    model_id: str
-    engine: str
-    threads: int
     others: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -61,13 +56,12 @@ class Evaluator:
 
         Without a mask there is no `dice`, `iou` and `hausdorff95`. Measures of the mask are of the
         predicted one; of novelty there is the surprise of each density, unless none was fitted yet.
-        Whether an engine has passed its gate plays no part: this is what the gate is judged by.
         """
-        bundle = open_bundle(self.model, expected_id=self.model_id)
+        bundle, first = self.load()
         others = [name for name in self.others if ENGINES[name].runs_here()]
-        engines = [ENGINES[name].load(bundle.path, self.threads) for name in (self.engine, *others)]
+        engines = [first, *(ENGINES[name].load(bundle.path, self.threads) for name in others)]
         for batch, engine in ((batch, engine) for batch in batches for engine in engines):
-            pixels = pixels_of(batch, bundle.size)
+            pixels = stack_pixels(batch["pixels"].to_pylist(), bundle.size)
             said = engine.predict(pixels)
             measured = [
                 overlap_figures(None if mask is None else decode_mask(mask), lungs)
@@ -93,12 +87,6 @@ class Evaluator:
                 ],
                 schema=_OUTCOME,
             )
-
-
-def pixels_of(batch: pa.RecordBatch, size: int) -> NDArray[np.uint8]:
-    """Return the images of rows of `images`, `(n, size, size)`."""
-    pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8)
-    return pixels.reshape(-1, size, size)
 
 
 def predict_rows(images: DataFrame, evaluator: Evaluator) -> dict[str, pd.DataFrame]:

@@ -23,6 +23,7 @@ from eagle_spark.schema import sql_time
 from eagle_spark.session import threads_per_task
 from eagle_spark.storage import locate
 from eagle_spark.tables import FEATURES, IMAGES, RUNS, Warehouse
+from eagle_spark.training.data import stack_pixels
 from eagle_spark.training.frozen import MAX_BACKBONE_BYTES, Backbone
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ class Extractor:
         side = self.backbone.size
         for batch in batches:
             rows = batch.to_pylist()
-            pixels = np.frombuffer(b"".join(row.pop("pixels") for row in rows), np.uint8)
-            pixels = pixels.reshape(-1, side, side)
+            pixels = stack_pixels((row.pop("pixels") for row in rows), side)
             mirrored = np.array([row["copy"] == 1 for row in rows])
             pixels = np.where(mirrored[:, None, None], pixels[:, :, ::-1], pixels)
             found = engine.features(pixels)

@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.calibration import NEVER_SURE, enough_confidence
-from eagle_spark.model.engines import ENGINES
+from eagle_spark.model.engines import Shipped
 from eagle_spark.model.novelty import AXES, Novelty, detail, fit_novelty
 from eagle_spark.model.review import MASK_MEASURES, Flag, Limits, mask_measures
-from eagle_spark.training.evaluation import pixels_of
+from eagle_spark.training.data import stack_pixels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,21 +48,14 @@ class Home:
     masks: Mapping[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class Onlooker:
-    """What every worker needs to tell what images look like. Small, picklable."""
-
-    model: str
-    model_id: str
-    engine: str
-    threads: int
+class Onlooker(Shipped):
+    """Tells what images look like."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Turn rows of `images` into what each of `AXES` is fitted to, and measures of masks."""
-        bundle = open_bundle(self.model, expected_id=self.model_id)
-        engine = ENGINES[self.engine].load(bundle.path, self.threads)
+        bundle, engine = self.load()
         for batch in batches:
-            pixels = pixels_of(batch, bundle.size)
+            pixels = stack_pixels(batch["pixels"].to_pylist(), bundle.size)
             said = engine.predict(pixels)
             values: dict[str, list[Any]] = {
                 "detail": list(detail(pixels)),

@@ -11,6 +11,7 @@ from openpyxl import Workbook
 from eagle_spark.dataset import workbook
 from eagle_spark.dataset.workbook import BadRow, WorkbookRow, read_workbook
 from eagle_spark.errors import WorkbookError
+from hostile_workbooks import parts_changed
 
 HEADER = ("FILE NAME", "FORMAT", "SIZE", "URL")
 REST = ("PNG", "256*256", "https://example.org")
@@ -30,12 +31,7 @@ def packed(*sheets: Sequence[Sequence[object]]) -> bytes:
 
 
 def rewritten(data: bytes, part: str, change: Callable[[bytes], bytes], how: int = 0) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w", how) as new:
-        for member in old.namelist():
-            content = old.read(member)
-            new.writestr(member, change(content) if member == part else content)
-    return stream.getvalue()
+    return parts_changed(data, {part: change}, how)
 
 
 def only_row(*cells: object, header: Sequence[object] = HEADER) -> WorkbookRow:

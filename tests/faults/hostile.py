@@ -22,6 +22,7 @@ from typing import Any
 from eagle_spark.errors import EagleError, ImageRejected
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.images.masks import read_mask
+from eagle_spark.model.card import table
 from eagle_spark.storage import list_folder, locate, printable, read_image
 from hostile_images import IMAGES
 from hostile_workbooks import WORKBOOKS
@@ -302,16 +303,14 @@ def cases(model: Path) -> Iterable[Case]:
         yield Case("model", name, _model(change, model), expected)
 
 
-def table(outcomes: Iterable[tuple[Case, Outcome]]) -> str:
+def page(outcomes: Iterable[tuple[Case, Outcome]]) -> str:
     """Return Markdown, a line a case; what files say of themselves is shown as text."""
-    lines = ["| input | what it is | what was said | s | MB |", "|---|---|---|---:|---:|"]
+    rows = []
     for case, found in outcomes:
-        text = found.said.replace("|", "\\|").replace("<", "&lt;")
+        text = found.said.replace("<", "&lt;")
         short = text if len(text) < 160 else f"{text[:157]}..."
-        lines.append(
-            f"| {case.kind} | {case.name} | {short} | {found.seconds:.2f} | {found.megabytes} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append((case.kind, case.name, short, f"{found.seconds:.2f}", found.megabytes))
+    return table(("input", "what it is", "what was said", "s", "MB"), rows) + "\n"
 
 
 def main() -> None:
@@ -328,7 +327,7 @@ def main() -> None:
         f"# Hostile inputs\n\n{len(outcomes)} inputs, made by `tests/faults/hostile*.py`, each in "
         "a process of its own. Seconds hold the making of the input; megabytes are those beyond "
         f"what the process began with. {len(outcomes) - len(other)} ended as expected.\n\n"
-        f"{table(outcomes)}"
+        f"{page(outcomes)}"
     )
     if other:
         raise SystemExit(f"error: not as expected: {', '.join(other)}")

@@ -28,11 +28,11 @@ def book(*rows: Any, change: Callable[[Any], None] | None = None) -> bytes:
 Part = bytes | Callable[[bytes], bytes]
 
 
-def parts_changed(data: bytes, changed: dict[str, Part]) -> bytes:
+def parts_changed(data: bytes, changed: dict[str, Part], how: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Return the workbook with some parts replaced or added."""
     stream = io.BytesIO()
     wanted = dict(changed)
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w", 8) as new:
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w", how) as new:
         for member in old.namelist():
             change = wanted.pop(member, None)
             content = old.read(member)

@@ -5,7 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from eagle_spark.model.engines import Predictions
-from eagle_spark.model.shortcuts import AS_IS, answers, attribute, blanked, patches, widened
+from eagle_spark.model.shortcuts import (
+    AS_IS,
+    MARGIN,
+    Attribution,
+    ask_blanked,
+    attribute,
+    blanked,
+    patches,
+    widened,
+)
 
 SIZE = 56
 
@@ -37,11 +46,19 @@ def lungs() -> NDArray[np.bool_]:
     return mask
 
 
+def asked_of(
+    model: LooksAt, pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]
+) -> tuple[Attribution, dict[str, NDArray[np.float32]]]:
+    """What is asked of a model about one image, as the report does it."""
+    said, wide = model.predict(pixels[np.newaxis]).label[0], widened(lungs, round(MARGIN * SIZE))
+    return attribute(model, pixels, wide, said), ask_blanked(model, pixels, wide, said)
+
+
 def test_a_model_that_looks_at_the_lungs_needs_them_and_nothing_else(
     pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]
 ) -> None:
     model = LooksAt((slice(28, 36), slice(12, 20)))
-    found, said = attribute(model, pixels, lungs), answers(model, pixels, lungs)
+    found, said = asked_of(model, pixels, lungs)
     sure = {name: round(float(one[1]), 1) for name, one in said.items()}
     assert sure == {AS_IS: 1.0, "lungs_only": 1.0, "without_lungs": 0.0, "without_lung_boxes": 0.0}
     assert found.inside > 0.9
@@ -53,7 +70,7 @@ def test_a_model_that_looks_at_a_corner_is_found_out(
     pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]
 ) -> None:
     model = LooksAt((slice(0, 8), slice(0, 8)))
-    found, said = attribute(model, pixels, lungs), answers(model, pixels, lungs)
+    found, said = asked_of(model, pixels, lungs)
     sure = {name: round(float(one[1]), 1) for name, one in said.items()}
     assert sure == {AS_IS: 1.0, "lungs_only": 0.0, "without_lungs": 1.0, "without_lung_boxes": 1.0}
     assert found.inside < 0.1
@@ -62,7 +79,7 @@ def test_a_model_that_looks_at_a_corner_is_found_out(
 
 def test_nothing_that_matters_has_no_share_in_the_lungs(lungs: NDArray[np.bool_]) -> None:
     flat = np.full((SIZE, SIZE), 100, np.uint8)
-    found = attribute(LooksAt((slice(0, 8), slice(0, 8))), flat, lungs)
+    found, _ = asked_of(LooksAt((slice(0, 8), slice(0, 8))), flat, lungs)
     assert np.isnan(found.inside)
 
 
