@@ -24,7 +24,7 @@ from eagle_spark.dataset.sample import write_sample
 from eagle_spark.errors import InputError, OutputError
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.exports import has_bf16
+from eagle_spark.model.exports import has_bf16, has_int8
 from eagle_spark.model.review import Limits
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
@@ -227,7 +227,9 @@ def test_int8_is_judged_on_the_validation_split_beside_float32(
         assert engines["openvino-bf16"]["images"] == engines["openvino-int8"]["images"]
         assert engines["openvino-bf16"]["precision"] == "bf16"
     assert engines[done.result["engine"]]["passed"]
-    assert engines["openvino-int8"]["passed"] == (done.result["engine"] == "openvino-int8")
+    # On a CPU without instructions for int8 it is judged all the same, and not chosen.
+    best = engines["openvino-int8"]["passed"] and has_int8()
+    assert best == (done.result["engine"] == "openvino-int8")
 
 
 @pytest.mark.spark
