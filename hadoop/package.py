@@ -38,12 +38,13 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "eagle-spark"
+EXTRA = "dicom"  # an archive of the night is full of them
 # Spark sends its own Python files; libclang is for those who build TensorFlow's extensions.
 # What asks for setuptools and wheel does so to be installed.
 LEFT_OUT = {"pyspark", "libclang", "setuptools", "wheel"}
 # Folders that no job reads: of libraries their tests and C++ headers, of Python its own tests,
 # windows, and what has to do with installing.
-UNUSED = {"tests", "include"}
+UNUSED = {"tests", "test_files", "include"}
 UNUSED_OF_PYTHON = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3"}
 # Sources and stubs for compilers, and what is for other devices than CPUs.
 UNUSED_FILES = (".pyi", ".pxd", ".pxi", ".pyx", ".h", ".hpp", ".c", ".cc", ".cpp", ".cmake")
@@ -208,7 +209,7 @@ def compiled(source: Path, name: str) -> bytes:
 
 
 def needed() -> Iterator[tuple[str, Distribution]]:
-    """Yield every installed distribution that our package asks for, directly or not."""
+    """Yield every installed distribution that our package and its extra ask for, at any depth."""
     seen: set[str] = set()
     waiting = [PACKAGE]
     while waiting:
@@ -224,7 +225,8 @@ def needed() -> Iterator[tuple[str, Distribution]]:
             yield name, found
         for line in found.requires or ():
             wanted = Requirement(line)
-            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            extra = EXTRA if name == PACKAGE else ""
+            if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
                 waiting.append(re.sub(r"[-_.]+", "-", wanted.name).lower())
 
 
@@ -233,7 +235,8 @@ def check(environment: Path, libraries: list[str]) -> None:
     say("trying the copy")
     modules = ["ssl", "sqlite3", "lzma", "bz2", "ctypes", "hdfs_native", "openvino", "tensorflow"]
     modules += ["keras", "pandas", "pyarrow", "PIL.Image", "openpyxl", "scipy.ndimage", "h5py"]
-    modules += ["spark_tensorflow_distributor", "eagle_spark.scoring.predict"]
+    modules += ["spark_tensorflow_distributor", "eagle_spark.scoring.predict", "pydicom"]
+    modules += ["libjpeg", "openjpeg", "rle", "jpeg_ls"]
     # Spark's own Python files come with the job.
     spark = pyspark_jars().parent / "python" / "lib"
     path = [str(file) for file in spark.glob("*.zip")]

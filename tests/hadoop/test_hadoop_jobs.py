@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from dicom_files import SYNTAXES
 from local_cluster import HADOOP, LocalCluster
 from yarn_jobs import Submitted, YarnJobs
 
@@ -25,7 +26,8 @@ pytestmark = [pytest.mark.hadoop, pytest.mark.train, pytest.mark.slow]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
 MOST_FILES = 17_000  # in the package; a quarter more before Python went into a zip file
-FILES = 2 * DRAWN + 3  # with masks and workbooks, which score lists too
+# With masks and workbooks, which score lists too, and DICOM files that came later.
+FILES = 2 * DRAWN + 3 + len(SYNTAXES)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,15 @@ def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
     return result
 
 
+@pytest.fixture(scope="module")
+def archive(places: dict[str, str], preprocessed: Any) -> str:
+    """The folder, with a DICOM file of every transfer syntax beside what was preprocessed."""
+    for number, (make, _) in enumerate(SYNTAXES.values()):
+        storage, path = locate(f"{places['input']}/dicom/{number}.dcm")
+        storage.write(path, make())
+    return places["input"]
+
+
 def wait_for_file(submitted: Submitted, folder: str, beginning: str) -> str:
     """Return the URI of a file below the folder, as soon as there is one of such a name."""
     deadline = time.monotonic() + 240
@@ -156,9 +167,15 @@ def test_ranks_on_two_nodes_one_of_them_killed_train_what_one_machine_trains_und
 
 
 def test_score_gives_the_same_rows_as_on_one_machine(
-    jobs: YarnJobs, places: dict[str, str], trained: Any, run_job: Any, spark: Any, tmp_path: Path
+    jobs: YarnJobs,
+    places: dict[str, str],
+    archive: str,
+    trained: Any,
+    run_job: Any,
+    spark: Any,
+    tmp_path: Path,
 ) -> None:
-    options = ["--images", places["input"], "--model", places["model"]]
+    options = ["--images", archive, "--model", places["model"]]
     scored = jobs.run("score", *options, "--warehouse", places["warehouse"])
     assert scored["listed"] == scored["scored"] + scored["rejected"] == FILES
     assert scored["rejected"] == 3
@@ -197,6 +214,7 @@ def mended(cluster: LocalCluster) -> Any:
 def test_a_datanode_and_a_nodemanager_die_while_scoring(
     jobs: YarnJobs,
     places: dict[str, str],
+    archive: str,
     trained: Any,
     spark: Any,
     mended: None,
@@ -204,7 +222,7 @@ def test_a_datanode_and_a_nodemanager_die_while_scoring(
     warehouse = f"{jobs.cluster.uri}/killed"
     submitted = jobs.start(
         "score",
-        *("--images", places["input"], "--model", places["model"], "--warehouse", warehouse),
+        *("--images", archive, "--model", places["model"], "--warehouse", warehouse),
         *("--chunk", 24),
     )
     executors = wait_for_executors(submitted, 2)
