@@ -16,11 +16,13 @@ import psutil
 from benchmarks.processes import ROOT
 from eagle_spark.errors import LOOK_FIRST
 
-TIMEOUT = 900.0  # seconds of one job
+TIMEOUT = 900.0  # seconds of one job, where it says nothing else
 
 
 class Job:
     """A job as a process; its output goes into a file in `folder`."""
+
+    timeout = TIMEOUT
 
     def __init__(self, folder: Path, words: list[str]) -> None:
         self.output = folder / "output"
@@ -36,11 +38,11 @@ class Job:
 
     @property
     def runs(self) -> bool:
-        return self.process.poll() is None and self.seconds < TIMEOUT
+        return self.process.poll() is None and self.seconds < self.timeout
 
     def end(self) -> int:
         """Wait for the end, and return the exit code; 0 of one that is done and to be looked at."""
-        code = self.process.wait(max(1.0, TIMEOUT - self.seconds))
+        code = self.process.wait(max(1.0, self.timeout - self.seconds))
         return 0 if code == LOOK_FIRST else code
 
     def result(self) -> dict[str, Any]:
@@ -82,3 +84,20 @@ def killed_at_last(job: AnyJob) -> Iterator[AnyJob]:
 
 def tell(found: dict[str, Any]) -> None:
     print(json.dumps(found), file=sys.stderr, flush=True)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is a Python worker: a child of the daemon that forks them."""
+    try:
+        pair = [process, process.parent()]
+    except psutil.NoSuchProcess:
+        return False
+    return all("pyspark.daemon" in line_of(one) for one in pair)
+
+
+def line_of(process: psutil.Process | None) -> str:
+    """Return the command line; nothing of a process that has ended."""
+    try:
+        return " ".join(process.cmdline()) if process else ""
+    except psutil.Error:
+        return ""

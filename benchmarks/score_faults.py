@@ -45,7 +45,7 @@ from typing import Any
 import psutil
 import pyspark
 
-from benchmarks.faults import Job, killed_at_last, tell
+from benchmarks.faults import Job, is_worker, killed_at_last, line_of, tell
 from benchmarks.processes import ROOT, submit_words, watch_load
 from benchmarks.reader import SESSION, Reader
 from benchmarks.score import choose
@@ -151,25 +151,8 @@ class Night(Job):
         return bool(victims)
 
 
-def is_worker(process: psutil.Process) -> bool:
-    """Whether it is a Python worker: a child of the daemon that forks them."""
-    try:
-        pair = [process, process.parent()]
-    except psutil.NoSuchProcess:
-        return False
-    return all("pyspark.daemon" in line_of(one) for one in pair)
-
-
 def is_executor(process: psutil.Process) -> bool:
     return EXECUTOR in line_of(process)
-
-
-def line_of(process: psutil.Process | None) -> str:
-    """Return the command line; nothing of a process that has ended."""
-    try:
-        return " ".join(process.cmdline()) if process else ""
-    except psutil.Error:
-        return ""
 
 
 def node(hadoop: Path, name: str) -> list[psutil.Process]:

@@ -3,7 +3,7 @@
     python -m benchmarks.score_growth --images DIR --model DIR [--sizes 1000,4000,12000,50000]
 
 Each size is one `spark-submit submit/score.py` into an empty warehouse. Where DIR has fewer images
-they are repeated with another byte behind their end, so that no two files are the same bytes.
+they are repeated with a number behind their end, so that no two files are the same bytes.
 `steady` is the rate between the 20 % and the 80 % of rows that were scored first; memory is the
 largest of a single process (RSS), of Java and of Python's workers, in GB. Last, `again` is the
 second run over the largest size, which finds nothing new.
@@ -17,21 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.copies import repeat
 from benchmarks.processes import images_in
 from benchmarks.score import run
-
-
-def repeat(folder: Path, count: int, target: Path) -> Path:
-    """Write `count` files of different bytes from the images of a folder into a new one."""
-    files = images_in(folder)
-    target.mkdir()
-    for number in range(count):
-        turn, place = divmod(number, len(files))
-        path = files[place]
-        (target / f"{number:06d}{path.suffix}").write_bytes(
-            path.read_bytes() + bytes([turn])[:turn]
-        )
-    return target
 
 
 def main() -> None:
@@ -46,7 +34,7 @@ def main() -> None:
         for size in map(int, given.sizes.split(",")):
             work = Path(name, str(size))
             work.mkdir()
-            folder = repeat(given.images, size, work / "images")
+            folder = repeat(images_in(given.images), size, work / "images")
             figures[size] = run("ours", folder, model, "auto", work)
             print(f"{size}: {json.dumps(figures[size])}", file=sys.stderr, flush=True)
         again = run("ours", folder, model, "auto", work, keep=True)
