@@ -15,6 +15,7 @@ import pytest
 
 from eagle_spark.errors import ImageRejected, InputError, Reason, SettingsError
 from eagle_spark.storage import absolute_uri, join, list_folder, locate, read_image
+from eagle_spark.storage.site import file_permission
 
 
 @pytest.mark.parametrize("uri", ["/a/b", "file:///a/b", "file:/a/b", "/a/./b/", "file:///a/b/"])
@@ -209,6 +210,21 @@ def test_hdfs_without_a_host_and_without_configuration_is_refused(
     monkeypatch.delenv("HADOOP_HOME", raising=False)
     with pytest.raises(SettingsError, match="no HADOOP_CONF_DIR is set"):
         absolute_uri("hdfs:///a")
+
+
+@pytest.mark.parametrize(("umask", "bits"), [(None, 0o644), ("027", 0o640), ("0077", 0o600)])
+def test_new_files_are_as_private_as_the_umask_wants(
+    site: Path, umask: str | None, bits: int
+) -> None:
+    if umask:
+        write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": umask})
+    assert file_permission() == bits
+
+
+def test_a_umask_in_symbols_is_refused(site: Path) -> None:
+    write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": "u=rwx,g=rx,o="})
+    with pytest.raises(SettingsError, match=r"umask-mode.*027, got u=rwx"):
+        file_permission()
 
 
 def test_a_damaged_site_file_is_named(site: Path) -> None:

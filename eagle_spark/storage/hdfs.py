@@ -20,7 +20,13 @@ import hdfs_native
 
 from eagle_spark.errors import InputError
 from eagle_spark.storage.files import CHUNK, FileEntry, Storage, is_hidden, partial_of
-from eagle_spark.storage.site import DEFAULT_PORT, conf_dir, namenodes, site_settings
+from eagle_spark.storage.site import (
+    DEFAULT_PORT,
+    conf_dir,
+    file_permission,
+    namenodes,
+    site_settings,
+)
 
 # A NameNode that is restarted is back within this time; a wrong address is told after it.
 REACH_SECONDS = 12
@@ -65,6 +71,7 @@ class HdfsStorage(Storage):
         # Without white space; and hdfs-native would wait for minutes for a host that is switched
         # off: those that answer come first.
         settings = dict(site_settings())
+        self._options = hdfs_native.WriteOptions(permission=file_permission())
         url = self.prefix
         if "" not in ids:
             settings[f"dfs.ha.namenodes.{authority}"] = ",".join(ids)
@@ -114,7 +121,7 @@ class HdfsStorage(Storage):
                 with _errors():
                     # Not the stream around it, whose finalizer would close it after a failure:
                     # that waits for ever for the DataNode that is gone.
-                    sink = self._client.inner.create(partial, hdfs_native.WriteOptions())
+                    sink = self._client.inner.create(partial, self._options)
                 while block := stream.read(CHUNK):
                     with _errors():
                         sink.write(block)

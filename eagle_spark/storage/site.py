@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from eagle_spark.errors import SettingsError
 
 DEFAULT_FS = "fs.defaultFS"
 DEFAULT_PORT = 8020  # of a NameNode
+UMASK = "fs.permissions.umask-mode"
 
 
 def conf_dir() -> Path | None:
@@ -47,6 +49,18 @@ def _read(folder: Path) -> dict[str, str]:
             if value:
                 found[name] = value
     return found
+
+
+def file_permission() -> int:
+    """Return the permission bits of a new file, as `fs.permissions.umask-mode` wants them.
+
+    Raises:
+        SettingsError: when that is not octal; Hadoop itself takes symbols as well.
+    """
+    umask = site_settings().get(UMASK, "022")
+    if not re.fullmatch("[0-7]{3,4}", umask):
+        raise SettingsError(f"{UMASK} in {conf_dir()}: wanted octal digits as 027, got {umask}")
+    return 0o666 & ~int(umask, 8)
 
 
 def default_authority() -> str:

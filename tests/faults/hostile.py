@@ -1,6 +1,6 @@
 """Hostile inputs: each is put where a user would put it, and says what became of it.
 
-Each case runs in a process of its own, under a limit of time and memory. `make faults` writes the
+Each case runs in a process of its own, under a limit of time and memory. `make hostile` writes the
 table `results/hostile.md`.
 """
 

@@ -196,6 +196,7 @@ def nameservice(
             f"dfs.namenode.rpc-address.{name}.nn1": f"127.0.0.1:{dead.getsockname()[1]}",
             f"dfs.namenode.rpc-address.{name}.nn2": cluster.uri.removeprefix("hdfs://"),
             f"dfs.client.failover.proxy.provider.{name}": provider,
+            "fs.permissions.umask-mode": "027",
         }
         for file, content in (
             ("core-site.xml", {"fs.defaultFS": f"hdfs://{name}"}),
@@ -210,7 +211,7 @@ def nameservice(
         yield name
 
 
-def test_a_nameservice_whose_first_namenode_is_dead_works_as_its_second(
+def test_a_nameservice_whose_first_namenode_is_dead_works_as_its_second_by_its_umask(
     cluster: LocalCluster, nameservice: str, folder: str, tmp_path: Path
 ) -> None:
     path = locate(folder)[1]
@@ -221,8 +222,9 @@ def test_a_nameservice_whose_first_namenode_is_dead_works_as_its_second(
     (entry,) = list_folder(f"hdfs://{nameservice}{path}")
     assert entry.uri == f"hdfs://{nameservice}{path}/y"
     assert locate(join(folder, "y"))[0].read(f"{path}/y", 2) == b"1"
-    seen = shell(cluster, "fs", "-cat", entry.uri, HADOOP_CONF_DIR=str(tmp_path))
-    assert seen == ["1"]
+    for words, wanted in (("-cat",), "1"), (("-stat", "%a"), "640"):
+        seen = shell(cluster, "fs", *words, entry.uri, HADOOP_CONF_DIR=str(tmp_path))
+        assert seen == [wanted]
 
 
 def test_a_datanodes_death_disturbs_neither_writers_nor_readers(
