@@ -44,8 +44,9 @@ def publish(warehouse: Warehouse, files: int, model_id: str) -> None:
         SELECT sha2(CAST(id AS STRING), 256),
                printf('file:///archive/%03d/%09d.png', id % 1000, id), 20000 + id % 5000,
                timestamp_millis({MODIFIED}), 'scored', NULL, NULL, 'Normal', 0.9D,
-               map('Normal', 0.9D, 'COVID', 0.1D), false, CAST(repeat('m', 700) AS BINARY), 0.25D,
-               '{model_id}', concat('score-', id % 30), timestamp_millis({MODIFIED})
+               map('Normal', 0.9D, 'COVID', 0.1D), false, array(), 0.5D,
+               CAST(repeat('m', 700) AS BINARY), 0.25D,
+               '{model_id}', concat('score-', id % 30), timestamp_millis({MODIFIED}), NULL
         FROM range({files})"""
     )
 
