@@ -79,6 +79,8 @@ class Table:
             # Every task writes to all partitions at once; no shuffle of pixels before the write.
             "write.distribution-mode": "none",
             "write.spark.fanout.enabled": "true",
+            # Every commit writes all snapshots anew: left to lie, that grows as their square.
+            "write.metadata.delete-after-commit.enabled": "true",
             **dict(self.properties),
         }
         listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())

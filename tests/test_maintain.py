@@ -79,6 +79,25 @@ def test_what_is_older_than_is_kept_goes(folder: Path) -> None:
         assert Warehouse(session).branches(RUNS) == {"main", "score_begins"}
 
 
+def test_metadata_that_an_older_table_left_lying_goes(folder: Path) -> None:
+    older = {"delete-after-commit.enabled": "false", "previous-versions-max": "1"}
+    with open_session("test", str(folder)) as session:
+        for name, value in older.items():
+            session.sql(
+                f"ALTER TABLE {RUNS.full_name} "
+                f"SET TBLPROPERTIES ('write.metadata.{name}'='{value}')"
+            )
+        for number in range(3):
+            record(Warehouse(session), number)
+    left = sorted((folder / "cxr" / "runs" / "metadata").glob("v*.metadata.json"))
+    for path in left:
+        os.utime(path, (time.time() - 30 * 86400,) * 2)
+    before = runs_of(folder)
+    maintain(MaintainSettings(warehouse=str(folder)))
+    assert sum(path.exists() for path in left) < len(left) / 2
+    assert before.items() <= runs_of(folder).items()
+
+
 def test_a_warehouse_without_tables_is_left_as_it_is(spark: Any, tmp_path: Path) -> None:
     result = maintain(MaintainSettings(warehouse=str(tmp_path)))
     assert (result["files_before"], result["files_after"], result["files"]) == (0, 0, {})

@@ -54,6 +54,19 @@ def test_readers_of_main_see_nothing_of_a_branch_until_it_is_published(
 
 
 @pytest.mark.spark
+def test_metadata_of_old_commits_does_not_pile_up(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.ensure(REJECTS)
+    warehouse.spark.sql(
+        f"ALTER TABLE {REJECTS.full_name} "
+        "SET TBLPROPERTIES ('write.metadata.previous-versions-max'='2')"
+    )
+    for path in "abcdef":
+        warehouse.append(REJECTS, rejects(warehouse, path))
+    assert len(list(tmp_path.rglob("v*.metadata.json"))) == 3
+    assert paths(warehouse) == list("abcdef")
+
+
+@pytest.mark.spark
 def test_an_older_table_gets_the_columns_that_it_lacks(warehouse: Warehouse) -> None:
     new = Column("why", "ARRAY<STRING>", "why, it's new", nullable=True)
     first, *others = REJECTS.columns
