@@ -38,11 +38,12 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
         tables = [table for table in TABLES if warehouse.exists(table)]
         reached("before write")
         branches = sum(_drop_branches(warehouse, table, before) for table in tables)
-        files = {table.name: _compact(warehouse, table) for table in tables if table in COMPACTED}
-        reached("audited")
+        # Before the files are compacted: what was published until then has readers still.
         for table in tables:
             warehouse.expire(table, before)
-            reached("publishing")
+            reached("written")
+        reached("audited")
+        files = {table.name: _compact(warehouse, table) for table in tables if table in COMPACTED}
         orphans = sum(_remove_orphans(warehouse, table) for table in tables)
         result = {
             "files_before": sum(found for found, _ in files.values()),
@@ -67,7 +68,7 @@ def _compact(warehouse: Warehouse, table: Table) -> tuple[int, int]:
             f"options => map('min-input-files', '{SMALL_FILES}', "
             f"'target-file-size-bytes', '{TARGET_BYTES}'))"
         )
-        reached("written")
+        reached("publishing")
     return before, _count_files(warehouse, table)
 
 

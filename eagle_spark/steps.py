@@ -9,7 +9,7 @@ step costs one look into the environment.
 | preprocess | input is listed | rows of `images` are on their branch | sums and splits were checked, `rejects` are on their branch too | `images` has its new rows, `rejects` not yet |
 | train | features are there, no rank has begun | the model is in the staging folder | it was judged, nobody can see anything of it | `epochs`, `metrics` and `runs` have its rows, its folder is not there yet |
 | score | files are listed and compared | every file has its row on the branch | sums were checked | `main` has moved, the branch is still there |
-| maintain | no table was touched | one table is compacted, others are not | all are, nothing was removed yet | old snapshots of one table are gone, of others not |
+| maintain | no table was touched | old snapshots of one table are gone, of others not | all are gone | one table is compacted, others are not |
 | `hadoop/put` | nothing is there | a file's last byte is written, under its hidden name | every length was checked | one file has its name, others are to follow |
 
 Publishing comes before the audit in `hadoop/put`: each file is published for itself.
