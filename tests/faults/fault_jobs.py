@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 JOBS = ("preprocess", "train", "score", "maintain", "put")
 SIZE = 64
-SECONDS = 300.0  # that a run may take
+SECONDS = 420.0  # that a run may take
 JARS = Path(pyspark.__file__).parent / "jars"
 # Who runs Spark's tasks, by the name of a place; all that is on HDFS is on the same one.
 MASTERS: dict[str, tuple[str, ...]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import getpass
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from benchmarks.faults import Job
 from benchmarks.score_faults import is_executor, is_worker, node
 from eagle_spark.steps import STEPS, VARIABLE
 from eagle_spark.storage import locate
-from fault_jobs import World, beats, wait_until
+from fault_jobs import JARS, World, beats, wait_until
 
 WAIT = 120.0  # seconds, for a process that is to be hit
 FULL_BYTES = 256 << 20  # of the disk that becomes full
+WORKERS = JARS.parent / "work"  # of executors on one machine
 NURSE = "nurse"  # a user with no rights but her own
 FAR_BACK, FAR_AHEAD = 86_400, 4_102_444_800  # 1970 and 2100
 
@@ -136,6 +138,13 @@ class Executor(Fault):
     empty = no(put="has no executor")
     place = "executors"
 
+    def ready(self, scene: Scene) -> None:
+        self.before = set(WORKERS.glob("app-*"))
+
+    def close(self, scene: Scene) -> None:
+        for folder in set(WORKERS.glob("app-*")) - self.before:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def strike(self, scene: Scene) -> None:
         scene.release()
         if scene.job == "train":  # in the middle of it
@@ -155,6 +164,7 @@ class Stopped(Fault):
     name = "SIGSTOP of a rank"
     empty = no(**dict.fromkeys(("preprocess", "score", "maintain", "put"), "has no ranks"))
     seconds = 300.0
+    stopped: psutil.Process | None = None
 
     def strike(self, scene: Scene) -> None:
         scene.release()
@@ -163,7 +173,7 @@ class Stopped(Fault):
         self.stopped.suspend()
 
     def close(self, scene: Scene) -> None:
-        if self.stopped.is_running():
+        if self.stopped and self.stopped.is_running():
             self.stopped.kill()
 
 
@@ -234,7 +244,7 @@ class DiskFull(Fault):
                 raise
 
     def mend(self, scene: Scene) -> None:
-        (self.disk / "filler").unlink()
+        (self.disk / "filler").unlink(missing_ok=True)
 
     def close(self, scene: Scene) -> None:
         subprocess.run(["umount", "-l", self.disk], check=True)
@@ -261,13 +271,16 @@ class Clock(Fault):
     name = "clock jump in file times"
     again = True
 
+    def __init__(self) -> None:
+        self.known: dict[Path, float] = {}
+
     def strike(self, scene: Scene) -> None:
         """Half of the files are from 1970 now, the others from 2100."""
         reads = scene.job in ("preprocess", "score", "put")
         world = scene.world
         inputs = world.inputs(scene.job, scene.place) if reads else world.warehouse(scene.place)
         files = sorted(path for path in Path(inputs).rglob("*") if path.is_file())
-        self.known = {file: file.stat().st_mtime for file in files}
+        self.known |= {file: file.stat().st_mtime for file in files}
         for number, file in enumerate(files):
             os.utime(file, (FAR_AHEAD if number % 2 else FAR_BACK,) * 2)
 

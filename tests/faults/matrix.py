@@ -55,6 +55,7 @@ class Outcome:
     """What came of a cell.
 
     Attributes:
+        struck: whether the fault hit the job.
         codes: exit codes of all runs; None for one that had to be ended.
         said: the last line of the first run that failed.
         same: whether the published result is that of the undisturbed job.
@@ -65,6 +66,7 @@ class Outcome:
     fault: str
     step: str
     place: str
+    struck: bool
     codes: list[int | None]
     said: str
     same: bool
@@ -77,7 +79,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        return self.same and self.whole and 0 in self.codes
+        return self.struck and self.same and self.whole and 0 in self.codes
 
 
 def cells() -> Iterator[Cell]:
@@ -98,12 +100,11 @@ def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
     restore(world.live(cell.place), prepared.kept)
     started = time.monotonic()
     codes: list[int | None] = []
-    said = ""
     known = [prepared.before, prepared.after]
     with reading(world, cell.job, cell.place, known) as seen:
         try:
             fault.ready(scene)
-            said = _struck(fault, scene, seconds, codes)
+            struck, said = _struck(fault, scene, seconds, codes)
             while len(codes) < ATTEMPTS and (fault.again or 0 not in codes):
                 again = world.start(cell.job, cell.place, "again", **scene.environment)
                 scene.running.append(again)
@@ -123,26 +124,36 @@ def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
     if cell.job == "maintain":
         same = same and small_files(world, cell.place) < SMALL_FILES
     took = round(time.monotonic() - started, 1)
-    return Outcome(**asdict(cell), codes=codes, said=said, same=same, seen=dict(seen), seconds=took)
+    return Outcome(
+        **asdict(cell),
+        struck=struck,
+        codes=codes,
+        said=said,
+        same=same,
+        seen=dict(seen),
+        seconds=took,
+    )
 
 
-def _struck(fault: Fault, scene: Scene, seconds: float, codes: list[int | None]) -> str:
-    """Run the job with the fault; return what the first run that failed said."""
+def _struck(
+    fault: Fault, scene: Scene, seconds: float, codes: list[int | None]
+) -> tuple[bool, str]:
+    """Run the job with the fault; return whether it hit, and what the first failed run said."""
     said = ""
-    scene.begin("struck")
     try:
-        if not scene.process.runs:
-            said = "it ended before the step"
-        else:
+        if scene.begin("struck").runs:
             fault.strike(scene)
+        else:
+            said = "it ended before the step"
     except TimeoutError as error:
         said = str(error)
+    struck = not said
     scene.release()
     for job in (scene.process, *scene.others):
         codes.append(ended(job, seconds))
         said = said or _last(job.output, codes[-1])
     fault.mend(scene)
-    return said
+    return struck, said
 
 
 def _last(output: Path, code: int | None) -> str:
@@ -160,7 +171,8 @@ def _last(output: Path, code: int | None) -> str:
 def told(outcome: Outcome) -> str:
     """Return what happened, in a few words."""
     codes = ", ".join("ended" if code is None else str(code) for code in outcome.codes)
-    problems = [] if outcome.same else ["ANOTHER RESULT"]
+    problems = [] if outcome.struck else ["NOT STRUCK"]
+    problems += [] if outcome.same else ["ANOTHER RESULT"]
     problems += [] if outcome.whole else ["HALF SEEN"]
     problems += [] if 0 in outcome.codes else ["NEVER DONE"]
     return f"{'; '.join(problems) or 'ok'} ({codes})"

@@ -51,14 +51,15 @@ def test_every_job_has_a_cell_or_a_reason_for_every_fault() -> None:
 
 def outcome(**changes: Any) -> Outcome:
     where = {"job": "put", "fault": DRIVER, "step": "written", "place": "hdfs"}
-    what = {"codes": [-9, 0], "said": "", "same": True, "seen": {"whole": 3}, "seconds": 1.0}
-    return Outcome(**{**where, **what, **changes})
+    what = {"struck": True, "codes": [-9, 0], "said": "", "same": True, "seen": {"whole": 3}}
+    return Outcome(**{**where, **what, "seconds": 1.0, **changes})
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, "ok (-9, 0)"),
+        ({"struck": False}, "NOT STRUCK (-9, 0)"),
         ({"same": False}, "ANOTHER RESULT (-9, 0)"),
         ({"seen": {"whole": 3, "half: {'images': 7}": 1}}, "HALF SEEN (-9, 0)"),
         ({"seen": {"no answer: gone": 9}}, "HALF SEEN (-9, 0)"),
