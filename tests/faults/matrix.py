@@ -14,11 +14,13 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from local_cluster import LocalCluster, cluster_command
 
@@ -33,6 +35,8 @@ from fault_strikes import FAULTS, Fault, Scene
 from untrained import write_model
 
 HERE = Path(__file__).resolve().parent
+CHEAP_FIRST = ("put", "preprocess", "maintain", "score", "train")
+NOTHING: dict[str, Any] = {"struck": False, "codes": [], "same": False, "seen": {}}
 ATTEMPTS = 4  # of a job, the struck one among them
 
 
@@ -276,10 +280,6 @@ def world_in(work: Path, hadoop: bool) -> Iterator[World]:
             yield World(work, model, spark, cluster)
 
 
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def run(work: Path, out: Path, only: Sequence[str]) -> int:
     """Try out the cells that did not end well yet; return how many did not now."""
     record = work / "cells.jsonl"
@@ -291,19 +291,34 @@ def run(work: Path, out: Path, only: Sequence[str]) -> int:
         and (cell.job, cell.fault, cell.step) not in done
     ]
     bad = 0
-    # What is dear comes last, and what begins alike one after the other.
-    wanted.sort(key=lambda cell: (cell.place in ("hdfs", "yarn"), JOBS.index(cell.job)))
-    hadoop = any(cell.place in ("hdfs", "yarn") for cell in wanted)
-    with world_in(work, hadoop) as world:
-        for number, cell in enumerate(wanted, 1):
-            tell(f"{number} of {len(wanted)}: {cell.name} ({cell.place})")
-            one = try_out(cell, world, prepare(world, cell.job, cell.place))
-            with record.open("a") as file:
-                file.write(json.dumps(asdict(one)) + "\n")
-            tell(f"    {told(one)}, {one.seconds:.0f} s; {one.said[:120]}; {one.seen}")
-            out.write_text(page(read_outcomes(record)))
-            bad += not one.good
+    for hadoop in (False, True):
+        some = [cell for cell in wanted if (cell.place in ("hdfs", "yarn")) == hadoop]
+        some.sort(key=lambda cell: CHEAP_FIRST.index(cell.job))
+        if not some:
+            continue
+        with world_in(work, hadoop) as world:
+            for cell in some:
+                one = _tried(cell, world)
+                with record.open("a") as file:
+                    file.write(json.dumps(asdict(one)) + "\n")
+                out.write_text(page(read_outcomes(record)))
+                bad += not one.good
     return bad
+
+
+def _tried(cell: Cell, world: World) -> Outcome:
+    """Try out the cell; what the harness itself cannot do is an outcome too."""
+    print(f"{cell.name} ({cell.place}): ", end="", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    try:
+        one = try_out(cell, world, prepare(world, cell.job, cell.place))
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        said = f"not tried out: {' '.join(str(error).split())[:300]}"
+        took = round(time.monotonic() - started, 1)
+        one = Outcome(**asdict(cell), **NOTHING, said=said, seconds=took)
+    print(f"{told(one)}, {one.seconds:.0f} s; {one.said[:160]} {one.seen}", file=sys.stderr)
+    return one
 
 
 def main() -> None:
