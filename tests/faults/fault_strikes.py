@@ -22,6 +22,7 @@ from eagle_spark.steps import STEPS, VARIABLE
 from eagle_spark.storage import locate
 from fault_jobs import JARS, World, beats, wait_until
 
+STANDING = 360.0  # seconds, for a job that is to reach a step
 WAIT = 120.0  # seconds, for a process that is to be hit
 FULL_BYTES = 256 << 20  # of the disk that becomes full
 WORKERS = JARS.parent / "work"  # of executors on one machine
@@ -66,7 +67,7 @@ class Scene:
         self.running.append(job)
         wait_until(
             f"job at the step {self.step}",
-            WAIT * 2,
+            STANDING,
             lambda: not job.runs or asked.read_text(),
         )
         return job

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -272,12 +272,12 @@ def world_in(work: Path, hadoop: bool) -> Iterator[World]:
     if not model.exists():
         write_model(model, 64)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    with open_session("faults", str(work / "reader"), SESSION) as spark:
-        if not hadoop:
-            yield World(work, model, spark)
-            return
-        with cluster_in(work / "hadoop") as cluster:
-            yield World(work, model, spark, cluster)
+    # The cluster first: Spark takes its configuration when it begins.
+    with (
+        cluster_in(work / "hadoop") if hadoop else nullcontext() as cluster,
+        open_session("faults", str(work / "reader"), SESSION) as spark,
+    ):
+        yield World(work, model, spark, cluster)
 
 
 def run(work: Path, out: Path, only: Sequence[str]) -> int:
