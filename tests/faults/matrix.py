@@ -28,6 +28,7 @@ from benchmarks.reader import SESSION
 from eagle_spark.maintenance import SMALL_FILES
 from eagle_spark.model.card import table
 from eagle_spark.session import open_session
+from eagle_spark.steps import STEPS
 from fault_jobs import JOBS, SECONDS, World, ended
 from fault_reader import look, reading, small_files
 from fault_ready import Prepared, prepare, restore
@@ -293,7 +294,7 @@ def run(work: Path, out: Path, only: Sequence[str]) -> int:
     bad = 0
     for hadoop in (False, True):
         some = [cell for cell in wanted if (cell.place in ("hdfs", "yarn")) == hadoop]
-        some.sort(key=lambda cell: CHEAP_FIRST.index(cell.job))
+        some.sort(key=_order)
         if not some:
             continue
         with world_in(work, hadoop) as world:
@@ -304,6 +305,13 @@ def run(work: Path, out: Path, only: Sequence[str]) -> int:
                 out.write_text(page(read_outcomes(record)))
                 bad += not one.good
     return bad
+
+
+def _order(cell: Cell) -> tuple[bool, bool, int, int]:
+    """Return what puts cheap cells first, and those at all steps before others."""
+    steps = FAULTS[cell.fault].steps["others"]
+    step = -STEPS.index(cell.step)  # publishing first
+    return cell.job == "train", len(steps) == 1, step, CHEAP_FIRST.index(cell.job)
 
 
 def _tried(cell: Cell, world: World) -> Outcome:
