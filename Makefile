@@ -18,7 +18,7 @@ DETECT_SECRETS := detect-secrets==1.5.0 --hash=sha256:e24e7b9b5a35048c313e983f76
 # The warehouse, where one was given: the demo's is too small to measure anything on.
 TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
-.PHONY: help install lock demo results hostile fuzz test lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
+.PHONY: help install lock demo results hostile fuzz faults test lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ fuzz: install ## Decoder and workbook reader under a fuzzer; SECONDS_EACH=300
 	  touch build/fuzz/.ready; }
 	cd build/fuzz && for target in image workbook sheet; do echo "== $$target"; \
 	  PYTHONPATH=$(CURDIR)/tests:$(CURDIR) bin/python ../../tests/faults/fuzz.py $$target -max_total_time=$(or $(SECONDS_EACH),300) 2>&1 | tail -n 12; done
+
+faults: install ## Every job struck by every fault, as results/faults.md; takes hours; ONLY='score/*/*' for some
+	PYTHONPATH=.:tests:tests/faults:tests/hadoop $(BIN)/python tests/faults/matrix.py --work '$(or $(WORK),build/faults)' \
+	  --out results/faults.md --only '$(or $(ONLY),*)'
 
 test: install ## All tests; TESTS='tests/images -k bomb' for some
 	$(BIN)/python -m pytest $(TESTS)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,11 +24,18 @@ class Job:
 
     timeout = TIMEOUT
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    def __init__(
+        self, folder: Path, words: list[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.output = folder / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+                words,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         self.started = time.monotonic()
 

@@ -10,6 +10,7 @@ from eagle_spark.errors import InputError
 from eagle_spark.schema import sql_time
 from eagle_spark.session import CATALOG, open_session
 from eagle_spark.settings import MaintainSettings
+from eagle_spark.steps import reached
 from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
 from eagle_spark.tables import EPOCHS, METRICS, PREDICTIONS, RUNS, TABLES, Run, Table, Warehouse
 
@@ -35,10 +36,14 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
     with open_session("maintain", settings.warehouse) as spark:
         warehouse = Warehouse(spark)
         tables = [table for table in TABLES if warehouse.exists(table)]
+        reached("before write")
         branches = sum(_drop_branches(warehouse, table, before) for table in tables)
-        files = {table.name: _compact(warehouse, table) for table in tables if table in COMPACTED}
+        # Before the files are compacted: what was published until then has readers still.
         for table in tables:
             warehouse.expire(table, before)
+            reached("written")
+        reached("audited")
+        files = {table.name: _compact(warehouse, table) for table in tables if table in COMPACTED}
         orphans = sum(_remove_orphans(warehouse, table) for table in tables)
         result = {
             "files_before": sum(found for found, _ in files.values()),
@@ -63,6 +68,7 @@ def _compact(warehouse: Warehouse, table: Table) -> tuple[int, int]:
             f"options => map('min-input-files', '{SMALL_FILES}', "
             f"'target-file-size-bytes', '{TARGET_BYTES}'))"
         )
+        reached("publishing")
     return before, _count_files(warehouse, table)
 
 

@@ -20,6 +20,7 @@ from eagle_spark.schema import NAMESPACE, Column, sql_time
 from eagle_spark.schema import DataFile as DataFile
 from eagle_spark.schema import Table as Table
 from eagle_spark.session import CATALOG
+from eagle_spark.steps import reached
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -306,6 +307,7 @@ class Warehouse:
             raise MainMoved(
                 f"another run published to {table.full_name} in the meantime; run this job again"
             ) from error
+        reached("publishing")
         self.drop_branch(table, branch)
         return self.snapshot(table)
 

@@ -102,11 +102,10 @@ class Cluster:
         # With the shaded jars the figures stand alone, elsewhere in an object of this name.
         return dict(answer.get("clusterMetrics", answer)) if answer else {}
 
-    def make_folder(self, path: str, mode: str) -> None:
-        """Make a folder on HDFS as the user that HDFS belongs to."""
+    def make_folder(self, path: str, mode: str) -> bool:
+        """Make a folder on HDFS as the user that HDFS belongs to; return whether it is there."""
         query = f"?op=MKDIRS&permission={mode}&user.name={getpass.getuser()}"
-        if self.ask("namenode", f"/webhdfs/v1{path}{query}", "PUT") != {"boolean": True}:
-            raise RuntimeError(f"HDFS did not make the folder {path}; see {self.log('namenode')}")
+        return bool(self.ask("namenode", f"/webhdfs/v1{path}{query}", "PUT") == {"boolean": True})
 
 
 def up(run: Path, free: bool) -> None:
@@ -143,9 +142,10 @@ def up(run: Path, free: bool) -> None:
 
     launch([daemon for daemon in wanted if daemon.name != "history"])
     wait(cluster, f"HDFS with {NODES} DataNodes, out of safe mode", hdfs_ready)
-    for path, mode in (("/tmp", "1777"), (HISTORY_FOLDER, "1777"), ("/user", "755")):  # noqa: S108
-        cluster.make_folder(path, mode)
-    cluster.make_folder(f"/user/{getpass.getuser()}", "755")
+    home = f"/user/{getpass.getuser()}"
+    folders = {"/tmp": "1777", HISTORY_FOLDER: "1777", "/user": "755", home: "755"}  # noqa: S108
+    # On a busy machine the first question to a new NameNode's web page may find no answer in time.
+    wait(cluster, "folders", lambda it: all(it.make_folder(*folder) for folder in folders.items()))
     launch([daemon for daemon in wanted if daemon.name == "history"])
     wait(cluster, f"YARN with {NODES} NodeManagers", yarn_ready)
     wait(cluster, "the history server", lambda it: it.ask("history", "/api/v1/version") is not None)

@@ -62,30 +62,10 @@ MODEL_SIZE = 64
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model folder: a network that knows nothing, but runs, exports and passes its gate."""
-    import numpy as np
-
-    from eagle_spark.model.bundle import seal
-    from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine
-    from eagle_spark.model.exports import save_openvino, to_openvino
-    from eagle_spark.model.gate import run_gate, write_golden
-    from eagle_spark.model.metadata import NETWORK
-    from eagle_spark.model.network import build_network
+    from untrained import write_model
 
     folder = tmp_path_factory.mktemp("model") / "model"
-    folder.mkdir()
-    build_network(("A", "B", "C"), MODEL_SIZE, weights=None, seed=1).save(folder / NETWORK)
-    reference = KerasEngine(folder, 1)
-    save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
-    pixels = np.random.default_rng(1).integers(0, 256, (8, MODEL_SIZE, MODEL_SIZE), np.uint8)
-    wanted = write_golden(folder, pixels, reference)
-    card = {
-        "classes": ["A", "B", "C"],
-        "input": {"size": MODEL_SIZE},
-        "mask_threshold": 0.5,
-        "review": {"confidence": 0.5, "novelty": {}, "mask": {}},
-        "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
-    }
-    assert seal(folder, card).engines["openvino"]["passed"]
+    write_model(folder, MODEL_SIZE)
     return folder
 
 

@@ -30,6 +30,7 @@ from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedR
 from eagle_spark.progress import watch_tasks
 from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings
+from eagle_spark.steps import reached
 from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
 from eagle_spark.tables import IMAGES, REJECTS, Run, Warehouse
 
@@ -100,6 +101,7 @@ def _preprocess(
     _check_size(warehouse.read(IMAGES), settings.size)
     present = _facts(warehouse.read(IMAGES))
 
+    reached("before write")
     takeable = [found for found in candidates if found.reason is None]
     random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
     # Staged: pixels are decoded once, and written to the table once every split is known.
@@ -132,8 +134,10 @@ def _preprocess(
             warehouse.update_paths(IMAGES, list(paths), {"split": f"'{split}'"}, branch)
         with watch_tasks(spark, "write", len(changed)):
             _write_images(warehouse, run, decoded, changed, branch)
+        reached("written")
         audited = _audit(warehouse, len(present) - len(gone) + len(changed), branch, settings)
         _write_rejects(warehouse, run, rejects, branch)
+        reached("audited")
         snapshot = warehouse.publish(IMAGES, branch)
         warehouse.publish(REJECTS, branch)
     finally:

@@ -22,11 +22,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from eagle_spark.dataset.archive import checked_files, open_archive
 from eagle_spark.errors import EagleError, InputError, OutputError
 from eagle_spark.progress import Progress
+from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
 
 JOBS = 16
@@ -66,6 +67,7 @@ def upload(source: str, target: str, jobs: int = JOBS) -> dict[str, object]:
         _check_names(items, target)
         there = _lengths(target)
         wanted = [item for item in items if there.get(item.name) != item.length]
+        reached("before write")
         _put_all(wanted, target, jobs)
         there = _lengths(target) if wanted else there
     for item in items:
@@ -74,6 +76,7 @@ def upload(source: str, target: str, jobs: int = JOBS) -> dict[str, object]:
                 f"{join(target, item.name)}: wanted {item.length} bytes, there are"
                 f" {there.get(item.name, 'none')}; run it again"
             )
+    reached("audited")
     return {
         "listed": len(items),
         "uploaded": len(wanted),
@@ -146,6 +149,7 @@ def _put_all(items: Sequence[Item], target: str, jobs: int) -> None:
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()
                 progress.update(done)
+                reached("publishing")
         except BaseException as error:
             pool.shutdown(cancel_futures=True)
             if isinstance(error, EagleError) or not isinstance(error, Exception):
@@ -157,9 +161,28 @@ def _put_all(items: Sequence[Item], target: str, jobs: int) -> None:
 def _put(item: Item, target: str) -> None:
     storage, path = locate(join(target, item.name))
     try:
-        storage.put(path, item.open)
+        storage.put(path, lambda: cast("IO[bytes]", _Source(item.open())))
     except _DAMAGED as error:
         raise InputError(f"entry {item.name!r} is damaged: {error}") from error
+
+
+class _Source:
+    """What a file is uploaded from; where all of it was read is a step."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        block = self._stream.read(size)
+        if not block:
+            reached("written")
+        return block
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
 
 def main() -> int:

@@ -117,7 +117,8 @@ def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
             if taken:
                 storage.rename(old, target)
             raise
-        storage.delete(old)
+        with suppress(OSError):  # the model is published
+            storage.delete(old)
     except OSError as error:
         raise OutputError(f"--model {uri}: cannot be written: {error}") from error
     finally:

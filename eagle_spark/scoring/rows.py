@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
 from eagle_spark.images.decode import DICOM_TAGS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 PREDICTION = pa.schema(
     [
@@ -41,3 +47,10 @@ SOUND = """coalesce(CASE status
     AND lung_area BETWEEN 0 AND 1
     AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
   WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
+
+
+def of_runs(rows: DataFrame, runs: Sequence[str]) -> DataFrame:
+    """Return the rows that these runs wrote."""
+    from pyspark.sql.functions import col
+
+    return rows.where(col("run_id").isin(list(runs)))

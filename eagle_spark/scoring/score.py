@@ -27,11 +27,12 @@ from eagle_spark.scoring.inventory import list_images, read_listing, spool_listi
 from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
-from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND
+from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND, of_runs
 from eagle_spark.scoring.shift import is_enough, nights_reference, shift_of, warn
 from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session, tasks_for, threads_per_task
 from eagle_spark.settings import ScoreSettings
+from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import PREDICTIONS, RUNS, Run, Stages, Warehouse
 
@@ -125,6 +126,7 @@ class Night:
         if sum(after.values()) < total:
             self.known = self.scored_images()
         stages.end("compare")
+        reached("before write")
         with watch_tasks(self.spark, "score", total - sum(after.values())):
             while (done := sum(after.values())) < total:
                 self.score_chunk()
@@ -132,6 +134,7 @@ class Night:
                 if sum(after.values()) <= done:
                     raise UnbalancedRun(f"listed {total} files, but only {done} got a row")
         stages.end("score")
+        reached("written")
         self.check(total)
         stages.end("audit")
         snapshot = self.publish(total)
@@ -302,8 +305,6 @@ class Night:
             UnbalancedRun: when a file has no row or two, or a row does not hold together.
             TooManyFailures: when too large a share was rejected.
         """
-        from pyspark.sql.functions import col
-
         self.audited = self.warehouse.snapshot(PREDICTIONS, self.branch)
         after = self.counts(self.branch)
         if sum(after.values()) != total:
@@ -315,7 +316,7 @@ class Night:
         # What `main` has was audited when it was published.
         published = self.warehouse.read(PREDICTIONS).where(self.mine).select("run_id")
         self.fresh = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
-        fresh = rows.where(col("run_id").isin(self.fresh))
+        fresh = of_runs(rows, self.fresh)
         ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({SOUND}) THEN path END)").collect()
         if unsound:
             raise UnbalancedRun(f"the row of {unsound} does not hold together")
@@ -328,22 +329,17 @@ class Night:
 
     def tonight(self) -> DataFrame:
         """Return the rows that were published tonight."""
-        from pyspark.sql.functions import col
-
-        rows = self.warehouse.read(PREDICTIONS).where(self.mine)
-        return rows.where(col("run_id").isin(self.fresh))
+        return of_runs(self.warehouse.read(PREDICTIONS).where(self.mine), self.fresh)
 
     def shift(self) -> dict[str, dict[str, float]]:
         """Hold what was published tonight against the validation split and earlier nights."""
-        from pyspark.sql.functions import col
-
         if not self.fresh:
             return {}
         scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
         tonight = self.tonight().where(_SCORED)
         references = {"training": self.bundle.metadata.get("reference", {})}
         if is_enough(tonight):
-            past = scored.where(col("run_id").isin(self.nights()))
+            past = of_runs(scored, self.nights())
             references["nights"] = nights_reference(past, self.bundle.classes)
         return {
             name: shift_of(tonight, reference)
@@ -387,6 +383,7 @@ class Night:
 
     def publish_audited(self) -> int | None:
         """Publish the branch, unless it is another run's by now or has changed since the audit."""
+        reached("audited")
         self.lease.check()
         if self.warehouse.snapshot(PREDICTIONS, self.branch) != self.audited:
             raise UnbalancedRun(f"branch {self.branch} has changed since it was audited")

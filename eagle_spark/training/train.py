@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,14 @@ from eagle_spark.model.network import NORMALISATION
 from eagle_spark.model.review import Limits
 from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import TrainSettings
+from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, locate
 from eagle_spark.tables import (
     EPOCHS,
     FEATURES,
     IMAGES,
     METRICS,
+    RUNS,
     DataFile,
     Run,
     Stages,
@@ -142,6 +145,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         at, computed = ensure_features(warehouse, data.snapshot, backbone)
     stages.end("features")
     plan = _plan(spark, data, settings, ranks, backbone, warehouse.files(table, at), staging)
+    reached("before write")
     resume = settings.resume or _second_driver(spark)
     trained = train_ranks(spark, plan, settings.max_restarts, resume)
     records = _records(trained.staging, ranks)
@@ -177,53 +181,53 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         }
         unseen = leave_sources_out(spark, plan, data.groups, facts) if cached else {}
         card["left_out"] = unseen
+        reached("written")
         bundle, engine, metrics = judge(folder, card, data, plan, warehouse, staging)
-        publish_bundle(folder, settings.model, settings.overwrite)
-        forget(plan)
-    if cached:
-        expire_features(warehouse, backbone)
-    stages.end("evaluation")
-
-    model_id = bundle.model_id
-    _write_epochs(warehouse, run, model_id, records)
-    _write_metrics(warehouse, run, model_id, metrics | ({"left_out": unseen} if unseen else {}))
-    names = ("accuracy", "dice", "ece")
-    result = {
-        **{name: metrics["test"][name] for name in names},
-        **{f"val_{name}": metrics["val"][name] for name in names},
-        "accuracy_by_source": {
-            name: found["accuracy"] for name, found in metrics["test"]["by_source"].items()
-        },
-        "accuracy_left_out": {
-            name: found["accuracy"] for name, found in unseen.get("by_source", {}).items()
-        },
-        "review": bundle.metadata["review"],
-        "flagged": bundle.metadata["flagged"],
-        "epochs": settings.epochs,
-        "steps": plan.steps * plan.epochs,
-        "ranks": ranks,
-        "restarts": len(trained.restart_reasons),
-        "restart_reasons": list(trained.restart_reasons),
-        "resumed_from": trained.resumed_from,
-        "images": data.counts,
-        "backbone": backbone.digest,
-        "precision": backbone.precision,
-        "feature_rows": features.rows,
-        "feature_gb": round(features.gigabytes, 3),
-        "features_computed": computed,
-        "temperature": records[0]["temperature"],
-        "nodes": sorted({record["node"] for record in records}),
-        "rank_peak_memory_mb": [round(record["peak_rss"] / 2**20) for record in records],
-        "weights_digests": [record["weights_digest"] for record in records],
-        "rank_seconds": max(record["seconds"] for record in records),
-        "stage_seconds": stages.seconds,
-        "engine": engine,
-        "model_id": model_id,
-        "snapshot_id": data.snapshot,
-        "run_id": run.run_id,
-        "seconds": run.seconds,
-    }
-    warehouse.record_run(run, result, snapshot_id=data.snapshot, model_id=model_id)
+        if cached:
+            expire_features(warehouse, backbone)
+        stages.end("evaluation")
+        reached("audited")
+        names = ("accuracy", "dice", "ece")
+        result = {
+            **{name: metrics["test"][name] for name in names},
+            **{f"val_{name}": metrics["val"][name] for name in names},
+            "accuracy_by_source": {
+                name: found["accuracy"] for name, found in metrics["test"]["by_source"].items()
+            },
+            "accuracy_left_out": {
+                name: found["accuracy"] for name, found in unseen.get("by_source", {}).items()
+            },
+            "review": bundle.metadata["review"],
+            "flagged": bundle.metadata["flagged"],
+            "epochs": settings.epochs,
+            "steps": plan.steps * plan.epochs,
+            "ranks": ranks,
+            "restarts": len(trained.restart_reasons),
+            "restart_reasons": list(trained.restart_reasons),
+            "resumed_from": trained.resumed_from,
+            "images": data.counts,
+            "backbone": backbone.digest,
+            "precision": backbone.precision,
+            "feature_rows": features.rows,
+            "feature_gb": round(features.gigabytes, 3),
+            "features_computed": computed,
+            "temperature": records[0]["temperature"],
+            "nodes": sorted({record["node"] for record in records}),
+            "rank_peak_memory_mb": [round(record["peak_rss"] / 2**20) for record in records],
+            "weights_digests": [record["weights_digest"] for record in records],
+            "rank_seconds": max(record["seconds"] for record in records),
+            "stage_seconds": stages.seconds,
+            "engine": engine,
+            "model_id": bundle.model_id,
+            "snapshot_id": data.snapshot,
+            "run_id": run.run_id,
+            "seconds": run.seconds,
+        }
+        measured = metrics | ({"left_out": unseen} if unseen else {})
+        with _recorded(warehouse, run, result, records, measured):
+            reached("publishing")
+            publish_bundle(folder, settings.model, settings.overwrite)
+    forget(plan)
     return result
 
 
@@ -302,6 +306,32 @@ def _records(staging: str, ranks: int) -> list[dict[str, Any]]:
     if len(digests) != 1:
         raise EagleError(f"the ranks ended with different weights: {sorted(digests)}")
     return records
+
+
+@contextmanager
+def _recorded(
+    warehouse: Warehouse,
+    run: Run,
+    result: dict[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, Any]],
+) -> Iterator[None]:
+    """Write the rows of the model that is published within the block, and take them back if it
+    is not.
+
+    Rows come first: a folder without rows would stay so, as nobody trains what is there already.
+    Those that a killed run leaves tell of no folder, which names its own run.
+    """
+    model_id: str = result["model_id"]
+    _write_epochs(warehouse, run, model_id, records)
+    _write_metrics(warehouse, run, model_id, metrics)
+    warehouse.record_run(run, result, snapshot_id=result["snapshot_id"], model_id=model_id)
+    try:
+        yield
+    except BaseException:
+        for table in (EPOCHS, METRICS, RUNS):
+            warehouse.remove(table, f"run_id = '{run.run_id}'", "main")
+        raise
 
 
 def _write_epochs(
