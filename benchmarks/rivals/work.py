@@ -53,5 +53,7 @@ def rows_of(paths: list[str], blobs: list[bytes], model: str, engine: str) -> li
     for path, answer in zip(paths, found, strict=True):
         row = prediction(answer)
         row["probabilities"] = [value for _, value in row["probabilities"]]
+        # Text: of lists that are all empty in a batch nobody can tell the type.
+        row["review_reasons"] = " ".join(row["review_reasons"])
         rows.append({"path": path, **row, "scored_at": time.time()})
     return rows
