@@ -100,8 +100,11 @@ def run(
         module = {"ray": "ray_data", "daft": "daft_data"}.get(system, system)
         words = [interpreter(system), "-m", f"benchmarks.rivals.{module}"]
         words += [str(paths), model, engine, str(out)]
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYSPARK_PYTHON": sys.executable}
+    # Spark and Ray say so to their workers; without it those of a loop fight over the cores.
+    environment["OMP_NUM_THREADS"] = "1"
     started = time.time()
-    _, load = run_watched(words, TIMEOUT, TF_CPP_MIN_LOG_LEVEL="3", PYSPARK_PYTHON=sys.executable)
+    _, load = run_watched(words, TIMEOUT, **environment)
     if system == "engine":
         rates = [json.loads(path.read_text()) for path in out.glob("*.json")]
         return {"steady": round(sum(rates), 1)}
