@@ -13,7 +13,6 @@ HERE = "measured by this benchmark"
 def settings() -> dict[str, Coefficient]:
     """Return what is not measured here: the project's settings, other measurements, assumptions."""
     from eagle_spark.maintenance import TARGET_BYTES
-    from eagle_spark.scoring.rows import MAX_KNOWN
     from eagle_spark.session import IMAGES_PER_TASK
     from eagle_spark.settings import MaintainSettings, ScoreSettings, TrainSettings
 
@@ -27,7 +26,7 @@ def settings() -> dict[str, Coefficient]:
         "block_bytes": Coefficient(128 * 2**20, "bytes", "HDFS' default"),
         "heap_bytes_per_object": Coefficient(150, "bytes", cloudera),
         "images_per_core": Coefficient(
-            101, "images/s", "`benchmarks.score`: 202 of 2 cores, 2000 x 2000 JPEG, int8"
+            97, "images/s", "`benchmarks.score`: 194 of 2 cores, 2000 x 2000 JPEG, int8"
         ),
         "chunk": Coefficient(ScoreSettings.chunk, "images", "default of `--chunk`"),
         "images_per_task": Coefficient(IMAGES_PER_TASK, "images", "`eagle_spark/session.py`"),
@@ -38,7 +37,6 @@ def settings() -> dict[str, Coefficient]:
         "target_bytes": Coefficient(TARGET_BYTES, "bytes", "`eagle_spark/maintenance.py`"),
         "manifest_target_bytes": Coefficient(8 * 2**20, "bytes", "Iceberg's default"),
         "known_bytes_per_image": Coefficient(8, "bytes", "`eagle_spark/scoring/score.py`"),
-        "known_images": Coefficient(MAX_KNOWN, "images", "`eagle_spark/scoring/rows.py`"),
         "node_mb_per_second": Coefficient(1250, "MB/s", "assumed: 10 GbE"),
         "start_seconds": Coefficient(
             17, "s", "`benchmarks.score_growth`: 1,000 images in 21 s, less 4 s of scoring"

@@ -89,7 +89,7 @@ class Model:
         cores = running * self["images_per_core"]
         network = year.nodes * self["node_mb_per_second"] / self["image_mb"]
         scoring = night / min(cores, network)
-        known = min(year.images, self["known_images"])
+        known = year.images
         listed = night if year.moved else year.images
         one_pass = self["pass_core_seconds_per_image"] * year.images / slots
         passes = chunks * one_pass
@@ -172,7 +172,7 @@ LIMITS = (
     Limit(
         "worker memory",
         "worker_gb",
-        "`spark.executor.memoryOverhead`; `MAX_KNOWN`, of which a worker holds 8 bytes each",
+        "`spark.executor.memoryOverhead`; of every known image a worker holds 8 bytes",
     ),
     Limit(
         "files a week",
