@@ -277,7 +277,7 @@ def main() -> int:
     plot(ROOT / "results", seen, table, width)
     (ROOT / "results" / PAGE).write_text(page(found))
     print(json.dumps(found))
-    return 0 if found["balanced"] else 1
+    return 0 if found["balanced"] and seen.kills else 1
 
 
 if __name__ == "__main__":

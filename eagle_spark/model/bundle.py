@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import uuid
@@ -29,7 +30,7 @@ from eagle_spark.model.metadata import FORMAT_VERSION, METADATA, parse_metadata
 from eagle_spark.model.metadata import NETWORK as NETWORK
 from eagle_spark.model.novelty import NOVELTY, Novelty, read_novelty
 from eagle_spark.model.review import Limits
-from eagle_spark.storage import LocalStorage, list_folder, locate, split_uri
+from eagle_spark.storage import LocalStorage, join, list_folder, locate, split_uri
 
 MODEL_CARD = "MODEL_CARD.md"
 MAX_FILE_BYTES = 2 << 30  # of one file of a model
@@ -113,17 +114,27 @@ def publish_bundle(folder: Path, uri: str, overwrite: bool) -> None:
             storage.rename(target, old)
         try:
             storage.rename(fresh, target)
-        except OSError:
-            if taken:
+        except BaseException:  # a signal too
+            if taken and not storage.exists(target):
                 storage.rename(old, target)
             raise
-        with suppress(OSError):  # the model is published
+        try:
             storage.delete(old)
+        except OSError as error:  # the model is published
+            print(f"warning: {old}, the model before, cannot be removed: {error}", file=sys.stderr)
     except OSError as error:
         raise OutputError(f"--model {uri}: cannot be written: {error}") from error
     finally:
         with suppress(OSError):  # the error that counts is on its way
             storage.delete(fresh)
+
+
+def is_of_run(uri: str, run_id: str) -> bool:
+    """Whether the model that is published at `uri` was made by that run."""
+    storage, path = locate(join(uri, METADATA))
+    with suppress(OSError, ValueError, KeyError):
+        return bool(json.loads(storage.read(path, MAX_FILE_BYTES))["run_id"] == run_id)
+    return False
 
 
 def check_target(uri: str, overwrite: bool) -> None:

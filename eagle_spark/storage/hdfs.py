@@ -71,7 +71,6 @@ class HdfsStorage(Storage):
         # Without white space; and hdfs-native would wait for minutes for a host that is switched
         # off: those that answer come first.
         settings = dict(site_settings())
-        self._options = hdfs_native.WriteOptions(permission=file_permission())
         url = self.prefix
         if "" not in ids:
             settings[f"dfs.ha.namenodes.{authority}"] = ",".join(ids)
@@ -116,12 +115,13 @@ class HdfsStorage(Storage):
 
     def _put(self, path: str, source: Callable[[], IO[bytes]]) -> None:
         partial = partial_of(path)
+        options = hdfs_native.WriteOptions(permission=file_permission())
         with source() as stream:
             try:
                 with _errors():
                     # Not the stream around it, whose finalizer would close it after a failure:
                     # that waits for ever for the DataNode that is gone.
-                    sink = self._client.inner.create(partial, self._options)
+                    sink = self._client.inner.create(partial, options)
                 while block := stream.read(CHUNK):
                     with _errors():
                         sink.write(block)

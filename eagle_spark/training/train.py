@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eagle_spark.dataset.leaks import FACTS, audit_splits
 from eagle_spark.errors import EagleError, InputError
-from eagle_spark.model.bundle import check_target, publish_bundle
+from eagle_spark.model.bundle import check_target, is_of_run, publish_bundle
 from eagle_spark.model.calibration import NEVER_SURE
 from eagle_spark.model.exports import has_int8
 from eagle_spark.model.figures import metric_rows
@@ -224,7 +224,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
             "seconds": run.seconds,
         }
         measured = metrics | ({"left_out": unseen} if unseen else {})
-        with _recorded(warehouse, run, result, records, measured):
+        with recorded(warehouse, run, result, records, measured):
             reached("publishing")
             publish_bundle(folder, settings.model, settings.overwrite)
     forget(plan)
@@ -309,7 +309,7 @@ def _records(staging: str, ranks: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _recorded(
+def recorded(
     warehouse: Warehouse,
     run: Run,
     result: dict[str, Any],
@@ -323,14 +323,23 @@ def _recorded(
     Those that a killed run leaves tell of no folder, which names its own run.
     """
     model_id: str = result["model_id"]
-    _write_epochs(warehouse, run, model_id, records)
-    _write_metrics(warehouse, run, model_id, metrics)
-    warehouse.record_run(run, result, snapshot_id=result["snapshot_id"], model_id=model_id)
     try:
+        _write_epochs(warehouse, run, model_id, records)
+        _write_metrics(warehouse, run, model_id, metrics)
+        warehouse.record_run(run, result, snapshot_id=result["snapshot_id"], model_id=model_id)
         yield
     except BaseException:
-        for table in (EPOCHS, METRICS, RUNS):
-            warehouse.remove(table, f"run_id = '{run.run_id}'", "main")
+        # A signal may come when the folder is there already.
+        for table in () if is_of_run(run.settings.model, run.run_id) else (EPOCHS, METRICS, RUNS):
+            try:
+                warehouse.remove(table, f"run_id = '{run.run_id}'", "main")
+            except Exception as error:  # the one on its way counts
+                said = str(error).splitlines()[0]
+                print(
+                    f"warning: {table.full_name} keeps rows of {run.run_id}, of which there is "
+                    f"no model: {said}",
+                    file=sys.stderr,
+                )
         raise
 
 

@@ -102,6 +102,7 @@ class Fault:
         empty: why it cannot strike a job.
         place: where it can be tried out, see `MASTERS`.
         again: whether the job is run again even if it ended well.
+        away: whether readers get no answer for a while.
         seconds: a run may take beyond what others do.
     """
 
@@ -110,6 +111,7 @@ class Fault:
     empty: Mapping[str, str] = no()
     place = "local"
     again = False
+    away = False
     seconds = 0.0
 
     def ready(self, scene: Scene) -> None:
@@ -215,6 +217,7 @@ class NameNode(Fault):
     name = "NameNode restart"
     steps = at("audited", put="written")
     place = "hdfs"
+    away = True
 
     def strike(self, scene: Scene) -> None:
         psutil.Process(scene.cluster.pids["namenode"]).kill()

@@ -80,7 +80,8 @@ class Outcome:
 
     @property
     def whole(self) -> bool:
-        return self.seen.get("whole", 0) > 0 and not any(name[:4] == "half" for name in self.seen)
+        wrong = ("half",) if FAULTS[self.fault].away else ("half", "no answer")
+        return self.seen.get("whole", 0) > 0 and not any(one.startswith(wrong) for one in self.seen)
 
     @property
     def good(self) -> bool:
@@ -152,12 +153,14 @@ def _struck(
             said = "it ended before the step"
     except TimeoutError as error:
         said = str(error)
-    struck = not said
-    scene.release()
-    for job in (scene.process, *scene.others):
-        codes.append(ended(job, seconds))
-        said = said or _last(job.output, codes[-1])
-    fault.mend(scene)
+    finally:
+        # What follows needs it, whatever came of the strike.
+        struck = not said
+        scene.release()
+        for job in (scene.process, *scene.others):
+            codes.append(ended(job, seconds))
+            said = said or _last(job.output, codes[-1])
+        fault.mend(scene)
     return struck, said
 
 

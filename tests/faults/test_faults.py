@@ -63,6 +63,8 @@ def outcome(**changes: Any) -> Outcome:
         ({"same": False}, "ANOTHER RESULT (-9, 0)"),
         ({"seen": {"whole": 3, "half: {'images': 7}": 1}}, "HALF SEEN (-9, 0)"),
         ({"seen": {"no answer: gone": 9}}, "HALF SEEN (-9, 0)"),
+        ({"seen": {"whole": 3, "no answer: gone": 1}}, "HALF SEEN (-9, 0)"),
+        ({"fault": "NameNode restart", "seen": {"whole": 3, "no answer: gone": 1}}, "ok (-9, 0)"),
         ({"codes": [1, None, 1, 1]}, "NEVER DONE (1, ended, 1, 1)"),
     ],
 )
