@@ -80,10 +80,10 @@ lint: install ## Style, types and the arrows between rooms
 # Its libraries come from .venv, which the lock has by digest. It asks nobody whether what it finds is
 # real. Tests make up the password "secret".
 secrets: install ## Look for passwords and keys in what git tracks
-	@[ -e build/secrets/.ready ] || { $(PYTHON) -m venv --clear build/secrets && \
+	@[ "$$(cat build/secrets/.ready 2>/dev/null)" = '$(DETECT_SECRETS)' ] || { $(PYTHON) -m venv --clear build/secrets && \
 	  build/secrets/bin/pip install -q --no-deps --require-hashes -r <(echo '$(DETECT_SECRETS)') && \
 	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(build/secrets/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth && \
-	  touch build/secrets/.ready; }
+	  echo '$(DETECT_SECRETS)' > build/secrets/.ready; }
 	git ls-files -z | xargs -0 build/secrets/bin/detect-secrets-hook --no-verify --exclude-secrets '^secret$$'
 
 bench: install ## preprocess beside a bare loop, DATA=DIR; train beside the original, WAREHOUSE=DIR WEIGHTS=FILE
