@@ -26,8 +26,7 @@ pytestmark = [pytest.mark.hadoop, pytest.mark.train, pytest.mark.slow]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
 MOST_FILES = 17_000  # in the package; a quarter more before Python went into a zip file
-# With masks and workbooks, which score lists too, and DICOM files that came later.
-FILES = 2 * DRAWN + 3 + len(SYNTAXES)
+FILES = 2 * DRAWN + 3  # with masks and workbooks, which score lists too
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +104,6 @@ def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
     return result
 
 
-@pytest.fixture(scope="module")
-def archive(places: dict[str, str], preprocessed: Any) -> str:
-    """The folder, with a DICOM file of every transfer syntax beside what was preprocessed."""
-    for number, (make, _) in enumerate(SYNTAXES.values()):
-        storage, path = locate(f"{places['input']}/dicom/{number}.dcm")
-        storage.write(path, make())
-    return places["input"]
-
-
 def wait_for_file(submitted: Submitted, folder: str, beginning: str) -> str:
     """Return the URI of a file below the folder, as soon as there is one of such a name."""
     deadline = time.monotonic() + 240
@@ -167,15 +157,9 @@ def test_ranks_on_two_nodes_one_of_them_killed_train_what_one_machine_trains_und
 
 
 def test_score_gives_the_same_rows_as_on_one_machine(
-    jobs: YarnJobs,
-    places: dict[str, str],
-    archive: str,
-    trained: Any,
-    run_job: Any,
-    spark: Any,
-    tmp_path: Path,
+    jobs: YarnJobs, places: dict[str, str], trained: Any, run_job: Any, spark: Any, tmp_path: Path
 ) -> None:
-    options = ["--images", archive, "--model", places["model"]]
+    options = ["--images", places["input"], "--model", places["model"]]
     scored = jobs.run("score", *options, "--warehouse", places["warehouse"])
     assert scored["listed"] == scored["scored"] + scored["rejected"] == FILES
     assert scored["rejected"] == 3
@@ -188,6 +172,20 @@ def test_score_gives_the_same_rows_as_on_one_machine(
     assert here == rows(spark, places["warehouse"], PREDICTIONS, *columns)
     ((result,),) = rows(spark, str(tmp_path / "w"), RUNS, "get_json_object(result, '$.scored')")
     assert int(result) == scored["scored"]
+
+
+def test_the_package_reads_dicom_of_every_transfer_syntax(
+    jobs: YarnJobs, places: dict[str, str], trained: Any, spark: Any
+) -> None:
+    images, warehouse = (f"{jobs.cluster.uri}/dicom/{name}" for name in ("images", "warehouse"))
+    for number, (make, _) in enumerate(SYNTAXES.values()):
+        storage, path = locate(f"{images}/{number}.dcm")
+        storage.write(path, make())
+    options = ["--images", images, "--model", places["model"], "--warehouse", warehouse]
+    scored = jobs.run("score", *options)
+    assert (scored["scored"], scored["rejected"]) == (len(SYNTAXES), 0)
+    seen = rows(spark, warehouse, PREDICTIONS, "status", "dicom.view")
+    assert seen == [("scored", "PA")] * len(SYNTAXES)
 
 
 def test_a_wrong_option_fails_with_its_one_line(jobs: YarnJobs, places: dict[str, str]) -> None:
@@ -214,7 +212,6 @@ def mended(cluster: LocalCluster) -> Any:
 def test_a_datanode_and_a_nodemanager_die_while_scoring(
     jobs: YarnJobs,
     places: dict[str, str],
-    archive: str,
     trained: Any,
     spark: Any,
     mended: None,
@@ -222,7 +219,7 @@ def test_a_datanode_and_a_nodemanager_die_while_scoring(
     warehouse = f"{jobs.cluster.uri}/killed"
     submitted = jobs.start(
         "score",
-        *("--images", archive, "--model", places["model"], "--warehouse", warehouse),
+        *("--images", places["input"], "--model", places["model"], "--warehouse", warehouse),
         *("--chunk", 24),
     )
     executors = wait_for_executors(submitted, 2)
