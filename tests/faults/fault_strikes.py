@@ -220,7 +220,9 @@ class NameNode(Fault):
     away = True
 
     def strike(self, scene: Scene) -> None:
-        psutil.Process(scene.cluster.pids["namenode"]).kill()
+        namenode = psutil.Process(scene.cluster.pids["namenode"])
+        namenode.kill()
+        namenode.wait(WAIT)  # its ports are free then
         scene.release()
         up(scene.cluster)
 
