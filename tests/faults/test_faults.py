@@ -24,7 +24,6 @@ DRIVER = "driver SIGKILL"
     [
         ("preprocess", "publishing"),
         ("score", "audited"),
-        ("maintain", "publishing"),
         ("put", "written"),
     ],
 )
