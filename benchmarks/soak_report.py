@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.model.card import table
-from eagle_spark.report.curves import DPI, FAINT, GRID, INK, NOTE, RANKS, SIZE
+from eagle_spark.report.curves import DPI, FAINT, INK, NOTE, RANKS, SIZE, frame
 
 MEMORY, RATE, PAGE = "soak-memory.png", "soak-rate.png", "soak.md"
 
@@ -62,14 +62,7 @@ def draw(
             )
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("minutes from the start of the job", color=FAINT)
-        axes.set_ylabel(unit, color=FAINT)
-        axes.grid(axis="y", color=GRID, linewidth=0.9)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=FAINT, length=0)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(GRID)
+        frame(axes, "minutes from the start of the job", unit)
         figure.legend(
             *axes.get_legend_handles_labels(),
             loc="upper left",

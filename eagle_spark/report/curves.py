@@ -292,14 +292,7 @@ def _draw_lines(axes: Any, curve: Curve, epochs: Sequence[int], lines: Sequence[
     axes.set_xticks(_ticks(epochs[0], epochs[-1]))
     axes.set_ylim(*_y_limits(curve, lines))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.set_xlabel("epoch", color=FAINT)
-    axes.set_ylabel(curve.unit, color=FAINT)
-    axes.grid(axis="y", color=GRID, linewidth=0.9)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=FAINT, length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(GRID)
+    frame(axes, "epoch", curve.unit)
     handles, labels = axes.get_legend_handles_labels()
     if crowd:
         handles, labels = handles[:1], [f"{len(lines)} ranks, one line each"]
@@ -314,6 +307,18 @@ def _draw_lines(axes: Any, curve: Curve, epochs: Sequence[int], lines: Sequence[
         columnspacing=1.4,
         borderaxespad=0.0,
     )
+
+
+def frame(axes: Any, across: str, up: str) -> None:
+    """Name both axes, and draw the one below and faint lines behind the data."""
+    axes.set_xlabel(across, color=FAINT)
+    axes.set_ylabel(up, color=FAINT)
+    axes.grid(axis="y", color=GRID, linewidth=0.9)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
 
 
 def _ticks(first: int, last: int) -> list[int]:
