@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+LAST_LOOK = 60.0  # seconds, at most
 PAUSE = 0.5  # seconds; or it takes the job's cores away
 OF_THE_RUN = ("run_id", "scored_at")
 SESSION = {
@@ -50,20 +51,25 @@ class Reader:
             return str(error).partition("\n")[0][:200]
         return str(paths) if rows == paths else f"{rows} rows of {paths} files"
 
-    @contextmanager
-    def polling(self, warehouse: str) -> Iterator[Counter[str]]:
+    def polling(self, warehouse: str) -> AbstractContextManager[Counter[str]]:
         """Count, by what was seen, the looks at the table within the block."""
-        seen: Counter[str] = Counter()
-        ended = Event()
+        return polling(lambda: self.look(warehouse))
 
-        def poll() -> None:
-            while not ended.wait(PAUSE):
-                seen[self.look(warehouse)] += 1
 
-        thread = Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield seen
-        finally:
-            ended.set()
-            thread.join()
+@contextmanager
+def polling(look: Callable[[], str]) -> Iterator[Counter[str]]:
+    """Look again and again within the block; count what was seen."""
+    seen: Counter[str] = Counter()
+    ended = Event()
+
+    def poll() -> None:
+        while not ended.wait(PAUSE):
+            seen[look()] += 1
+
+    thread = Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join(LAST_LOOK)

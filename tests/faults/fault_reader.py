@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from hashlib import sha256
-from threading import Event, Thread
 
+from benchmarks.reader import polling
 from eagle_spark.errors import BundleError
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.storage import list_folder, locate
 from fault_jobs import World
 
-PAUSE = 0.5  # seconds between two looks
 # What tells of the run, and of the file times that are a fault of their own.
 OF_THE_RUN = ("run_id", "scored_at", "ingested_at", "rejected_at", "file_modified")
 
@@ -98,28 +97,19 @@ def is_whole(job: str, found: State, known: list[State]) -> bool:
     return all(rows in [state[name] for state in known] for name, rows in found.items())
 
 
-@contextmanager
-def reading(world: World, job: str, place: str, known: list[State]) -> Iterator[Counter[str]]:
+def reading(
+    world: World, job: str, place: str, known: list[State]
+) -> AbstractContextManager[Counter[str]]:
     """Look at the published result all the while; count what was seen."""
-    seen: Counter[str] = Counter()
-    done = Event()
 
-    def read() -> None:
-        while not done.wait(PAUSE):
-            try:
-                found = look(world, job, place)
-            except Exception as error:  # whatever it is, it is a finding
-                seen[f"no answer: {' '.join(str(error).split())[:160]}"] += 1
-                continue
-            seen["whole" if is_whole(job, found, known) else f"half: {_sizes(found)}"] += 1
+    def read() -> str:
+        try:
+            found = look(world, job, place)
+        except Exception as error:  # whatever it is, it is a finding
+            return f"no answer: {' '.join(str(error).split())[:160]}"
+        return "whole" if is_whole(job, found, known) else f"half: {_sizes(found)}"
 
-    thread = Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join(60)
+    return polling(read)
 
 
 def _sizes(state: State) -> Mapping[str, int]:
