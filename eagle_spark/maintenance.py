@@ -7,8 +7,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from eagle_spark.errors import InputError
+from eagle_spark.lease import lease
 from eagle_spark.schema import sql_time
-from eagle_spark.session import CATALOG, open_session
+from eagle_spark.session import CATALOG, check_warehouse, open_session
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.steps import reached
 from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
@@ -20,6 +21,7 @@ SMALL_FILES = 5  # of one partition: fewer are left as they are
 TARGET_BYTES = 128 * 2**20
 # Iceberg's own limit: files of a run that has not committed yet belong to no table.
 ORPHAN_DAYS = 3
+LEFT_IN = ("_staging", "_checkpoints")
 
 
 def maintain(settings: MaintainSettings) -> dict[str, Any]:
@@ -30,10 +32,16 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
 
     Raises:
         OutputError: when the warehouse cannot be written to.
+        AlreadyRunning: when another run of it is at work.
     """
     run = Run.begin("maintain", settings)
     before = datetime.now(timezone.utc) - timedelta(days=settings.keep_days)
-    with open_session("maintain", settings.warehouse) as spark:
+    check_warehouse(settings.warehouse)
+    place = join(absolute_uri(settings.warehouse), "cxr")
+    with (
+        lease(join(place, "_maintain.lease"), run.run_id),
+        open_session("maintain", settings.warehouse) as spark,
+    ):
         warehouse = Warehouse(spark)
         tables = [table for table in TABLES if warehouse.exists(table)]
         reached("before write")
@@ -51,7 +59,7 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
             "files": {name: list(counts) for name, counts in files.items()},
             "branches_dropped": branches,
             "orphans_removed": orphans,
-            "staging_removed": _sweep_staging(settings.warehouse, before),
+            "staging_removed": sum(_sweep(join(place, name), before) for name in LEFT_IN),
             "run_id": run.run_id,
             "seconds": run.seconds,
         }
@@ -100,9 +108,8 @@ def _remove_orphans(warehouse: Warehouse, table: Table) -> int:
     return found.count()
 
 
-def _sweep_staging(uri: str, before: datetime) -> int:
-    """Remove the staging folders of runs that were killed; return how many."""
-    folder = join(absolute_uri(uri), "cxr", "_staging")
+def _sweep(folder: str, before: datetime) -> int:
+    """Remove what killed runs left in the folder, each under a name of its own; return how many."""
     storage, place = locate(folder)
     if not storage.exists(place):
         return 0

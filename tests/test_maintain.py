@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from eagle_spark.lease import AlreadyRunning, lease
 from eagle_spark.maintenance import maintain
 from eagle_spark.run import Run
 from eagle_spark.session import open_session
@@ -35,8 +36,12 @@ def folder(spark: Any, tmp_path: Path) -> Path:
         warehouse = Warehouse(session)
         for number in range(6):
             record(warehouse, number)
-    for name, age in (("killed", 30), ("running", 0)):
-        part = tmp_path / "cxr" / "_staging" / name / "part.parquet"
+    for name, age in (
+        ("_staging/killed", 30),
+        ("_staging/running", 0),
+        ("_checkpoints/killed", 30),
+    ):
+        part = tmp_path / "cxr" / name / "part.parquet"
         part.parent.mkdir(parents=True)
         part.write_bytes(b"pixels")
         os.utime(part, (time.time() - age * 86400,) * 2)
@@ -55,10 +60,11 @@ def test_rows_stay_and_files_become_few(folder: Path) -> None:
     os.utime(stray, (time.time() - 30 * 86400,) * 2)
     result = maintain(MaintainSettings(warehouse=str(folder)))
     assert result["files"]["runs"] == [6, 1]
-    assert (result["staging_removed"], result["orphans_removed"]) == (1, 1)
+    assert (result["staging_removed"], result["orphans_removed"]) == (2, 1)
     assert result["branches_dropped"] == 0
     assert not stray.exists()
     assert os.listdir(folder / "cxr" / "_staging") == ["running"]
+    assert os.listdir(folder / "cxr" / "_checkpoints") == []
     after = runs_of(folder)
     assert after.pop(result["run_id"]) > 0
     assert after == before
@@ -73,7 +79,7 @@ def test_what_is_older_than_is_kept_goes(folder: Path) -> None:
         warehouse.open_branch(RUNS, "score_begins")
     before = runs_of(folder)
     result = maintain(MaintainSettings(warehouse=str(folder), keep_days=-1))  # as if tomorrow
-    assert (result["branches_dropped"], result["staging_removed"]) == (1, 1)
+    assert (result["branches_dropped"], result["staging_removed"]) == (1, 1)  # the one that ran
     assert set(runs_of(folder)) == {*before, result["run_id"]}
     with open_session("test", str(folder)) as session:
         assert Warehouse(session).branches(RUNS) == {"main", "score_begins"}
@@ -96,6 +102,15 @@ def test_metadata_that_an_older_table_left_lying_goes(folder: Path) -> None:
     maintain(MaintainSettings(warehouse=str(folder)))
     assert sum(path.exists() for path in left) < len(left) / 2
     assert before.items() <= runs_of(folder).items()
+
+
+def test_of_two_at_once_the_second_names_the_first(folder: Path) -> None:
+    with (
+        lease(str(folder / "cxr" / "_maintain.lease"), "maintain-1", dead=2.0),
+        pytest.raises(AlreadyRunning, match="at this moment: maintain-1 on"),
+    ):
+        maintain(MaintainSettings(warehouse=str(folder)))
+    assert maintain(MaintainSettings(warehouse=str(folder)))["files_after"] == 1
 
 
 def test_a_warehouse_without_tables_is_left_as_it_is(spark: Any, tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from eagle_spark.errors import (
     TooManyFailures,
     UnbalancedRun,
 )
+from eagle_spark.lease import Lease, lease
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.flags import count_flags
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
-from eagle_spark.scoring.lease import Lease, lease
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
 from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND, of_runs
@@ -121,10 +121,14 @@ class Night:
         stages = Stages(self.run)
         stages.end("list")
         self.warehouse.ensure(PREDICTIONS)
-        self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine)
-        before, after = self.compare()
-        if sum(after.values()) < total:
-            self.known = self.scored_images()
+        before, after = Counts(), Counts()
+        if self.warehouse.branches(PREDICTIONS):  # `main` is none before the first rows
+            self.warehouse.resume_branch(PREDICTIONS, self.branch, self.mine)
+            before, after = self.compare()
+            if sum(after.values()) < total:
+                self.known = self.scored_images()
+        else:
+            self.warehouse.open_branch(PREDICTIONS, self.branch)
         stages.end("compare")
         reached("before write")
         with watch_tasks(self.spark, "score", total - sum(after.values())):

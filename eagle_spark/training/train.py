@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from eagle_spark.dataset.leaks import FACTS, audit_splits
 from eagle_spark.errors import EagleError, InputError
+from eagle_spark.lease import lease
 from eagle_spark.model.bundle import check_target, is_of_run, publish_bundle
 from eagle_spark.model.calibration import NEVER_SURE
 from eagle_spark.model.exports import has_int8
@@ -89,6 +90,7 @@ def train(settings: TrainSettings) -> dict[str, Any]:
         SettingsError: when the features would take more than the budget.
         OutputError: when the model folder exists, or cannot be written.
         PlatformError: when there are fewer slots than ranks.
+        AlreadyRunning: when another run trains the same.
         EagleError: when ranks were lost more often than `max_restarts`, or end with different
             weights.
     """
@@ -147,11 +149,14 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     plan = _plan(spark, data, settings, ranks, backbone, warehouse.files(table, at), staging)
     reached("before write")
     resume = settings.resume or _second_driver(spark)
-    trained = train_ranks(spark, plan, settings.max_restarts, resume)
-    records = _records(trained.staging, ranks)
-    stages.end("ranks")
-
-    with tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name:
+    with (
+        # Another run of this training would remove its checkpoints, or write over them.
+        lease(f"{plan.checkpoints}.lease", run.run_id) as held,
+        tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name,
+    ):
+        trained = train_ranks(spark, plan, settings.max_restarts, resume)
+        records = _records(trained.staging, ranks)
+        stages.end("ranks")
         folder = Path(name, "model")
         folder.mkdir()
         assemble(folder, plan, settings.weights, trained.staging)
@@ -224,10 +229,11 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
             "seconds": run.seconds,
         }
         measured = metrics | ({"left_out": unseen} if unseen else {})
+        held.check()
         with recorded(warehouse, run, result, records, measured):
             reached("publishing")
             publish_bundle(folder, settings.model, settings.overwrite)
-    forget(plan)
+        forget(plan)
     return result
 
 

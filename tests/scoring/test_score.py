@@ -25,12 +25,12 @@ from eagle_spark.errors import (
     UnbalancedRun,
 )
 from eagle_spark.images.masks import decode_mask
+from eagle_spark.lease import AlreadyRunning
 from eagle_spark.model.bundle import seal
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring import score as job
 from eagle_spark.scoring import shift
 from eagle_spark.scoring.inventory import list_images, spool_listing
-from eagle_spark.scoring.lease import AlreadyRunning
 from eagle_spark.scoring.rows import SAID
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings

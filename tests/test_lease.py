@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from eagle_spark.scoring.lease import AlreadyRunning, lease
+from eagle_spark.lease import AlreadyRunning, lease
 
 HOLDER = """
 import sys, time
-from eagle_spark.scoring.lease import lease
+from eagle_spark.lease import lease
 with lease(sys.argv[1], "first", dead=2.0):
     print("held", flush=True)
     time.sleep(60)
@@ -41,7 +41,12 @@ def test_a_running_holder_is_named_and_a_killed_one_is_followed(
         with named, lease(str(path), "second", dead=4.0):
             pass
         holder.kill()
-    assert json.loads(path.read_text())["run_id"] == "first"
+    left = json.loads(path.read_text())
+    assert left["run_id"] == "first"
+    capsys.readouterr()
+    with lease(str(path), "third", dead=20.0):  # its process is known to be gone
+        assert capsys.readouterr().err == ""
+    path.write_text(json.dumps(left | {"pids": "of another machine"}))
     with lease(str(path), "third", dead=1.0):
         assert json.loads(path.read_text())["run_id"] == "third"
     assert "whether first on" in capsys.readouterr().err

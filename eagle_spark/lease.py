@@ -1,7 +1,8 @@
-"""One run at a time over a folder with a model: a file that the running one keeps changing.
+"""One run at a time does a piece of work: a file that the running one keeps changing.
 
-A run that was killed leaves its file behind, unchanged; only then another run has to wait to see.
-No clock of another machine is asked.
+A run that was killed leaves its file behind, unchanged. Where its process could be seen from here
+and is not there, that is known at once; else another run has to wait to see. No clock of another
+machine is asked.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+
+import psutil
 
 from eagle_spark.errors import EagleError
 from eagle_spark.storage import locate
@@ -49,6 +53,7 @@ class Lease:
             "run_id": self._run_id,
             "host": os.uname().nodename,
             "pid": os.getpid(),
+            "pids": _pids(),
             "beat": self._beats,
         }
         self._beats += 1
@@ -84,7 +89,7 @@ def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[Lease]:
         AlreadyRunning: when another run holds it and is alive.
     """
     holder = _holder(uri)
-    if holder:
+    if holder and not _is_gone(holder):
         told = f"{holder['run_id']} on {holder['host']}, process {holder['pid']}"
         print(f"looking for {dead:.0f} s whether {told} still runs", file=sys.stderr, flush=True)
         deadline = time.monotonic() + dead
@@ -111,6 +116,19 @@ def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[Lease]:
         ended.set()
         keeper.join(timeout=30)
         held.end()
+
+
+def _pids() -> str:
+    """Name what process ids are unique in: this start of this machine, and the container."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return ""
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    """Whether the holder's process would be seen from here, and is not there."""
+    return bool(_pids()) and holder.get("pids") == _pids() and not psutil.pid_exists(holder["pid"])
 
 
 def _holder(uri: str) -> dict[str, Any] | None:
