@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -106,7 +107,9 @@ def reading(
         try:
             found = look(world, job, place)
         except Exception as error:  # whatever it is, it is a finding
-            return f"no answer: {' '.join(str(error).split())[:160]}"
+            # Without the number that py4j gives it, each counts with its like.
+            told = re.sub(r"\bo\d+\.", "", " ".join(str(error).split()))
+            return f"no answer: {told[:160]}"
         return "whole" if is_whole(job, found, known) else f"half: {_sizes(found)}"
 
     return polling(read)
