@@ -22,7 +22,7 @@ import org.apache.iceberg.types.Types;
 
 /** Iceberg asked a million times: by py4j each call would cost more than what it asks for. */
 public class Scale {
-  private static final long PAUSE = 2000; // milliseconds: people look, they do not spin
+  private static final long PAUSE = 20000; // milliseconds: people look, they do not spin
 
   private volatile boolean ended = false;
   private final List threads = new ArrayList();
@@ -117,16 +117,18 @@ public class Scale {
   /** Start readers that load the table, plan and read main, again and again. */
   public void read(final String location, int readers, final int rows) {
     for (int reader = 0; reader < readers; reader++) {
+      final long first = PAUSE * reader / readers;
       Thread thread =
           new Thread() {
             public void run() {
-              while (!ended) {
-                look(location, rows);
-                try {
+              try {
+                Thread.sleep(first);
+                while (!ended) {
+                  look(location, rows);
                   Thread.sleep(PAUSE);
-                } catch (InterruptedException error) {
-                  return;
                 }
+              } catch (InterruptedException error) {
+                return;
               }
             }
           };
