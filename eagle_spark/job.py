@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -14,6 +17,8 @@ from eagle_spark.errors import LOOK_FIRST, EagleError
 from eagle_spark.options import parse_settings
 
 S = TypeVar("S")
+
+DISK_FULL = os.strerror(errno.ENOSPC)
 
 
 def main(
@@ -63,10 +68,21 @@ def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
 
 def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
     line = " ".join(str(error).split()) or type(error).__name__
+    if DISK_FULL in line:  # of a stage of Spark's, it stands within a page of Java
+        line = f"{_full()}: {line[:300]}"
     print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
     figures = error.figures if isinstance(error, EagleError) else {}
     failed = {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}
     return {**figures, **failed}, code
+
+
+def _full() -> str:
+    folder = os.environ.get("TMPDIR") or tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    return (
+        f"a disk is full, here or of an executor: of TMPDIR ({folder} here, {free:,} bytes free), "
+        "of SPARK_LOCAL_DIRS or spark.local.dir, or of the warehouse; make room, run this job again"
+    )
 
 
 def _fall_silent() -> None:

@@ -72,6 +72,20 @@ def test_a_user_error_is_one_line_without_a_trace() -> None:
     assert "Traceback" not in err
 
 
+def test_a_full_disk_is_told_of_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/dev/shm")  # noqa: S108 - what a user may have set
+    job = start(
+        "raise RuntimeError('SparkException: java.io.IOException: No space left on device')"
+    )
+    out, _ = job.communicate(timeout=60)
+    said = json.loads(out)["error"]
+    assert said.startswith("a disk is full")
+    assert "TMPDIR (/dev/shm here, " in said
+    assert said.endswith(
+        "run this job again: SparkException: java.io.IOException: No space left on device"
+    )
+
+
 def test_nothing_follows_the_result_even_where_both_outputs_are_merged() -> None:
     late = "import atexit; atexit.register(os.system, 'echo late; echo late >&2'); "
     job = subprocess.run(
