@@ -260,6 +260,10 @@ class Quota(Fault):
     name = "HDFS quota reached"
     place = "hdfs"
 
+    def ready(self, scene: Scene) -> None:
+        path = locate(scene.world.live(scene.place))[1]
+        hdfs_native.Client(scene.cluster.uri).mkdirs(path, 0o755, True)  # put begins without it
+
     def strike(self, scene: Scene) -> None:
         self._set(scene, 1)
 
