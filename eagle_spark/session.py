@@ -153,6 +153,12 @@ def _start(conf: SparkConf) -> SparkSession:
         raise PlatformError(f"Spark did not start: {first}") from error
 
 
+def is_second_attempt(spark: SparkSession) -> bool:
+    """Whether YARN started this driver because the one before it ended or died."""
+    attempt = spark.sparkContext._jsc.sc().applicationAttemptId()
+    return bool(attempt.isDefined() and int(attempt.get()) > 1)
+
+
 def _check_iceberg(spark: SparkSession) -> None:
     extensions = spark.conf.get("spark.sql.extensions") or ""
     if ICEBERG_EXTENSIONS not in extensions:

@@ -28,18 +28,24 @@ from eagle_spark.scoring.inventory import list_images, read_listing, spool_listi
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
 from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND, of_runs
-from eagle_spark.scoring.shift import is_enough, nights_reference, shift_of, warn
+from eagle_spark.scoring.shift import (
+    is_enough,
+    last_nights,
+    nights_reference,
+    shift_before,
+    shift_of,
+    warn,
+)
 from eagle_spark.scoring.warm import warm_workers
 from eagle_spark.session import check_warehouse, open_session, tasks_for, threads_per_task
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, locate
-from eagle_spark.tables import PREDICTIONS, RUNS, Run, Stages, Warehouse
+from eagle_spark.tables import PREDICTIONS, Run, Stages, Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-NIGHTS = 30  # that tonight is held against
 RETRIES = 5  # of publishing, where other runs come first
 _FILE = ["path", "file_length", "file_modified"]
 _SCORED = "status = 'scored'"
@@ -169,6 +175,7 @@ class Night:
             "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
             "model_id": self.bundle.model_id,
             "run_id": self.run.run_id,
+            "application": self.spark.sparkContext.applicationId,
             "snapshot_id": snapshot,
         }
         self.warehouse.record_run(
@@ -338,28 +345,18 @@ class Night:
     def shift(self) -> dict[str, dict[str, float]]:
         """Hold what was published tonight against the validation split and earlier nights."""
         if not self.fresh:
-            return {}
+            return shift_before(self.spark, self.warehouse)
         scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
         tonight = self.tonight().where(_SCORED)
         references = {"training": self.bundle.metadata.get("reference", {})}
         if is_enough(tonight):
-            past = of_runs(scored, self.nights())
+            past = of_runs(scored, last_nights(self.warehouse, self.mine, self.fresh))
             references["nights"] = nights_reference(past, self.bundle.classes)
         return {
             name: shift_of(tonight, reference)
             for name, reference in references.items()
             if reference.get("images")
         }
-
-    def nights(self) -> list[str]:
-        """Return the last runs that published rows of this model, but for tonight's."""
-        from pyspark.sql.functions import col
-
-        if not self.warehouse.exists(RUNS):
-            return []
-        runs = self.warehouse.read(RUNS).where(f"job = 'score' AND {self.mine}")
-        runs = runs.where(~col("run_id").isin(self.fresh)).orderBy(col("started_at").desc())
-        return [row.run_id for row in runs.select("run_id").limit(NIGHTS).collect()]
 
     def write_masks(self) -> tuple[int, OutputError | None]:
         """Write what `--masks-out` lacks; return the number of files, and what went wrong.

@@ -9,19 +9,56 @@ is about (bins - 1) * (1/n + 1/m) (Yurdakul, Statistical Properties of Populatio
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+from eagle_spark.session import is_second_attempt
+from eagle_spark.tables import RUNS, Warehouse
 
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+NIGHTS = 30  # that tonight is held against
 LARGE = 0.25  # the rule of thumb of those who use the index: below 0.1 none, above 0.25 large
 LEAST_IMAGES = 100  # of fewer the index says more about chance than chance is taken off
 NUMBERS = ("confidence", "lung_area", "novelty")
 LEAST_SHARE = 1e-4  # of an empty bin
+
+
+def last_nights(warehouse: Warehouse, mine: str, tonight: Sequence[str]) -> list[str]:
+    """Return the last runs that published rows of a model, but for tonight's.
+
+    Args:
+        mine: SQL condition that tells the model.
+        tonight: runs.
+    """
+    from pyspark.sql.functions import col
+
+    if not warehouse.exists(RUNS):
+        return []
+    runs = warehouse.read(RUNS).where(f"job = 'score' AND {mine}")
+    runs = runs.where(~col("run_id").isin(list(tonight))).orderBy(col("started_at").desc())
+    return [row.run_id for row in runs.select("run_id").limit(NIGHTS).collect()]
+
+
+def shift_before(spark: SparkSession, warehouse: Warehouse) -> dict[str, dict[str, float]]:
+    """Return what an earlier attempt of this application on YARN said of its night, else nothing.
+
+    YARN starts anew what ends with an exit code of its own, as with `LOOK_FIRST`: without this the
+    second attempt, with nothing left to score, would end with 0, and nobody look.
+    """
+    if not (is_second_attempt(spark) and warehouse.exists(RUNS)):
+        return {}
+    runs = warehouse.read(RUNS).where(
+        "job = 'score' AND get_json_object(result, '$.application') = "
+        f"'{spark.sparkContext.applicationId}'"
+    )
+    row = runs.select("result").first()
+    return {} if row is None else dict(json.loads(row.result)["shift_by"])
 
 
 def stability_index(expected: Sequence[float], found: Sequence[int], images: int) -> float:

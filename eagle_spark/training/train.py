@@ -23,7 +23,7 @@ from eagle_spark.model.exports import has_int8
 from eagle_spark.model.figures import metric_rows
 from eagle_spark.model.network import NORMALISATION
 from eagle_spark.model.review import Limits
-from eagle_spark.session import open_session, threads_per_task
+from eagle_spark.session import is_second_attempt, open_session, threads_per_task
 from eagle_spark.settings import TrainSettings
 from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, locate
@@ -148,7 +148,7 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
     stages.end("features")
     plan = _plan(spark, data, settings, ranks, backbone, warehouse.files(table, at), staging)
     reached("before write")
-    resume = settings.resume or _second_driver(spark)
+    resume = settings.resume or is_second_attempt(spark)
     with (
         # Another run of this training would remove its checkpoints, or write over them.
         lease(f"{plan.checkpoints}.lease", run.run_id) as held,
@@ -294,12 +294,6 @@ def _identity(
         "snapshot": data.snapshot,
         "versions": versions(),
     }
-
-
-def _second_driver(spark: SparkSession) -> bool:
-    """Whether YARN started this driver because the one before it died."""
-    attempt = spark.sparkContext._jsc.sc().applicationAttemptId()
-    return bool(attempt.isDefined() and int(attempt.get()) > 1)
 
 
 def _records(staging: str, ranks: int) -> list[dict[str, Any]]:

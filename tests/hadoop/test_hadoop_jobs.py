@@ -27,8 +27,7 @@ pytestmark = [pytest.mark.hadoop, pytest.mark.train, pytest.mark.slow]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
 MOST_FILES = 17_000  # in the package; a quarter more before Python went into a zip file
-# With workbooks, which score lists too. Masks would shift the night: after exit code 3 YARN tries
-# again, and finds all scored.
+# With workbooks, which score lists too. Masks would shift the night.
 FILES = DRAWN + 3
 
 
@@ -179,6 +178,22 @@ def test_score_gives_the_same_rows_as_on_one_machine(
     assert here == rows(spark, places["warehouse"], PREDICTIONS, *columns)
     ((result,),) = rows(spark, str(tmp_path / "w"), RUNS, "get_json_object(result, '$.scored')")
     assert int(result) == scored["scored"]
+
+
+def test_a_night_to_be_looked_at_ends_with_3_in_the_second_attempt_too(
+    jobs: YarnJobs, places: dict[str, str], trained: Any, spark: Any
+) -> None:
+    warehouse = f"{jobs.cluster.uri}/looked-at"
+    # Masks are no X-rays.
+    options = ["--images", places["input"], "--model", places["model"], "--warehouse", warehouse]
+    code, result = jobs.start("score", *options).end()
+    assert code == 1  # spark-submit's own, for an application that failed
+    assert (result["exit_code"], result["shift"] > 0.25) == (3, True)
+    figures = ("exit_code", "scored", "shift")
+    columns = [f"get_json_object(result, '$.{name}')" for name in figures]
+    shift = str(result["shift"])
+    attempts = [("3", "0", shift), ("3", str(2 * DRAWN), shift)]
+    assert rows(spark, warehouse, RUNS, *columns) == attempts
 
 
 def test_the_package_reads_dicom_of_every_transfer_syntax(
