@@ -67,13 +67,21 @@ def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
 
 
 def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = str(error) if isinstance(error, EagleError) else _last_raised(str(error))
+    line = " ".join(line.split()) or type(error).__name__
     if DISK_FULL in line:  # of a stage of Spark's, it stands within a page of Java
         line = f"{_full()}: {line[:300]}"
     print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
     figures = error.figures if isinstance(error, EagleError) else {}
     failed = {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}
     return {**figures, **failed}, code
+
+
+def _last_raised(text: str) -> str:
+    """Return what a Python worker raised, without the traceback that Spark hands on."""
+    trace = text.rpartition("Traceback (most recent call last):\n")[2]
+    raised = (line for line in trace.splitlines() if line[:1].strip())
+    return next(raised, text) if trace != text else text
 
 
 def _full() -> str:

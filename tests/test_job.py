@@ -72,6 +72,18 @@ def test_a_user_error_is_one_line_without_a_trace() -> None:
     assert "Traceback" not in err
 
 
+def test_of_what_a_python_worker_raised_the_last_line_is_told() -> None:
+    trace = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n'
+    text = (
+        f"An exception was thrown from the Python worker.\n{trace}ValueError: no\n\nThe above\n\n"
+    )
+    text += f"{trace}OSError: [Errno 122] quota of /w is exceeded\n"
+    job = start(f"raise RuntimeError({text!r})")
+    out, err = job.communicate(timeout=60)
+    assert json.loads(out)["error"] == "OSError: [Errno 122] quota of /w is exceeded"
+    assert "thrown from the Python worker" in err  # all of it
+
+
 def test_a_full_disk_is_told_of_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/dev/shm")  # noqa: S108 - what a user may have set
     job = start(
