@@ -24,6 +24,7 @@ from typing import Any
 
 from local_cluster import LocalCluster, cluster_command
 
+from benchmarks.processes import ROOT
 from benchmarks.reader import SESSION
 from eagle_spark.maintenance import SMALL_FILES
 from eagle_spark.model.card import table
@@ -134,7 +135,7 @@ def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
         **asdict(cell),
         struck=struck,
         codes=codes,
-        said=said,
+        said=said.replace(str(world.folder), "DIR").replace(str(ROOT), "."),
         same=same,
         seen=dict(seen),
         seconds=took,
