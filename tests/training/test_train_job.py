@@ -198,10 +198,8 @@ def test_without_kept_features_there_is_a_model_too(
     assert (done.result["feature_rows"], done.result["features_computed"]) == (0, 0)
     assert done.result["backbone"] == trained[1]["backbone"]
     assert open_bundle(str(tmp_path / "model")).engines["openvino"]["passed"]
-    # The class head is the same fit, on the same rows; kept features are of half precision, and on
-    # one CPU a third of the few images came out otherwise.
-    assert done.result["images"]["val"] == trained[1]["images"]["val"]
-    assert done.result["val_accuracy"] == pytest.approx(trained[1]["val_accuracy"], abs=0.35)
+    # The class head is the same fit, on the same rows.
+    assert done.result["val_accuracy"] == pytest.approx(trained[1]["val_accuracy"], abs=0.2)
 
 
 @pytest.mark.spark
