@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -85,10 +84,11 @@ def _last_raised(text: str) -> str:
 
 
 def _full() -> str:
-    folder = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
+    # Asked of nothing that may fail itself: `tempfile` writes a file to find its folder.
+    folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+    free = f", {shutil.disk_usage(folder).free:,} bytes free" if os.path.isdir(folder) else ""
     return (
-        f"a disk is full, here or of an executor: of TMPDIR ({folder} here, {free:,} bytes free), "
+        f"a disk is full, here or of an executor: of TMPDIR ({folder} here{free}), "
         "of SPARK_LOCAL_DIRS or spark.local.dir, or of the warehouse; make room, run this job again"
     )
 

@@ -128,7 +128,8 @@ def _pids() -> str:
 
 def _is_gone(holder: dict[str, Any]) -> bool:
     """Whether the holder's process would be seen from here, and is not there."""
-    return bool(_pids()) and holder.get("pids") == _pids() and not psutil.pid_exists(holder["pid"])
+    pids = _pids()
+    return pids != "" and holder.get("pids") == pids and not psutil.pid_exists(holder["pid"])
 
 
 def _holder(uri: str) -> dict[str, Any] | None:
