@@ -261,8 +261,8 @@ class Quota(Fault):
     place = "hdfs"
 
     def ready(self, scene: Scene) -> None:
-        path = locate(scene.world.live(scene.place))[1]
-        hdfs_native.Client(scene.cluster.uri).mkdirs(path, 0o755, True)  # put begins without it
+        client, path = on_hdfs(scene)
+        client.mkdirs(path, 0o755, True)  # put begins without it
 
     def strike(self, scene: Scene) -> None:
         self._set(scene, 1)
@@ -306,7 +306,7 @@ class Permission(Fault):
     place = "hdfs"
 
     def ready(self, scene: Scene) -> None:
-        client, path = self._client(scene)
+        client, path = on_hdfs(scene)
         client.mkdirs(path, 0o755, True)
         client.set_owner(path, NURSE, NURSE)
         for status in client.list_status(path, True):
@@ -314,16 +314,12 @@ class Permission(Fault):
         scene.environment["HADOOP_USER_NAME"] = NURSE
 
     def strike(self, scene: Scene) -> None:
-        client, path = self._client(scene)
+        client, path = on_hdfs(scene)
         client.set_permission(path, 0)
 
     def mend(self, scene: Scene) -> None:
-        client, path = self._client(scene)
+        client, path = on_hdfs(scene)
         client.set_permission(path, 0o755)
-
-    def _client(self, scene: Scene) -> tuple[hdfs_native.Client, str]:
-        path = locate(scene.world.live(scene.place))[1]
-        return hdfs_native.Client(scene.cluster.uri), path
 
 
 class Twice(Fault):
@@ -377,6 +373,12 @@ def _alive(scene: Scene, step: int) -> Iterator[psutil.Process]:
     for beat in beats(scene.world, scene.place).values():
         if beat["step"] >= step and beat["pid"] in running:
             yield running[beat["pid"]]
+
+
+def on_hdfs(scene: Scene) -> tuple[hdfs_native.Client, str]:
+    """Return a client, and the path there of the folder that the job changes."""
+    path = locate(scene.world.live(scene.place))[1]
+    return hdfs_native.Client(scene.cluster.uri), path
 
 
 def up(cluster: LocalCluster) -> None:
