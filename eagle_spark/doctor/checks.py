@@ -11,6 +11,7 @@ MIN_OVERHEAD = 2 * 2**30  # TensorFlow and OpenVINO live beside the JVM's heap
 MIN_FREE = 10 * 2**30  # a night's predictions, or a training's staged images
 MIN_FREE_LOCAL = 2 * 2**30  # spilled rows, a copy of the model
 MAX_SKEW = 5.0  # seconds between two clocks
+SEE_LOGS = "their logs: yarn logs -applicationId ID"
 _UNITS = {"": 2**20, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -151,9 +152,12 @@ def check_yarn(conf: Mapping[str, str], yarn: Yarn, here: int) -> list[Check]:
     ]
 
 
-def check_executors(wanted: int, reports: Sequence[Report]) -> Check:
-    """Judge whether all executors that were asked for came."""
+def check_executors(wanted: int, there: int, reports: Sequence[Report]) -> Check:
+    """Judge whether all executors that were asked for came (`there`: so many), and answer."""
     found = f"{len(reports)} of {wanted} answer"
+    if len(reports) < there:
+        late = f"{found} in time, {there} have come"
+        return Check("executors", False, late, SEE_LOGS)
     mend = "--conf spark.executor.instances=N with a smaller N, or free room in YARN's queue"
     return Check("executors", len(reports) >= wanted, found, mend)
 

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.doctor.checks import (
+    SEE_LOGS,
     Check,
     check_clocks,
     check_driver_storage,
@@ -49,7 +50,6 @@ SIDE = 224  # of the images that the jobs work on, if not told otherwise
 EXECUTORS_COME = 22.0
 EXECUTORS_ANSWER = 42.0
 SECONDS = 45.0
-SEE_LOGS = "their logs: yarn logs -applicationId ID"
 
 
 class ChecksFailed(UserError):
@@ -167,8 +167,11 @@ def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) ->
         return
     finally:
         remove_file(seen)
-    if not local:
-        yield check_executors(wanted, reports)
+    if not (local and reports):
+        yield check_executors(max(wanted, 1), there or int(local), reports)
+    if not reports:
+        yield Check("versions, storage, clocks, space", None, "no executor answers")
+        return
     yield check_versions(driver, reports)
     yield check_storage(reports, settings.warehouse)
     yield check_clocks(asked, time.time(), reports, stored)

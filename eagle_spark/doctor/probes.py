@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from eagle_spark.storage import absolute_uri, join, list_folder, locate, split_u
 from eagle_spark.tables import versions
 
 if TYPE_CHECKING:
+    from pyspark.accumulators import AccumulatorParam
     from pyspark.sql import SparkSession
 
 LEAST_SECONDS = 5.0  # that executors which are there have for their answer
@@ -102,10 +103,26 @@ def executors(spark: SparkSession, wanted: int, deadline: float) -> int:
         time.sleep(0.5)
 
 
+def _together() -> AccumulatorParam[list[Report]]:
+    """Return how an accumulator gathers a list: what has answered is there even if a job is not."""
+    from pyspark.accumulators import AccumulatorParam
+
+    class Together(AccumulatorParam[list[Report]]):
+        def zero(self, value: list[Report]) -> list[Report]:
+            return value[:0]
+
+        def addInPlace(  # noqa: N802 (Spark's name)
+            self, value1: list[Report], value2: list[Report]
+        ) -> list[Report]:
+            return [*value1, *value2]
+
+    return Together()
+
+
 def ask_executors(
     spark: SparkSession, warehouse: str, seen: str, there: int, slots: int, seconds: float
 ) -> list[Report]:
-    """Return a report of each executor: of the one process here on one machine.
+    """Return a report of each executor that answers in time: of the one process on one machine.
 
     Args:
         there: executors that have come.
@@ -113,29 +130,34 @@ def ask_executors(
         seconds: how long they may take.
 
     Raises:
-        EagleError: when they do not answer in time.
+        EagleError: when they cannot be asked.
     """
-
-    def look(_: Iterable[int]) -> Iterator[Report]:
-        time.sleep(1)  # so that no executor takes the tasks of another
-        yield report(warehouse, seen)
-
     context, group = spark.sparkContext, uuid4().hex
+    answers = context.accumulator(list[Report](), _together())
+
+    def look(_: Iterable[int]) -> Iterator[None]:
+        time.sleep(1)  # so that no executor takes the tasks of another
+        answers.add([report(warehouse, seen)])
+        return iter(())
+
     tasks = 2 * max(there * slots, 1)
     context.setJobGroup(group, "doctor")
-    seconds = max(seconds, LEAST_SECONDS)
-    late = Timer(seconds, lambda: context.cancelJobGroup(group))
+    is_late = Event()
+
+    def give_up() -> None:
+        is_late.set()
+        context.cancelJobGroup(group)
+
+    late = Timer(max(seconds, LEAST_SECONDS), give_up)
     late.start()
     try:
-        found = context.parallelize(range(tasks), tasks).mapPartitions(look).collect()
+        context.parallelize(range(tasks), tasks).mapPartitions(look).count()
     except Exception as error:
-        if late.finished.is_set():
-            line = f"{there} have come, but do not answer within {seconds:.0f} s"
-            raise EagleError(line) from error
-        raise EagleError(f"executors do not answer: {str(error).splitlines()[0]}") from error
+        if not is_late.is_set() and not answers.value:
+            raise EagleError(f"executors do not answer: {str(error).splitlines()[0]}") from error
     finally:
         late.cancel()
-    return list({one.place: one for one in found}.values())
+    return list({one.place: one for one in answers.value}.values())
 
 
 def warehouse_space(spark: SparkSession, warehouse: str) -> int:

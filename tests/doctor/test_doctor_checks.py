@@ -99,9 +99,16 @@ def test_room_counts_memory_cores_and_the_executors_that_are_there() -> None:
 
 
 def test_executors_that_did_not_come() -> None:
-    assert check_executors(2, [FINE, FINE]).ok
-    broken = check_executors(2, [FINE])
+    assert check_executors(2, 2, [FINE, FINE]).ok
+    broken = check_executors(2, 1, [FINE])
     assert (broken.ok, broken.found) == (False, "1 of 2 answer")
+    assert "spark.executor.instances" in broken.mend
+
+
+def test_executors_that_came_and_do_not_answer() -> None:
+    broken = check_executors(9, 4, [FINE])
+    assert (broken.ok, broken.found) == (False, "1 of 9 answer in time, 4 have come")
+    assert "yarn logs" in broken.mend
 
 
 def test_another_version_on_an_executor_is_named() -> None:
