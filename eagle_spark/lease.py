@@ -17,14 +17,16 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-import psutil
-
 from eagle_spark.errors import EagleError
 from eagle_spark.storage import locate
 
 BEAT_SECONDS = 5.0
-DEAD_SECONDS = 20.0  # a file that has not changed for so long is a killed run's
+# A file that has not changed for so long is a killed run's. On HDFS a beat may be late: until a
+# dead DataNode is noticed, writing is tried again for a while.
+DEAD_SECONDS, DEAD_SECONDS_ON_HDFS = 20.0, 60.0
+LOOKS = 6  # times as long at most, where the file cannot be read
 MAX_BYTES = 4096
+_UNKNOWN = {"run_id": "", "host": "an unknown host", "pid": 0}
 
 
 class AlreadyRunning(EagleError):
@@ -80,27 +82,20 @@ class Lease:
 
 
 @contextmanager
-def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[Lease]:
+def lease(uri: str, run_id: str, dead: float | None = None) -> Iterator[Lease]:
     """Hold the file `uri` for as long as the block lasts.
 
     Of two runs that begin at the same moment the one that wrote first notices at its next `check`.
 
+    Args:
+        dead: seconds without a beat after which a holder is taken for dead.
+
     Raises:
         AlreadyRunning: when another run holds it and is alive.
     """
-    holder = _holder(uri)
-    if holder and not _is_gone(holder):
-        told = f"{holder['run_id']} on {holder['host']}, process {holder['pid']}"
-        print(f"looking for {dead:.0f} s whether {told} still runs", file=sys.stderr, flush=True)
-        deadline = time.monotonic() + dead
-        while time.monotonic() < deadline and holder:
-            time.sleep(min(1.0, dead / 4))
-            if (now := _holder(uri)) and now != holder:
-                raise AlreadyRunning(
-                    f"another run does the same at this moment: {told}; "
-                    "wait for its end, or end it, then run this job again"
-                )
-            holder = now
+    if dead is None:
+        dead = DEAD_SECONDS_ON_HDFS if uri.startswith("hdfs:") else DEAD_SECONDS
+    _wait(uri, dead)
     held, ended = Lease(uri, run_id), Event()
 
     def keep() -> None:
@@ -118,6 +113,32 @@ def lease(uri: str, run_id: str, dead: float = DEAD_SECONDS) -> Iterator[Lease]:
         held.end()
 
 
+def _wait(uri: str, dead: float) -> None:
+    """Return once nobody holds the file; a look at it that fails says nothing of its holder."""
+    holder = _holder(uri)
+    if not holder or _is_gone(holder):
+        return
+    told = _told(holder)
+    print(f"looking for {dead:.0f} s whether {told} still runs", file=sys.stderr, flush=True)
+    pause, quiet, limit = min(1.0, dead / 4), 0.0, time.monotonic() + LOOKS * dead
+    while holder and quiet < dead and time.monotonic() < limit:
+        time.sleep(pause)
+        now = _holder(uri)
+        if now and not now["run_id"]:
+            continue
+        if now and holder["run_id"] and now != holder:
+            raise AlreadyRunning(
+                f"another run does the same at this moment: {_told(now)}; "
+                "wait for its end, or end it, then run this job again"
+            )
+        quiet = quiet + pause if now == holder else 0.0
+        holder = now
+
+
+def _told(holder: dict[str, Any]) -> str:
+    return f"{holder['run_id'] or 'another run'} on {holder['host']}, process {holder['pid']}"
+
+
 def _pids() -> str:
     """Name what process ids are unique in: this start of this machine, and the container."""
     with suppress(OSError):
@@ -129,16 +150,26 @@ def _pids() -> str:
 def _is_gone(holder: dict[str, Any]) -> bool:
     """Whether the holder's process would be seen from here, and is not there."""
     pids = _pids()
-    return pids != "" and holder.get("pids") == pids and not psutil.pid_exists(holder["pid"])
+    if pids == "" or (holder.get("pids"), holder["host"]) != (pids, os.uname().nodename):
+        return False
+    try:
+        os.kill(holder["pid"], 0)  # `/proc` may hide the processes of others
+    except ProcessLookupError:
+        return True
+    except OSError:  # not ours to signal
+        return False
+    return False
 
 
 def _holder(uri: str) -> dict[str, Any] | None:
-    """Return what the run that holds the file told last; None where there is none."""
+    """Return what the run that holds the file told last; None where there is none.
+
+    Its `run_id` is empty where the file cannot be read.
+    """
     storage, path = locate(uri)
     try:
-        found = json.loads(storage.read(path, MAX_BYTES))
+        return dict(_UNKNOWN, **json.loads(storage.read(path, MAX_BYTES)))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):  # just being replaced
-        return {"run_id": "", "host": "an unknown host", "pid": 0}
-    return found if isinstance(found, dict) else None
+    except (OSError, ValueError, TypeError):  # just being replaced, or out of reach for a moment
+        return dict(_UNKNOWN)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -63,3 +64,32 @@ def test_a_holder_that_ends_in_the_meantime_is_followed_at_once(tmp_path: Path) 
     with lease(str(path), "second", dead=30.0):
         assert time.monotonic() - started < 20
     assert removed.wait(10) == 0
+
+
+@pytest.mark.parametrize("unreadable", ["{", "[]", "{}"])
+def test_a_look_that_fails_says_nothing_of_the_holder(tmp_path: Path, unreadable: str) -> None:
+    path = tmp_path / "lease"
+    path.write_text(unreadable)
+    left = json.dumps({"run_id": "killed", "host": "h", "pid": 1, "beat": 0})
+    for seconds, text in ((0.6, left), (1.2, unreadable), (1.8, left)):
+        Timer(seconds, path.write_text, [text]).start()
+    started = time.monotonic()
+    with lease(str(path), "second", dead=2.0):  # the killed one's text never changed
+        assert time.monotonic() - started >= 2.5  # only looks that were answered count
+        assert json.loads(path.read_text())["run_id"] == "second"
+
+
+def test_a_holder_on_a_machine_of_the_same_start_under_another_name_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lease"
+    with lease(str(path), "first"):
+        left = json.loads(path.read_text())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(30)
+    path.write_text(json.dumps(left | {"pid": gone.pid}))
+    with lease(str(path), "second", dead=0.5):
+        assert capsys.readouterr().err == ""
+    path.write_text(json.dumps(left | {"pid": gone.pid, "host": "a clone"}))
+    with lease(str(path), "second", dead=0.5):
+        assert "on a clone" in capsys.readouterr().err

@@ -6,6 +6,7 @@ Spark never tries a barrier stage again that returns a result, so this is the dr
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,20 +36,29 @@ class Trained:
     resumed_from: int
 
 
-def train_ranks(spark: SparkSession, plan: TrainPlan, max_restarts: int, resume: bool) -> Trained:
+def train_ranks(
+    spark: SparkSession,
+    plan: TrainPlan,
+    max_restarts: int,
+    resume: bool,
+    check: Callable[[], None] = lambda: None,
+) -> Trained:
     """Train to the plan's end, with at most `max_restarts` new starts of all ranks.
 
     Args:
         resume: go on from checkpoints that a driver before this one left; else they are removed.
+        check: raises where another driver has taken up this training; asked before each start.
 
     Raises:
         UserError: what a rank raised of that kind, see `run_ranks`.
         EagleError: when the last attempt that is allowed has failed.
     """
+    check()
     resumed_from = _begin(plan, resume)
     reasons: list[str] = []
     while True:
         wait_for_slots(spark, plan.ranks)
+        check()
         start = newest_checkpoint(plan.checkpoints)
         attempt = replace(
             plan,

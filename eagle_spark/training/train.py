@@ -154,7 +154,10 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         lease(f"{plan.checkpoints}.lease", run.run_id) as held,
         tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name,
     ):
-        trained = train_ranks(spark, plan, settings.max_restarts, resume)
+        check_target(
+            settings.model, settings.overwrite
+        )  # a run before this one may just have ended
+        trained = train_ranks(spark, plan, settings.max_restarts, resume, held.check)
         records = _records(trained.staging, ranks)
         stages.end("ranks")
         folder = Path(name, "model")

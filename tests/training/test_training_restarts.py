@@ -15,7 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
+from eagle_spark.lease import AlreadyRunning
+from eagle_spark.storage import locate
 from eagle_spark.training.plan import TrainPlan
+from eagle_spark.training.restarts import train_ranks
 
 pytestmark = [pytest.mark.spark, pytest.mark.train, pytest.mark.slow]
 
@@ -170,3 +173,17 @@ def test_a_bad_row_is_no_reason_to_try_again(make_plan: MakePlan, tmp_path: Path
         assert result["kind"] == "InputError"
         assert result["error"].startswith("the table holds the label 'light'")
         assert "restart" not in misled.log()
+
+
+def test_what_another_driver_goes_on_with_is_left(make_plan: MakePlan, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "plan", 1, 1)
+    storage, folder = locate(plan.checkpoints)
+    storage.write(f"{folder}/step-1", b"another's")
+
+    def taken() -> None:
+        raise AlreadyRunning("another run does the same")
+
+    spark: Any = None  # is not asked
+    with pytest.raises(AlreadyRunning):
+        train_ranks(spark, plan, 0, False, taken)
+    assert storage.read(f"{folder}/step-1", 100) == b"another's"
