@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from eagle_spark.errors import LOOK_FIRST, EagleError
@@ -46,9 +47,11 @@ def main(
     except EagleError as error:
         result, code = _failed(error, error.exit_code)
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         result, code = _failed(error, 1)
-    sys.stdout.flush()
+    with suppress(OSError):  # what it goes to now, the log, may be on a full disk
+        sys.stdout.flush()
     os.write(output, (json.dumps(result, allow_nan=False, default=str) + "\n").encode())
     os.close(output)
     _fall_silent()
@@ -66,11 +69,15 @@ def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
 
 
 def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
-    line = str(error) if isinstance(error, EagleError) else _last_raised(str(error))
+    text = str(error)
+    line = text if isinstance(error, EagleError) else _last_raised(text)
+    if DISK_FULL in text:  # of a stage of Spark's, it stands within a page of Java
+        before, _, _ = text.partition(DISK_FULL)
+        shown = line[:300] if DISK_FULL in line[:300] else f"{before[-200:]}{DISK_FULL}"
+        line = f"{_full()}: {shown}"
     line = " ".join(line.split()) or type(error).__name__
-    if DISK_FULL in line:  # of a stage of Spark's, it stands within a page of Java
-        line = f"{_full()}: {line[:300]}"
-    print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"error: {line[:2000]}", file=sys.stderr, flush=True)
     figures = error.figures if isinstance(error, EagleError) else {}
     failed = {"error": line[:2000], "kind": type(error).__name__, "exit_code": code}
     return {**figures, **failed}, code
@@ -95,7 +102,8 @@ def _full() -> str:
 
 def _fall_silent() -> None:
     """Point both outputs at nothing, so that no line of an exit handler follows the result."""
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

@@ -98,6 +98,34 @@ def test_a_full_disk_is_told_of_with_its_name(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+def test_a_full_disk_behind_another_error_is_told_of_too() -> None:
+    trace = "Traceback (most recent call last):\n  File 'a.py', line 1, in f\n"
+    text = f"thrown from the Python worker.\n{trace}OSError: [Errno 28] No space left on device\n"
+    text += f"\nDuring handling of the above exception:\n\n{trace}ValueError: closed file\n"
+    out, _ = start(f"raise RuntimeError({text!r})").communicate(timeout=60)
+    said = json.loads(out)["error"]
+    assert said.startswith("a disk is full")
+    assert said.endswith("OSError: [Errno 28] No space left on device")
+
+
+def test_the_result_comes_where_the_log_is_on_a_full_disk() -> None:
+    silent = FRAME.replace("""print("a library's chatter")""", "")
+    for body, code in (
+        ("raise InputError('x')", 2),
+        ("raise ValueError('x')", 1),
+        ("return {}", 0),
+    ):
+        with open("/dev/full", "w") as full:
+            job = subprocess.run(
+                [sys.executable, "-c", silent.format(body=body)],
+                stdout=subprocess.PIPE,
+                stderr=full,
+                text=True,
+                timeout=60,
+            )
+        assert (job.returncode, json.loads(job.stdout).get("exit_code", 0)) == (code, code)
+
+
 def test_nothing_follows_the_result_even_where_both_outputs_are_merged() -> None:
     late = "import atexit; atexit.register(os.system, 'echo late; echo late >&2'); "
     job = subprocess.run(
