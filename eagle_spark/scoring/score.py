@@ -29,11 +29,10 @@ from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
 from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND, of_runs
 from eagle_spark.scoring.shift import (
-    is_enough,
-    last_nights,
-    nights_reference,
-    shift_before,
-    shift_of,
+    largest,
+    shift_of_runs,
+    shifts_before,
+    untold_runs,
     warn,
 )
 from eagle_spark.scoring.warm import warm_workers
@@ -149,6 +148,7 @@ class Night:
         stages.end("audit")
         snapshot = self.publish(total)
         stages.end("publish")
+        self.take_up()
         shift = self.shift()
         stages.end("shift")
         masks, problem = self.write_masks()
@@ -175,6 +175,7 @@ class Night:
             "task_seconds": {name: round(clock.value, 3) for name, clock in self.clocks.items()},
             "model_id": self.bundle.model_id,
             "run_id": self.run.run_id,
+            "published_runs": self.fresh,
             "application": self.spark.sparkContext.applicationId,
             "snapshot_id": snapshot,
         }
@@ -342,21 +343,18 @@ class Night:
         """Return the rows that were published tonight."""
         return of_runs(self.warehouse.read(PREDICTIONS).where(self.mine), self.fresh)
 
+    def take_up(self) -> None:
+        """Take for tonight's what a run published of these files and, killed, did not tell of."""
+        published = self.warehouse.read(PREDICTIONS).where(self.mine)
+        if left := set(untold_runs(self.warehouse, published, self.mine)) - set(self.fresh):
+            here = of_runs(self.rows("main"), sorted(left)).select("run_id").distinct()
+            self.fresh += [row.run_id for row in here.collect()]
+
     def shift(self) -> dict[str, dict[str, float]]:
         """Hold what was published tonight against the validation split and earlier nights."""
-        if not self.fresh:
-            return shift_before(self.spark, self.warehouse)
-        scored = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
-        tonight = self.tonight().where(_SCORED)
-        references = {"training": self.bundle.metadata.get("reference", {})}
-        if is_enough(tonight):
-            past = of_runs(scored, last_nights(self.warehouse, self.mine, self.fresh))
-            references["nights"] = nights_reference(past, self.bundle.classes)
-        return {
-            name: shift_of(tonight, reference)
-            for name, reference in references.items()
-            if reference.get("images")
-        }
+        training = self.bundle.metadata.get("reference", {})
+        given = (self.warehouse, self.mine, self.fresh, training, self.bundle.classes)
+        return largest([shift_of_runs(*given), *shifts_before(self.spark, self.warehouse)])
 
     def write_masks(self) -> tuple[int, OutputError | None]:
         """Write what `--masks-out` lacks; return the number of files, and what went wrong.

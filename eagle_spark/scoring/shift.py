@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from eagle_spark.scoring.rows import of_runs
 from eagle_spark.session import is_second_attempt
-from eagle_spark.tables import RUNS, Warehouse
+from eagle_spark.tables import PREDICTIONS, RUNS, Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -27,6 +29,8 @@ LARGE = 0.25  # the rule of thumb of those who use the index: below 0.1 none, ab
 LEAST_IMAGES = 100  # of fewer the index says more about chance than chance is taken off
 NUMBERS = ("confidence", "lung_area", "novelty")
 LEAST_SHARE = 1e-4  # of an empty bin
+
+Shift = Mapping[str, Mapping[str, float]]  # reference -> what -> index
 
 
 def last_nights(warehouse: Warehouse, mine: str, tonight: Sequence[str]) -> list[str]:
@@ -45,20 +49,46 @@ def last_nights(warehouse: Warehouse, mine: str, tonight: Sequence[str]) -> list
     return [row.run_id for row in runs.select("run_id").limit(NIGHTS).collect()]
 
 
-def shift_before(spark: SparkSession, warehouse: Warehouse) -> dict[str, dict[str, float]]:
-    """Return what an earlier attempt of this application on YARN said of its night, else nothing.
+def untold_runs(warehouse: Warehouse, rows: DataFrame, mine: str) -> list[str]:
+    """Return runs that wrote these published rows, and of which no run told in `runs`.
+
+    Such a run, or one that went on with its rows, was killed after it had published.
+
+    Args:
+        mine: SQL condition that tells the model.
+    """
+    found = {row.run_id for row in rows.select("run_id").distinct().collect()}
+    if warehouse.exists(RUNS):
+        runs = warehouse.read(RUNS).where(f"job = 'score' AND {mine}")
+        published = "get_json_object(result, '$.published_runs') AS published"
+        for row in runs.selectExpr("run_id", published).collect():
+            found -= {row.run_id, *json.loads(row.published or "[]")}
+    return sorted(found)
+
+
+def shifts_before(spark: SparkSession, warehouse: Warehouse) -> list[Shift]:
+    """Return what earlier attempts of this application on YARN said of their night.
 
     YARN starts anew what ends with an exit code of its own, as with `LOOK_FIRST`: without this the
-    second attempt, with nothing left to score, would end with 0, and nobody look.
+    second attempt, with little or nothing left to score, would end with 0, and nobody look.
     """
     if not (is_second_attempt(spark) and warehouse.exists(RUNS)):
-        return {}
+        return []
     runs = warehouse.read(RUNS).where(
         "job = 'score' AND get_json_object(result, '$.application') = "
         f"'{spark.sparkContext.applicationId}'"
     )
-    row = runs.select("result").first()
-    return {} if row is None else dict(json.loads(row.result)["shift_by"])
+    return [json.loads(row.result)["shift_by"] for row in runs.select("result").collect()]
+
+
+def largest(shifts: Iterable[Shift]) -> dict[str, dict[str, float]]:
+    """Return the largest index of each reference and thing in any of these."""
+    found: dict[str, dict[str, float]] = {}
+    for shift in shifts:
+        for name, by in shift.items():
+            own = found.setdefault(name, {})
+            own |= {what: max(value, own.get(what, value)) for what, value in by.items()}
+    return found
 
 
 def stability_index(expected: Sequence[float], found: Sequence[int], images: int) -> float:
@@ -77,11 +107,6 @@ def stability_index(expected: Sequence[float], found: Sequence[int], images: int
     ]
     index = sum((a - e) * math.log(a / e) for e, a in pairs)
     return max(0.0, index - (len(pairs) - 1) * (1 / total + 1 / images))
-
-
-def is_enough(rows: DataFrame) -> bool:
-    """Whether there are so many scored rows that anything can be said of them."""
-    return rows.limit(LEAST_IMAGES).count() == LEAST_IMAGES
 
 
 def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
@@ -106,7 +131,35 @@ def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def warn(found: Mapping[str, Mapping[str, float]]) -> bool:
+def shift_of_runs(
+    warehouse: Warehouse,
+    mine: str,
+    runs: Sequence[str],
+    training: Mapping[str, Any],
+    classes: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Hold what these runs published against the validation split and earlier nights.
+
+    Args:
+        mine: SQL condition that tells the model.
+        training: what training keeps in the model's card.
+    """
+    if not runs:
+        return {}
+    scored = warehouse.read(PREDICTIONS).where(f"{mine} AND status = 'scored'")
+    tonight = of_runs(scored, runs)
+    references = {"training": training}
+    if tonight.limit(LEAST_IMAGES).count() == LEAST_IMAGES:
+        past = of_runs(scored, last_nights(warehouse, mine, runs))
+        references["nights"] = nights_reference(past, classes)
+    return {
+        name: shift_of(tonight, reference)
+        for name, reference in references.items()
+        if reference.get("images")
+    }
+
+
+def warn(found: Shift) -> bool:
     """Warn of what `shift_of` found large, by reference; return whether anything is."""
     large = [
         (name, what, value)
@@ -115,12 +168,14 @@ def warn(found: Mapping[str, Mapping[str, float]]) -> bool:
         if value > LARGE
     ]
     for name, what, value in large:
-        print(
-            f"warning: {what} of tonight's images is not that of {name} (stability index {value}, "
-            f"large above {LARGE}): look at some before you believe what the model says",
-            file=sys.stderr,
-            flush=True,
-        )
+        with suppress(OSError):  # on a full disk, say: the night is published
+            print(
+                f"warning: {what} of tonight's images is not that of {name} (stability index "
+                f"{value}, large above {LARGE}): look at some before you believe what the model "
+                "says",
+                file=sys.stderr,
+                flush=True,
+            )
     return bool(large)
 
 

@@ -34,7 +34,7 @@ from eagle_spark.scoring.inventory import list_images, spool_listing
 from eagle_spark.scoring.rows import SAID
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.tables import PREDICTIONS
+from eagle_spark.tables import PREDICTIONS, Warehouse
 from planted import EXPECTED, PLANTED, encoded, put
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
@@ -362,35 +362,85 @@ def test_a_result_says_where_the_seconds_went(
     assert sum(result["stage_seconds"].values()) == pytest.approx(result["seconds"], abs=1)
 
 
-def test_images_unlike_those_the_model_knows_are_warned_of(
-    night: Callable[..., dict[str, Any]],
-    images: Path,
-    tmp_path: Path,
-    model_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def surprised(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model, as if it had been held against images unlike those of `images`."""
     monkeypatch.setattr(shift, "LEAST_IMAGES", 10)
-    usual = night()
-    # This model was never held against anything.
-    assert (usual["shift"], usual["exit_code"]) == (None, 0)
-    shutil.rmtree(tmp_path / "warehouse")
     shutil.copytree(model_folder, tmp_path / "model")
     card = json.loads((tmp_path / "model" / "metadata.json").read_text())
     del card["digests"], card["model_id"]
     bins = {"edges": [2.0, 3.0], "shares": [0.0, 0.0, 1.0]}
     seen = {"images": 200, "label": {"A": 1.0}, "confidence": bins, "lung_area": bins}
     seal(tmp_path / "model", card | {"reference": seen})
-    result = night(model=tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_images_unlike_those_the_model_knows_are_warned_of(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    surprised: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usual = night()
+    # This model was never held against anything.
+    assert (usual["shift"], usual["exit_code"]) == (None, 0)
+    shutil.rmtree(tmp_path / "warehouse")
+    result = night(model=surprised)
     assert result["shift"] == max(result["shift_by"]["training"].values()) > 1
     assert result["exit_code"] == LOOK_FIRST
     assert result["shift_from_nights"] is None  # the first
     assert "warning: lung_area of tonight's images is not that of training" in (
         capsys.readouterr().err
     )
-    assert night(model=tmp_path / "model")["shift"] is None  # nothing new
+    assert night(model=surprised)["shift"] is None  # nothing new
     write_unlabelled(images / "more", 12, 6)
-    assert night(model=tmp_path / "model")["shift_from_nights"] is not None
+    assert night(model=surprised)["shift_from_nights"] is not None
+
+
+def test_what_a_killed_run_published_and_did_not_tell_of_is_told_by_the_next(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    surprised: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = night(model=surprised)
+    shutil.rmtree(tmp_path / "warehouse")
+    with monkeypatch.context() as patched:
+        patched.setattr(Warehouse, "record_run", _fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            night(model=surprised)
+    (killed,) = {row.run_id for row in query(tmp_path / "warehouse")}
+    shutil.copytree(images, tmp_path / "others")
+    elsewhere = night(model=surprised, images=tmp_path / "others")
+    assert killed not in elsewhere["published_runs"]  # another folder's night
+    told = night(model=surprised)
+    assert (told["already_scored"], told["scored"]) == (12, 0)
+    assert told["published_runs"] == [killed]
+    assert told["shift_by"]["training"] == whole["shift_by"]["training"]
+    assert told["flagged"] == whole["flagged"]
+    assert told["exit_code"] == whole["exit_code"] == LOOK_FIRST
+    quiet = night(model=surprised)
+    assert (quiet["published_runs"], quiet["shift"], quiet["exit_code"]) == ([], None, 0)
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_second_attempt_on_yarn_says_again_what_the_first_one_warned_of(
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    surprised: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = night(model=surprised)
+    shutil.copy(sound_images(images)[0], images / "came_meanwhile.png")
+    monkeypatch.setattr(shift, "is_second_attempt", lambda _: True)
+    second = night(model=surprised)
+    assert second["same_bytes"] == 1
+    assert (second["shift_by"], second["exit_code"]) == (first["shift_by"], LOOK_FIRST)
 
 
 def test_a_second_run_at_the_same_time_says_so(
