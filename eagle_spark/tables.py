@@ -136,7 +136,7 @@ RUNS = Table(
     "Job runs: one row per run that reached its end",
     (
         Column("run_id", "STRING", "id of the run"),
-        Column("job", "STRING", "preprocess, train or score"),
+        Column("job", "STRING", "preprocess, train, score or maintain"),
         Column("started_at", "TIMESTAMP", "UTC"),
         Column("seconds", "DOUBLE", "from start to publication"),
         Column("settings", "STRING", "what the job was told, JSON"),

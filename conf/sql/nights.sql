@@ -1,7 +1,13 @@
--- The last nights: how many, how fast, and where the seconds went.
+-- The last nights: how many, whether to look before they are believed, how fast, and where the
+-- seconds went.
 SELECT run_id, started_at,
        CAST(get_json_object(result, '$.scored') AS INT) AS scored,
        CAST(get_json_object(result, '$.rejected') AS INT) AS rejected,
+       CAST(get_json_object(result, '$.already_rejected') AS INT) AS already_rejected,
+       CAST(get_json_object(result, '$.exit_code') AS INT) AS exit_code,
+       CAST(get_json_object(result, '$.shift') AS DOUBLE) AS shift,
+       CAST(get_json_object(result, '$.shift_from_nights') AS DOUBLE) AS shift_from_nights,
+       get_json_object(result, '$.flagged') AS flagged,
        CAST(get_json_object(result, '$.images_per_second') AS DOUBLE) AS images_per_second,
        get_json_object(result, '$.stage_seconds') AS stage_seconds
 FROM eagle.cxr.runs

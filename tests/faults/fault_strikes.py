@@ -184,6 +184,7 @@ class NodeManager(Fault):
     name = "NodeManager SIGKILL"
     empty = no(put="does not run on YARN")
     place = "yarn"
+    seconds = 300.0  # train waits for so long for the node to come back
 
     def strike(self, scene: Scene) -> None:
         names = ("nodemanager-1", "nodemanager-2")
