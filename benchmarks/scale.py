@@ -33,7 +33,7 @@ from eagle_spark.model.card import table
 
 FIGURES, PAGE, PLOT = "results/scale.json", "docs/scale.md", "results/scale.png"
 TEMPLATE = ROOT / "benchmarks" / "scale.md.j2"
-STOPPED = f" Stopped after {measure.SECONDS} s, short of {measure.COMMITS:,}."
+STOPPED = f" Stopped after {measure.SECONDS:,} s, short of {measure.COMMITS:,}."
 PARTS = ("tasks", "entries", "commits", "expiry", "readers", "archive", "rows")
 
 
@@ -86,7 +86,10 @@ def render(found: Mapping[str, Any]) -> str:
         ),
         stopped="" if last["commits"] == measure.COMMITS else STOPPED,
         commits=commit_table(commits),
-        readers=readers,
+        readers={
+            name: short(value) if isinstance(value, float) else value
+            for name, value in readers.items()
+        },
         not_whole=sum(readers["not_whole"].values()),
         coefficients=[
             (name, {"shown": short(each.value), "unit": each.unit, "source": each.source})

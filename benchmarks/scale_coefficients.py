@@ -64,7 +64,7 @@ def settings() -> dict[str, Coefficient]:
         "limit_driver_gb_moved": Coefficient(64, "GB", "assumed: a node of its own"),
         "limit_worker_gb": Coefficient(3, "GB", f"{conf}: `spark.executor.memoryOverhead`"),
         "limit_week_files": Coefficient(1e6, "files", "as many as were tried"),
-        "limit_snapshots": Coefficient(10_000, "snapshots", "as many as were tried"),
+        "limit_snapshots": Coefficient(10_000, "snapshots", "nearly as many as were tried"),
     }
 
 

@@ -172,7 +172,8 @@ LIMITS = (
     Limit(
         "worker memory",
         "worker_gb",
-        "`spark.executor.memoryOverhead`; of every known image a worker holds 8 bytes",
+        "`spark.executor.memoryOverhead`; of every known image a worker holds 8 bytes: then "
+        "a warehouse for each year or hospital",
     ),
     Limit(
         "files a week",

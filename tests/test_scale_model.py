@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from itertools import pairwise, product
 
 import pytest
 
+from benchmarks.processes import ROOT
+from benchmarks.scale import FIGURES, PAGE, render
 from benchmarks.scale_coefficients import coefficients
 from benchmarks.scale_model import IMAGES, NODES, Model, Year, broken, line
 
@@ -71,3 +74,10 @@ def test_the_worst_comes_first() -> None:
 
 def test_a_line_is_found_again() -> None:
     assert line([(0, 1.0), (10, 6.0), (20, 11.0)]) == pytest.approx((1.0, 0.5))
+
+
+def test_the_page_is_what_the_figures_give() -> None:
+    found = json.loads((ROOT / FIGURES).read_text())
+    assert (ROOT / PAGE).read_text() == render(found)
+    derived = coefficients(found["measured"])
+    assert found["coefficients"] == {name: vars(each) for name, each in derived.items()}
