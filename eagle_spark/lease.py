@@ -154,10 +154,8 @@ def _is_gone(holder: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(holder["pid"], 0)  # `/proc` may hide the processes of others
-    except ProcessLookupError:
-        return True
-    except OSError:  # not ours to signal
-        return False
+    except OSError as error:  # another one: it is there, and not ours to signal
+        return isinstance(error, ProcessLookupError)
     return False
 
 

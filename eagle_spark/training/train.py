@@ -154,9 +154,8 @@ def _train(spark: SparkSession, run: Run, staging: str) -> dict[str, Any]:
         lease(f"{plan.checkpoints}.lease", run.run_id) as held,
         tempfile.TemporaryDirectory(prefix="eagle-bundle-") as name,
     ):
-        check_target(
-            settings.model, settings.overwrite
-        )  # a run before this one may just have ended
+        # Once more: a run that held the lease before may have published there.
+        check_target(settings.model, settings.overwrite)
         trained = train_ranks(spark, plan, settings.max_restarts, resume, held.check)
         records = _records(trained.staging, ranks)
         stages.end("ranks")
