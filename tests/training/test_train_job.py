@@ -199,6 +199,7 @@ def test_without_kept_features_there_is_a_model_too(
     assert done.result["backbone"] == trained[1]["backbone"]
     assert open_bundle(str(tmp_path / "model")).engines["openvino"]["passed"]
     # The class head is fitted to the same rows, drawn in another order.
+    assert done.result["val_accuracy"] == pytest.approx(trained[1]["val_accuracy"], abs=0.2)
     with open_session("test", str(warehouse)) as session:
         rows = session.table(IMAGES.full_name).select("pixels").collect()
     pixels = stack_pixels((bytes(row.pixels) for row in rows), SIZE)
