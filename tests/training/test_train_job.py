@@ -185,26 +185,33 @@ def test_the_model_says_of_golden_images_what_the_heads_say_of_their_features(
 @pytest.mark.spark
 @pytest.mark.train
 @pytest.mark.slow
-def test_without_kept_features_there_is_a_model_too(
-    warehouse: Path,
-    trained: tuple[Path, dict[str, Any]],
-    tmp_path: Path,
-    run_job: Callable[..., Any],
+def test_without_kept_features_there_is_a_model_that_says_the_same(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, run_job: Callable[..., Any]
 ) -> None:
-    options = ["--warehouse", warehouse, "--model", tmp_path / "model", "--weights", "none"]
+    # The class head is fitted to the same rows, drawn in another order. Among 60 images 6 are of
+    # the validation split, and two orders are often two of them apart.
+    table, models = tmp_path / "warehouse", [tmp_path / "kept", tmp_path / "asked"]
+    write_sample(tmp_path / "set", 150, 3)
+    preprocess(PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(table), size=SIZE))
     sizes = ["--ranks", 1, "--epochs", 2, "--batch-size", BATCH, "--precision", "f32"]
-    done = run_job("train", *options, *sizes, "--cache-features", "off", "--feature-budget", 1e-6)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (done.result["feature_rows"], done.result["features_computed"]) == (0, 0)
-    assert done.result["backbone"] == trained[1]["backbone"]
-    assert open_bundle(str(tmp_path / "model")).engines["openvino"]["passed"]
-    # The class head is fitted to the same rows, drawn in another order.
-    assert done.result["val_accuracy"] == pytest.approx(trained[1]["val_accuracy"], abs=0.2)
-    with open_session("test", str(warehouse)) as session:
+    options = ["--warehouse", table, "--weights", "none", *sizes]
+    off = ["--cache-features", "off", "--feature-budget", 1e-6]
+    kept, asked = (
+        run_job("train", *options, "--model", model, *more)
+        for model, more in zip(models, ([], off), strict=True)
+    )
+    for done in (kept, asked):
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.result["backbone"] == trained[1]["backbone"]
+    assert kept.result["features_computed"] > 0
+    assert (asked.result["feature_rows"], asked.result["features_computed"]) == (0, 0)
+    assert open_bundle(str(models[1])).engines["openvino"]["passed"]
+    assert asked.result["val_accuracy"] == pytest.approx(kept.result["val_accuracy"], abs=0.2)
+    with open_session("test", str(table)) as session:
         rows = session.table(IMAGES.full_name).select("pixels").collect()
     pixels = stack_pixels((bytes(row.pixels) for row in rows), SIZE)
-    one, other = (classes_of(model, pixels) for model in (tmp_path / "model", trained[0]))
-    assert np.mean(one == other) >= 0.8
+    one, other = (classes_of(model, pixels) for model in models)
+    assert np.mean(one == other) >= 0.95
 
 
 def classes_of(model: Path, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
