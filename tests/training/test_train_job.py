@@ -193,7 +193,7 @@ def test_without_kept_features_there_is_a_model_that_says_the_same(
     table, models = tmp_path / "warehouse", [tmp_path / "kept", tmp_path / "asked"]
     write_sample(tmp_path / "set", 150, 3)
     preprocess(PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(table), size=SIZE))
-    sizes = ["--ranks", 1, "--epochs", 2, "--batch-size", BATCH, "--precision", "f32"]
+    sizes = ["--ranks", 1, "--epochs", 1, "--batch-size", BATCH, "--precision", "f32"]
     options = ["--warehouse", table, "--weights", "none", *sizes]
     off = ["--cache-features", "off", "--feature-budget", 1e-6]
     kept, asked = (
