@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ from eagle_spark.options import parse_settings
 S = TypeVar("S")
 
 DISK_FULL = os.strerror(errno.ENOSPC)
+QUOTA = re.compile(r"The \w+ quota .*is exceeded: .*")  # of HDFS, disk space or names
 
 
 def main(
@@ -71,10 +73,16 @@ def _parse(kind: type[S], argv: Sequence[str] | None) -> S | int:
 def _failed(error: Exception, code: int) -> tuple[dict[str, object], int]:
     text = str(error)
     line = text if isinstance(error, EagleError) else _last_raised(text)
-    if DISK_FULL in text:  # of a stage of Spark's, it stands within a page of Java
-        before, _, _ = text.partition(DISK_FULL)
+    # Of a stage of Spark's, the reason stands within a page of Java, or in the trace alone.
+    page = f"{text}\n{getattr(error, '_stackTrace', '')}"
+    if DISK_FULL in page:
+        before, _, _ = page.partition(DISK_FULL)
         shown = line[:300] if DISK_FULL in line[:300] else f"{before[-200:]}{DISK_FULL}"
         line = f"{_full()}: {shown}"
+    elif not isinstance(error, EagleError) and (quota := QUOTA.search(page)):
+        line = (
+            f"an HDFS quota is reached; make room or have it raised, run this job again: {quota[0]}"
+        )
     line = " ".join(line.split()) or type(error).__name__
     with suppress(OSError):
         print(f"error: {line[:2000]}", file=sys.stderr, flush=True)

@@ -108,6 +108,27 @@ def test_a_full_disk_behind_another_error_is_told_of_too() -> None:
     assert said.endswith("OSError: [Errno 28] No space left on device")
 
 
+@pytest.mark.parametrize(
+    "quota",
+    [
+        "The DiskSpace quota of /w is exceeded: quota = 1 B = 1 B but diskspace consumed = 2 B",
+        "The NameSpace quota (directories and files) of directory /w is exceeded: quota=1 count=2",
+    ],
+)
+def test_a_quota_of_hdfs_is_told_of_wherever_it_stands(quota: str) -> None:
+    trace = (
+        f"java.lang.X: Self-suppression not permitted\n\tat A.b\nCaused by: Y: {quota}\n\tat C.d"
+    )
+    for body in (
+        f"e = ValueError('not permitted'); e._stackTrace = {trace!r}; raise e",
+        f"raise ValueError({trace!r})",
+    ):
+        out, _ = start(body).communicate(timeout=60)
+        said = json.loads(out)["error"]
+        assert said.startswith("an HDFS quota is reached; make room or have it raised")
+        assert said.endswith(quota)
+
+
 def test_the_result_comes_where_the_log_is_on_a_full_disk() -> None:
     silent = FRAME.replace("""print("a library's chatter")""", "")
     for body, code in (
