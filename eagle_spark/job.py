@@ -20,7 +20,8 @@ from eagle_spark.options import parse_settings
 S = TypeVar("S")
 
 DISK_FULL = os.strerror(errno.ENOSPC)
-QUOTA = re.compile(r"The \w+ quota .*is exceeded: .*")  # of HDFS, disk space or names
+# Of HDFS: disk space, names, a kind of storage.
+QUOTA = re.compile(r"(?:The \w+ quota|Quota by storage type) .*is exceeded[:.] .*")
 
 
 def main(

@@ -113,6 +113,7 @@ def test_a_full_disk_behind_another_error_is_told_of_too() -> None:
     [
         "The DiskSpace quota of /w is exceeded: quota = 1 B = 1 B but diskspace consumed = 2 B",
         "The NameSpace quota (directories and files) of directory /w is exceeded: quota=1 count=2",
+        "Quota by storage type : SSD on path : /w is exceeded. quota = 1 B but space consumed = 2",
     ],
 )
 def test_a_quota_of_hdfs_is_told_of_wherever_it_stands(quota: str) -> None:
