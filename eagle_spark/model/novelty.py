@@ -49,14 +49,16 @@ class Density:
     def surprise(self, values: NDArray[Any]) -> Floats:
         """Return the negative log density of rows `(n, d)` but for a constant, by dimension.
 
-        About 0.5 for what the density was fitted to.
+        About 0.5 for what the density was fitted to. A row's digits do not depend on the others.
         """
-        found = (values - self.mean) / self.scale
-        along = found @ self.axes.T
-        across = np.square(found).sum(axis=1) - np.square(along).sum(axis=1)
-        whole = (np.square(along) / self.variances).sum(axis=1) + across / self.noise
-        surprise: Floats = whole / (2 * len(self.mean))
-        return surprise
+        return np.array([self._surprise(row) for row in values], np.float64)
+
+    def _surprise(self, row: NDArray[Any]) -> float:
+        found = (row - self.mean) / self.scale
+        along = self.axes @ found
+        across = np.square(found).sum() - np.square(along).sum()
+        whole = (np.square(along) / self.variances).sum() + across / self.noise
+        return float(whole / (2 * len(self.mean)))
 
 
 def fit_density(values: NDArray[Any], axes: int) -> Density:
@@ -114,15 +116,21 @@ def detail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     orthonormal DCT-II) of blocks of 8 x 8 pixels, of every second row of blocks. What was scaled,
     sharpened, smoothed or compressed in another way has other energies, whatever it shows.
 
+    An image's digits do not depend on the others.
+
     Args:
         pixels: `(n, size, size)`; of a size that is a multiple of 8.
     """
-    images, size, _ = pixels.shape
+    return np.stack([_detail(image) for image in pixels])
+
+
+def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    size = len(image)
     # Half of the blocks say as much; this is paid for every image that is scored.
-    rows = pixels.reshape(images, size // BLOCK, BLOCK, size)[:, ::2].astype(np.float32)
+    rows = image.reshape(size // BLOCK, BLOCK, size)[::2].astype(np.float32)
     across = (rows.reshape(-1, BLOCK) @ _COSINES.T).reshape(-1, BLOCK, size)
-    found = np.square(_COSINES @ across).reshape(images, -1, BLOCK, size // BLOCK, BLOCK)
-    energies = found.mean(axis=(1, 3)).reshape(images, -1)[:, 1:]
+    found = np.square(_COSINES @ across).reshape(-1, BLOCK, size // BLOCK, BLOCK)
+    energies = found.mean(axis=(0, 2)).reshape(-1)[1:]
     logs: NDArray[np.float32] = np.log(energies + TINY)
     return logs
 

@@ -75,6 +75,18 @@ def test_few_and_constant_rows_give_finite_numbers(rows: int) -> None:
     assert np.isfinite(fit_density(np.ones((rows, 5)), 3).surprise(np.zeros((1, 5)))).all()
 
 
+def test_an_image_is_as_new_whatever_shares_its_batch() -> None:
+    pixels = images(130, 1)
+    statistics = np.random.default_rng(2).normal(0, 1, (130, 2000)).astype(np.float32)
+    novelty = fit_novelty({"detail": detail(pixels[:90]), "features": statistics[:90]})
+    whole = novelty.surprise(pixels, statistics)
+    for size in (1, 7, 64):
+        for start in range(0, len(pixels), size):
+            part = slice(start, start + size)
+            for name, values in novelty.surprise(pixels[part], statistics[part]).items():
+                np.testing.assert_array_equal(values, whole[name][part])
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     pixels = images(40, 1)
     statistics = np.random.default_rng(2).normal(0, 1, (40, 20)).astype(np.float32)
