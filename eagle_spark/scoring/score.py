@@ -275,11 +275,11 @@ class Night:
     def scored_images(self) -> Shared | None:
         """Return what is told to workers of the images that have a row: 8 bytes of each id.
 
-        Rows that `main` has count even where the branch has dropped them: an archive that was
-        replaced mostly holds the same images.
+        Rows that the branch has dropped count too: an archive that was replaced mostly holds the
+        same images. Those that a killed run left there do not: the rest is asked about in the
+        batches of an undisturbed run, and so to the same digits.
         """
-        rows = self.warehouse.read(PREDICTIONS).union(self.warehouse.read(PREDICTIONS, self.branch))
-        rows = rows.where(f"{self.mine} AND {_SCORED}")
+        rows = self.warehouse.read(PREDICTIONS).where(f"{self.mine} AND {_SCORED}")
         # Signed, as SQL has no other numbers of 64 bits.
         keys = rows.selectExpr("CAST(conv(substr(image_id, 1, 16), 16, -10) AS BIGINT) AS key")
         found = keys.toArrow()["key"].to_numpy().view(np.uint64)
@@ -297,8 +297,7 @@ class Night:
             PREDICTIONS,
             self.branch,
             f"SELECT image_id, any_value(struct({', '.join(SAID)})) AS said "
-            f"FROM (SELECT * FROM {{main}} UNION ALL SELECT * FROM {{branch}}) "
-            f"WHERE {self.mine} AND {_SCORED} "
+            f"FROM {{main}} WHERE {self.mine} AND {_SCORED} "
             f"AND image_id IN (SELECT image_id FROM {{branch}} WHERE {same}) GROUP BY image_id",
             f"kept.image_id = found.image_id AND kept.{self.mine} AND kept.status = '{SAME}'",
             {"status": "'scored'"} | {name: f"found.said.{name}" for name in SAID},

@@ -540,9 +540,15 @@ def test_the_result_of_an_image_does_not_depend_on_its_batch(
 def test_a_run_killed_between_chunks_is_gone_on_with(
     night: Callable[..., dict[str, Any]],
     images: Path,
+    watchful_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Bytes that the first chunk has a row of, among those of the last one.
+    shutil.copy(min(sound_images(images)), images / "z.png")
+    undisturbed = night(model=watchful_folder, chunk=5)
+    wanted = said(tmp_path / "warehouse")
+    shutil.rmtree(tmp_path / "warehouse")
     chunks = 0
     original = job.Night.score_chunk
 
@@ -556,14 +562,25 @@ def test_a_run_killed_between_chunks_is_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(job.Night, "score_chunk", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            night(chunk=5)
+            night(model=watchful_folder, chunk=5)
     assert query(tmp_path / "warehouse") == []
-    result = night(chunk=5)
+    result = night(model=watchful_folder, chunk=5)
     assert balanced(result)
-    assert (result["already_scored"], result["scored"], result["rejected"]) == (0, 12, 4)
+    for count in ("listed", "already_scored", "scored", "rejected", "same_bytes"):
+        assert result[count] == undisturbed[count], count
     rows = query(tmp_path / "warehouse")
-    assert Counter(row.run_id == result["run_id"] for row in rows) == {False: 10, True: 6}
-    assert len({row.path for row in rows}) == 16
+    assert Counter(row.run_id == result["run_id"] for row in rows) == {False: 10, True: 7}
+    assert said(tmp_path / "warehouse") == wanted
+
+
+def said(warehouse: Path) -> dict[str, dict[str, Any]]:
+    """Return by path all that does not tell of the run."""
+    rows = [row.asDict() for row in query(warehouse)]
+    of_the_run = ("run_id", "scored_at")
+    return {
+        row["path"]: {name: value for name, value in row.items() if name not in of_the_run}
+        for row in rows
+    }
 
 
 def test_a_run_that_loses_a_row_is_not_published(
