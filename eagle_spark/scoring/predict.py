@@ -50,7 +50,7 @@ class Predictor:
 
     Attributes:
         keep_patient_id: as in `read_radiograph`.
-        known: sorted `key_of` of the images that the model has rows of.
+        known: sorted `key_of` of the images that the model has published rows of.
         clocks: one for each of `STAGES`.
     """
 
