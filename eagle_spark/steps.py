@@ -2,7 +2,8 @@
 
 `EAGLE_STEPS` names a folder. A job that reaches a step for which there is an empty file of that
 name writes its process id into the file and waits until the file is gone. Without the variable a
-step costs one look into the environment.
+step costs one look into the environment. A fifth step, `in a task`, is one of Python workers: those
+of preprocess and score stand there with files that they have not read yet.
 
 | job | before write | written | audited | publishing |
 |---|---|---|---|---|
@@ -25,6 +26,7 @@ from pathlib import Path
 from eagle_spark.errors import EagleError
 
 STEPS = ("before write", "written", "audited", "publishing")
+IN_A_TASK = "in a task"
 VARIABLE = "EAGLE_STEPS"
 PATIENCE = 600.0  # seconds
 _PAUSE = 0.02
@@ -44,6 +46,7 @@ def _stand(file: Path) -> None:
     try:
         with file.open("r+") as asked:  # r+: a file that nobody made is not made
             asked.write(str(os.getpid()))
+            asked.truncate()  # of several workers the last one counts
     except FileNotFoundError:
         return
     deadline = time.monotonic() + PATIENCE

@@ -16,6 +16,7 @@ from eagle_spark.images.decode import DICOM_TAGS, MAX_FILE_BYTES, read_radiograp
 from eagle_spark.images.hashes import image_id, perceptual_hash
 from eagle_spark.images.masks import encode_mask, read_mask
 from eagle_spark.session import tasks_for
+from eagle_spark.steps import IN_A_TASK, reached
 from eagle_spark.storage import join, locate, read_image
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Stager:
         full = max(1, BYTES_PER_FILE // self.size**2)
         rows: list[dict[str, Any]] = []
         for batch in batches:
+            reached(IN_A_TASK)
             for candidate in batch.to_pylist():
                 found = decode_one(candidate, self.size, self.keep_patient_id)
                 rows.append({**candidate, **found})

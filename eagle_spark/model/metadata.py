@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,6 +25,12 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "engines": dict,
     "digests": dict,
 }
+_KINDS_IF_THERE: dict[str, type] = {
+    "run_id": str,
+    "training": dict,
+    "metrics": dict,
+    "reference": dict,
+}
 
 
 def parse_metadata(raw: bytes, uri: str) -> dict[str, Any]:
@@ -43,6 +50,9 @@ def parse_metadata(raw: bytes, uri: str) -> dict[str, Any]:
     for key, kind in _KINDS.items():
         if not isinstance(found.get(key), kind):
             raise BundleError(f"{where}: {key} is missing or of the wrong type")
+    for key, kind in _KINDS_IF_THERE.items():
+        if not isinstance(found.get(key, kind()), kind):
+            raise BundleError(f"{where}: {key} is of the wrong type")
     classes, size = found["classes"], found["input"].get("size")
     if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
         raise BundleError(f"{where}: classes must be two or more names, got {classes}")
@@ -50,8 +60,35 @@ def parse_metadata(raw: bytes, uri: str) -> dict[str, Any]:
         raise BundleError(f"{where}: input.size must be a positive number, got {size}")
     if not all(isinstance(result, dict) for result in found["engines"].values()):
         raise BundleError(f"{where}: engines must hold one object per engine")
+    if not _is_reference(found.get("reference", {})):
+        raise BundleError(f"{where}: reference must hold images, label, and edges and shares each")
     _check_names(found["digests"], where)
     return found
+
+
+def _is_reference(found: Mapping[str, Any]) -> bool:
+    """Whether a night can be held against it: after it is published would be late to find out."""
+    images, classes = found.get("images", 0), found.get("label", {})
+    bins = [value for key, value in found.items() if key not in ("images", "label")]
+    return (
+        isinstance(images, int)
+        and isinstance(classes, dict)
+        and _are_numbers(list(classes.values()))
+        and all(
+            isinstance(one, dict) and _are_bins(one.get("edges"), one.get("shares")) for one in bins
+        )
+        and (bool(classes) or not images)
+    )
+
+
+def _are_bins(edges: Any, shares: Any) -> bool:
+    return _are_numbers(edges) and _are_numbers(shares) and len(shares) == len(edges) + 1
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, (int, float)) and math.isfinite(value) for value in values
+    )
 
 
 def _check_names(names: Iterable[str], where: str) -> None:

@@ -103,7 +103,9 @@ def training_run(warehouse: Warehouse, run_id: str | None) -> dict[str, Any]:
     """Return the figures of the training that made the model; empty where it is not recorded."""
     if run_id is None or not warehouse.exists(RUNS):
         return {}
-    row = warehouse.read(RUNS).where(f"run_id = '{run_id}'").first()
+    from pyspark.sql.functions import col
+
+    row = warehouse.read(RUNS).where(col("run_id") == run_id).first()
     return {} if row is None else dict(json.loads(row.result))
 
 
@@ -111,7 +113,9 @@ def features_of(warehouse: Warehouse, backbone: str | None) -> Any:
     """Return the rows of `features` of a backbone; None where there are none."""
     if backbone is None or not warehouse.exists(FEATURES):
         return None
-    rows = warehouse.read(FEATURES).where(f"backbone = '{backbone}'")
+    from pyspark.sql.functions import col
+
+    rows = warehouse.read(FEATURES).where(col("backbone") == backbone)
     return None if rows.isEmpty() else rows
 
 

@@ -93,8 +93,8 @@ def _snapshot(warehouse: Warehouse, training: Mapping[str, Any]) -> int | None:
     wanted = training.get("snapshot_id")
     if wanted is None or not warehouse.exists(IMAGES):
         return None
-    known = warehouse.spark.sql(f"SELECT snapshot_id FROM {IMAGES.full_name}.snapshots")
-    return wanted if known.where(f"snapshot_id = {wanted}").count() else None
+    known = warehouse.spark.sql(f"SELECT snapshot_id FROM {IMAGES.full_name}.snapshots").collect()
+    return wanted if wanted in [row.snapshot_id for row in known] else None
 
 
 def _attributions(

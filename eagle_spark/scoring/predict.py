@@ -22,6 +22,7 @@ from eagle_spark.model.answer import Answer, answers
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.scoring.rows import PREDICTION, SAME
+from eagle_spark.steps import IN_A_TASK, reached
 from eagle_spark.storage import read_image
 from eagle_spark.storage.archives import Archives
 
@@ -69,6 +70,7 @@ class Predictor:
         with Archives() as archives:
             for batch in batches:
                 bundle, engine = load_model(self.model, self.model_id, self.engine, self.threads)
+                reached(IN_A_TASK)
                 rows = self.score(batch.to_pylist(), bundle, engine, seen, archives)
                 yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
 
@@ -116,7 +118,7 @@ class Predictor:
             with self._timed("encode"):
                 told = answers(bundle, pixels, outputs)
                 for (name, one), answer in zip(decoded.items(), told, strict=True):
-                    seen[name] = prediction(answer) | {"dicom": one.dicom}
+                    seen[name] = prediction(answer) | {"engine": self.engine, "dicom": one.dicom}
         now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:

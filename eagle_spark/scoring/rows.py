@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from eagle_spark.images.decode import DICOM_TAGS
+from eagle_spark.images.masks import encode_mask
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -30,6 +32,7 @@ PREDICTION = pa.schema(
         ("mask", pa.binary()),
         ("lung_area", pa.float64()),
         ("model_id", pa.string()),
+        ("engine", pa.string()),
         ("run_id", pa.string()),
         ("scored_at", pa.timestamp("us", tz="UTC")),
         ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
@@ -39,14 +42,19 @@ SAME = "same"  # status of a row that is to be taken from another one with the s
 # What the model said of the bytes, whatever the file is called.
 SAID = (
     *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
-    *("mask", "lung_area", "dicom"),
+    *("mask", "lung_area", "engine", "dicom"),
 )
-# What must be true of every row.
-SOUND = """coalesce(CASE status
-  WHEN 'scored' THEN label IS NOT NULL AND mask IS NOT NULL AND needs_review IS NOT NULL
-    AND lung_area BETWEEN 0 AND 1
-    AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
-  WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
+_PNG_HEADER = 26  # bytes: signature, and of the first chunk width, height, depth and kind
+
+
+def sound(size: int) -> str:
+    """Return the SQL condition that must hold of every row of a model of that input size."""
+    header = encode_mask(np.zeros((size, size), bool))[:_PNG_HEADER].hex()
+    return f"""coalesce(CASE status
+      WHEN 'scored' THEN label IS NOT NULL AND needs_review IS NOT NULL
+        AND substr(mask, 1, {_PNG_HEADER}) = X'{header}' AND lung_area BETWEEN 0 AND 1
+        AND abs(aggregate(map_values(probabilities), 0D, (a, b) -> a + b) - 1) < 1e-3
+      WHEN 'rejected' THEN reason IS NOT NULL END, false)"""
 
 
 def of_runs(rows: DataFrame, runs: Sequence[str]) -> DataFrame:

@@ -27,7 +27,7 @@ from eagle_spark.scoring.flags import count_flags
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
 from eagle_spark.scoring.masks import check_masks_folder, write_masks
 from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
-from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, SOUND, of_runs
+from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, of_runs, sound
 from eagle_spark.scoring.shift import (
     largest,
     shift_of_runs,
@@ -328,7 +328,8 @@ class Night:
         published = self.warehouse.read(PREDICTIONS).where(self.mine).select("run_id")
         self.fresh = [row.run_id for row in rows.select("run_id").subtract(published).collect()]
         fresh = of_runs(rows, self.fresh)
-        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({SOUND}) THEN path END)").collect()
+        holds = sound(self.bundle.size)
+        ((unsound,),) = fresh.selectExpr(f"min(CASE WHEN NOT ({holds}) THEN path END)").collect()
         if unsound:
             raise UnbalancedRun(f"the row of {unsound} does not hold together")
         rate, allowed = after.get("rejected", 0) / max(total, 1), self.settings.max_failure_rate

@@ -119,6 +119,19 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m["digests"].pop("model.keras"), "model.keras is missing"),
         (lambda m: m["review"].pop("mask"), "review is not what it should be"),
         (lambda m: m.update(engines={"keras": "yes"}), "one object per engine"),
+        (lambda m: m.update(run_id=["' OR true"]), "run_id is of the wrong type"),
+        (lambda m: m.update(reference="none"), "reference is of the wrong type"),
+        (lambda m: m.update(reference={"images": 9}), "reference must hold"),
+        (
+            lambda m: m.update(
+                reference={
+                    "images": 9,
+                    "label": {"one": 1.0},
+                    "novelty": {"edges": [0.5], "shares": [1.0]},
+                }
+            ),
+            "reference must hold",
+        ),
     ],
 )
 def test_wrong_metadata_are_refused_by_key(

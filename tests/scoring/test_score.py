@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -24,13 +25,14 @@ from eagle_spark.errors import (
     TooManyFailures,
     UnbalancedRun,
 )
-from eagle_spark.images.masks import decode_mask
+from eagle_spark.images.masks import decode_mask, encode_mask
 from eagle_spark.lease import AlreadyRunning
 from eagle_spark.model.bundle import seal
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring import score as job
 from eagle_spark.scoring import shift
 from eagle_spark.scoring.inventory import list_images, spool_listing
+from eagle_spark.scoring.predict import Predictor
 from eagle_spark.scoring.rows import SAID
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
@@ -92,6 +94,7 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     )
     for row in rows:
         assert (row.run_id, row.model_id) == (first["run_id"], first["model_id"])
+        assert row.engine == ("openvino" if row.status == "scored" else None)
         if row.status == "scored":
             assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-3)
             assert row.confidence == max(row.probabilities.values()) == row.probabilities[row.label]
@@ -125,6 +128,7 @@ def test_rows_say_why_a_person_has_to_look(
     assert night(model=watchful_folder)["same_bytes"] == 1
     (again,) = (r for r in query(tmp_path / "warehouse") if r.path.endswith("again.png"))
     assert (again.novelty, again.review_reasons) == (noise.novelty, noise.review_reasons)
+    assert again.engine == noise.engine == "openvino"
 
 
 @pytest.mark.parametrize("engine", ["onnx", "litert"])
@@ -591,6 +595,33 @@ def test_a_run_that_loses_a_row_is_not_published(
 
     monkeypatch.setattr(job, "Predictor", nothing)
     with pytest.raises(UnbalancedRun, match="listed 16 files, but only 0 got a row"):
+        night()
+    assert query(tmp_path / "warehouse") == []
+
+
+@pytest.mark.parametrize(
+    "mask", [encode_mask(np.zeros((32, 64), bool)), encoded(Image.new("L", (64, 64)), "PNG")]
+)
+def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
+    mask: bytes,
+    night: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spoiling(**given: Any) -> Any:
+        predictor = Predictor(**given)
+
+        def score(batches: Any) -> Any:
+            for batch in predictor(batches):
+                masks = [mask if found.is_valid else None for found in batch["mask"]]
+                at = batch.schema.get_field_index("mask")
+                yield batch.set_column(at, "mask", pa.array(masks, pa.binary()))
+
+        return score
+
+    monkeypatch.setattr(job, "Predictor", spoiling)
+    with pytest.raises(UnbalancedRun, match="does not hold together"):
         night()
     assert query(tmp_path / "warehouse") == []
 
