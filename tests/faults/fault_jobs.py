@@ -19,6 +19,7 @@ from local_cluster import LocalCluster
 
 from benchmarks.faults import Job
 from benchmarks.processes import ROOT, submit_words
+from eagle_spark.steps import VARIABLE
 from eagle_spark.storage import list_folder, locate
 
 if TYPE_CHECKING:
@@ -83,8 +84,12 @@ class World:
             return str(self.folder / "drawn" / INPUTS[job])
         return f"{self.root(place)}/{INPUTS[job]}"
 
-    def words(self, job: str, place: str, inputs: str | None = None) -> list[str]:
-        """Return the command line of the job."""
+    def words(self, job: str, place: str, inputs: str | None = None, steps: str = "") -> list[str]:
+        """Return the command line of the job.
+
+        Args:
+            steps: folder that tells Python workers where to stand still.
+        """
         inputs = inputs or self.inputs(job, place)
         if job == "put":
             given = [inputs, f"{self.live(place)}/put", "--jobs", "4"]
@@ -103,6 +108,7 @@ class World:
             options += ["--keep-days", "1"]
         conf = [*MASTERS[place], "--conf", "spark.sql.shuffle.partitions=4"]
         conf += ["--conf", f"spark.executorEnv.PYTHONPATH={ROOT}"]
+        conf += ["--conf", f"spark.executorEnv.{VARIABLE}={steps}"]
         return submit_words(job, *options, conf=conf)
 
     def environment(self, place: str, **more: str) -> dict[str, str]:
@@ -117,7 +123,7 @@ class World:
         folder = self.folder / "logs" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        words = self.words(job, place, inputs)
+        words = self.words(job, place, inputs, environment.get(VARIABLE, ""))
         return Job(folder, words, self.environment(place, **environment))
 
     def run(self, job: str, place: str, name: str, inputs: str | None = None) -> None:

@@ -7,81 +7,22 @@ import getpass
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-import hdfs_native
 import psutil
-from local_cluster import LocalCluster
 
-from benchmarks.faults import Job
-from benchmarks.score_faults import is_executor, is_worker, node
-from eagle_spark.steps import STEPS, VARIABLE
+from benchmarks.score_faults import is_executor, node
+from eagle_spark.steps import IN_A_TASK, STEPS
 from eagle_spark.storage import locate
-from fault_jobs import JARS, World, beats, wait_until
+from fault_jobs import JARS, wait_until
+from fault_scene import WAIT, Scene, at_work, kill, on_hdfs, up
 
-STANDING = 360.0  # seconds, for a job that is to reach a step
-WAIT = 120.0  # seconds, for a process that is to be hit
 FULL_BYTES = 256 << 20  # of the disk that becomes full
 WORKERS = JARS.parent / "work"  # of executors on one machine
 NURSE = "nurse"  # a user with no rights but her own
 FAR_BACK, FAR_AHEAD = 86_400, 4_102_444_800  # 1970 and 2100
-
-
-@dataclass
-class Scene:
-    """A job that a fault strikes.
-
-    Attributes:
-        environment: what the job gets beside.
-        others: jobs that ran at the same time.
-    """
-
-    world: World
-    job: str
-    step: str
-    place: str
-    environment: dict[str, str] = field(default_factory=dict)
-    others: list[Job] = field(default_factory=list)
-    running: list[Job] = field(default_factory=list)
-
-    @property
-    def process(self) -> Job:
-        return self.running[-1]
-
-    @property
-    def cluster(self) -> LocalCluster:
-        assert self.world.cluster
-        return self.world.cluster
-
-    def begin(self, name: str) -> Job:
-        """Start the job so that it stands at the step, and wait until it does, or has ended."""
-        folder = self.world.folder / "steps" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        asked = folder / self.step
-        asked.write_text("")
-        environment = {**self.environment, VARIABLE: str(folder)}
-        job = self.world.start(self.job, self.place, name, **environment)
-        self.running.append(job)
-        wait_until(
-            f"job at the step {self.step}",
-            STANDING,
-            lambda: not job.runs or asked.read_text(),
-        )
-        return job
-
-    def release(self) -> None:
-        """Let all jobs go on."""
-        for file in (self.world.folder / "steps").glob("*/*"):
-            file.unlink(missing_ok=True)
-
-    def processes(self) -> list[psutil.Process]:
-        try:
-            return self.process.processes()
-        except psutil.NoSuchProcess:
-            return []
 
 
 def at(*others: str, **of: str) -> Mapping[str, tuple[str, ...]]:
@@ -94,6 +35,9 @@ def no(**why: str) -> Mapping[str, str]:
     return why
 
 
+IN_TASKS = at(IN_A_TASK, train="before write", maintain="before write")
+
+
 class Fault:
     """What goes wrong.
 
@@ -101,7 +45,6 @@ class Fault:
         steps: where it strikes, see `at`.
         empty: why it cannot strike a job.
         place: where it can be tried out, see `MASTERS`.
-        again: whether the job is run again even if it ended well.
         away: whether readers get no answer for a while.
         seconds: a run may take beyond what others do.
     """
@@ -110,7 +53,6 @@ class Fault:
     steps: Mapping[str, tuple[str, ...]] = at("before write")
     empty: Mapping[str, str] = no()
     place = "local"
-    again = False
     away = False
     seconds = 0.0
 
@@ -129,15 +71,18 @@ class Fault:
 
 class Worker(Fault):
     name = "Python worker SIGKILL"
+    steps = IN_TASKS
     empty = no(maintain="starts no Python worker", put="is one process: see driver")
 
     def strike(self, scene: Scene) -> None:
-        scene.release()
-        kill(scene, is_worker)
+        victim = at_work(scene)
+        assert victim
+        victim.kill()
 
 
 class Executor(Fault):
     name = "executor SIGKILL"
+    steps = IN_TASKS
     empty = no(put="has no executor")
     place = "executors"
 
@@ -149,10 +94,11 @@ class Executor(Fault):
             shutil.rmtree(folder, ignore_errors=True)
 
     def strike(self, scene: Scene) -> None:
-        scene.release()
-        if scene.job == "train":  # in the middle of it
-            wait_until("beats of two ranks", WAIT, lambda: len(alive(scene)) > 1)
-        kill(scene, is_executor)
+        if victim := at_work(scene):
+            next(filter(is_executor, victim.parents())).kill()
+        else:
+            scene.release()
+            kill(scene, is_executor)
 
 
 class Driver(Fault):
@@ -170,9 +116,8 @@ class Stopped(Fault):
     stopped: psutil.Process | None = None
 
     def strike(self, scene: Scene) -> None:
-        scene.release()
-        found = wait_until("steps of two ranks", WAIT, lambda: len(alive(scene, 1)) > 1 and scene)
-        self.stopped = alive(found, 1)[1]
+        self.stopped = at_work(scene)
+        assert self.stopped
         self.stopped.suspend()
 
     def close(self, scene: Scene) -> None:
@@ -182,20 +127,22 @@ class Stopped(Fault):
 
 class NodeManager(Fault):
     name = "NodeManager SIGKILL"
+    steps = IN_TASKS
     empty = no(put="does not run on YARN")
     place = "yarn"
     seconds = 300.0  # train waits for so long for the node to come back
 
     def strike(self, scene: Scene) -> None:
-        names = ("nodemanager-1", "nodemanager-2")
-        found = wait_until(
-            "executor on a node",
-            WAIT,
-            lambda: next(
-                (inside for name in names if (inside := node(scene.cluster.run, name))), 0
-            ),
-        )
-        for process in found:
+        victim = at_work(scene)
+
+        def inside() -> list[psutil.Process]:
+            for name in ("nodemanager-1", "nodemanager-2"):
+                found = node(scene.cluster.run, name)
+                if found and (victim is None or set(found) & set(victim.parents())):
+                    return found
+            return []
+
+        for process in wait_until("node with an executor", WAIT, inside):
             process.kill()
 
     def mend(self, scene: Scene) -> None:
@@ -204,7 +151,7 @@ class NodeManager(Fault):
 
 class DataNode(Fault):
     name = "DataNode SIGKILL, replication 2"
-    steps = at("written")
+    steps = at(*STEPS, train="written")
     place = "hdfs"
 
     def strike(self, scene: Scene) -> None:
@@ -216,7 +163,7 @@ class DataNode(Fault):
 
 class NameNode(Fault):
     name = "NameNode restart"
-    steps = at("audited", put="written")
+    steps = at(*STEPS, train="audited")
     place = "hdfs"
     away = True
 
@@ -233,6 +180,8 @@ class NameNode(Fault):
 
 class DiskFull(Fault):
     name = "disk full on the local dirs"
+    steps = at(*STEPS, train="before write")
+    empty = no(put="writes to no local disk")
 
     def ready(self, scene: Scene) -> None:
         self.disk = scene.world.folder / "small disk"
@@ -259,6 +208,7 @@ class DiskFull(Fault):
 
 class Quota(Fault):
     name = "HDFS quota reached"
+    steps = at(*STEPS, train="before write")
     place = "hdfs"
 
     def ready(self, scene: Scene) -> None:
@@ -280,7 +230,6 @@ class Quota(Fault):
 
 class Clock(Fault):
     name = "clock jump in file times"
-    again = True
 
     def __init__(self) -> None:
         self.known: dict[Path, float] = {}
@@ -303,7 +252,7 @@ class Clock(Fault):
 
 class Permission(Fault):
     name = "permission revoked half-way"
-    steps = at("written", put="publishing")
+    steps = at(*STEPS, train="written")
     place = "hdfs"
 
     def ready(self, scene: Scene) -> None:
@@ -325,6 +274,7 @@ class Permission(Fault):
 
 class Twice(Fault):
     name = "two runs at once"
+    steps = at(*STEPS, train="before write")
 
     def strike(self, scene: Scene) -> None:
         first = scene.process
@@ -339,55 +289,3 @@ FAULTS = {
         *(DiskFull, Quota, Clock, Permission, Twice),
     )
 }
-
-
-def kill(scene: Scene, fits: object) -> None:
-    """Kill the first process of the job that fits.
-
-    Raises:
-        TimeoutError: when there is none.
-    """
-    assert callable(fits)
-
-    def hit() -> bool:
-        for process in scene.processes():
-            if fits(process):
-                try:
-                    process.kill()
-                except psutil.NoSuchProcess:
-                    continue
-                return True
-        if not scene.process.runs:
-            raise TimeoutError("the job ended before there was one to be killed")
-        return False
-
-    wait_until("process to be killed", WAIT, hit)
-
-
-def alive(scene: Scene, step: int = 0) -> list[psutil.Process]:
-    """Return the ranks that run and have told of this step."""
-    return list(_alive(scene, step))
-
-
-def _alive(scene: Scene, step: int) -> Iterator[psutil.Process]:
-    running = {process.pid: process for process in scene.processes()}
-    for beat in beats(scene.world, scene.place).values():
-        if beat["step"] >= step and beat["pid"] in running:
-            yield running[beat["pid"]]
-
-
-def on_hdfs(scene: Scene) -> tuple[hdfs_native.Client, str]:
-    """Return a client, and the path there of the folder that the job changes."""
-    path = locate(scene.world.live(scene.place))[1]
-    return hdfs_native.Client(scene.cluster.uri), path
-
-
-def up(cluster: LocalCluster) -> None:
-    """Start again what does not run.
-
-    Raises:
-        RuntimeError: when that fails.
-    """
-    done = cluster.command("up")
-    if done.returncode:
-        raise RuntimeError(done.stderr)

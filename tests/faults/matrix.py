@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from untrained import write_model
 HERE = Path(__file__).resolve().parent
 CHEAP_FIRST = ("put", "preprocess", "maintain", "score", "train")
 NOTHING: dict[str, Any] = {"struck": False, "codes": [], "same": False, "seen": {}}
-ATTEMPTS = 4  # of a job, the struck one among them
+ATTEMPTS = 3  # of a job that was struck
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Outcome:
         said: the last line of the first run that failed.
         same: whether the published result is that of the undisturbed job.
         seen: what the reader saw, and how often.
+        commit: of the code that was struck.
     """
 
     job: str
@@ -78,6 +81,7 @@ class Outcome:
     same: bool
     seen: dict[str, int]
     seconds: float
+    commit: str
 
     @property
     def whole(self) -> bool:
@@ -86,7 +90,19 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        return self.struck and self.same and self.whole and 0 in self.codes
+        return self.struck and self.same and self.whole and _is_done(self.job, self.codes)
+
+
+@lru_cache
+def commit() -> str:
+    """Return which commit is checked out."""
+    words = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+def _is_done(job: str, codes: Sequence[int | None]) -> bool:
+    """Whether the last run ended well; train refuses (2) where its model is there."""
+    return codes[-1:] == [0] or (job == "train" and codes[-1:] == [2] and 0 in codes)
 
 
 def cells() -> Iterator[Cell]:
@@ -100,7 +116,7 @@ def cells() -> Iterator[Cell]:
 
 
 def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
-    """Strike the job, run it again until it ends well, and look at what is there then."""
+    """Strike the job, run it again, until it ends well, and look at what is there then."""
     fault: Fault = FAULTS[cell.fault]()
     scene = Scene(world, cell.job, cell.step, cell.place)
     seconds = SECONDS + fault.seconds
@@ -112,12 +128,12 @@ def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
         try:
             fault.ready(scene)
             struck, said = _struck(fault, scene, seconds, codes)
-            while len(codes) < ATTEMPTS and (fault.again or 0 not in codes):
+            for _ in range(ATTEMPTS):
                 again = world.start(cell.job, cell.place, "again", **scene.environment)
                 scene.running.append(again)
                 codes.append(ended(again, seconds))
                 said = said or _last(again.output, codes[-1])
-                if fault.again:
+                if _is_done(cell.job, codes):
                     break
             time.sleep(1.0)  # the reader looks once more
             found = look(world, cell.job, cell.place)
@@ -139,6 +155,7 @@ def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
         same=same,
         seen=dict(seen),
         seconds=took,
+        commit=commit(),
     )
 
 
@@ -183,7 +200,7 @@ def told(outcome: Outcome) -> str:
     problems = [] if outcome.struck else ["NOT STRUCK"]
     problems += [] if outcome.same else ["ANOTHER RESULT"]
     problems += [] if outcome.whole else ["HALF SEEN"]
-    problems += [] if 0 in outcome.codes else ["NEVER DONE"]
+    problems += [] if _is_done(outcome.job, outcome.codes) else ["NEVER DONE"]
     return f"{'; '.join(problems) or 'ok'} ({codes})"
 
 
@@ -225,16 +242,20 @@ def page(outcomes: Iterable[Outcome]) -> str:
     return (
         "# Faults\n\n"
         f"{len(wanted)} cells, {len(ran)} run, {good} ended well; {minutes:.0f} minutes in all. "
-        "Made by `make faults`.\n\n"
-        "Each job was struck at the step, its cause mended, and the same command given again until "
-        "it ended with 0. In brackets: the exit codes of all runs (negative: killed by that "
-        "signal; of two runs at once, of both). ok: what is published is that of the undisturbed "
-        "job row for row (a hash of each row, without the columns that name run and time; train: "
-        "the same weights to the bit, and the rows of the run that the model names; put: every "
-        "file's SHA-256), and a reader who looked twice a second saw nothing but what was "
-        "published before, or all of it. After a clock jump a job is run twice in any case; train "
-        "refuses the second time (2), as its model is there. What a job said is of that run: some "
-        "of the lines have been mended since.\n\n"
+        f"Made by `make faults`, of the code of {', '.join(sorted({one.commit for one in ran}))}."
+        "\n\n"
+        "Each job was struck at the step, its cause mended, and the same command given again, in "
+        "any case once, until it ended with 0; train refuses (2) where its model is there. In "
+        "brackets: the exit codes of all runs (negative: killed by that signal; of two runs at "
+        "once, of both). Where no step is named there is one: processes that work on tasks are "
+        "killed while they have one (train: while two ranks train; maintain, whose tasks are "
+        "Java's, before it writes); file times change before anything is written; and train, a "
+        "run of which takes minutes, is struck at all its steps by the kill of its driver alone. "
+        "ok: what is published is that of the undisturbed job row for row (a hash of each row, "
+        "without the columns that name run and time; train: the same weights to the bit, and the "
+        "rows of the run that the model names; put: every file's SHA-256), and a reader who looked "
+        "twice a second saw nothing but what was published before, or all of it. What a job said "
+        "is of that run: some of the lines may have been mended since.\n\n"
         f"{table(('fault', *JOBS), rows)}\n\n## What the steps are\n\n{_steps()}\n\n"
         f"{(HERE / 'faults_notes.md').read_text().strip()}\n\n"
         f"## Every cell\n\n{table((*header, 'seen', 's'), every)}\n"
@@ -316,7 +337,7 @@ def run(work: Path, out: Path, only: Sequence[str]) -> int:
 def _order(cell: Cell) -> tuple[bool, bool, int, int]:
     """Return what puts cheap cells first, and those at all steps before others."""
     steps = FAULTS[cell.fault].steps["others"]
-    step = -STEPS.index(cell.step)  # publishing first
+    step = -STEPS.index(cell.step) if cell.step in STEPS else 0  # publishing first
     return cell.job == "train", len(steps) == 1, step, CHEAP_FIRST.index(cell.job)
 
 
@@ -330,7 +351,7 @@ def _tried(cell: Cell, world: World) -> Outcome:
         traceback.print_exc()
         said = f"not tried out: {' '.join(str(error).split())[:300]}"
         took = round(time.monotonic() - started, 1)
-        one = Outcome(**asdict(cell), **NOTHING, said=said, seconds=took)
+        one = Outcome(**asdict(cell), **NOTHING, said=said, seconds=took, commit=commit())
     print(f"{told(one)}, {one.seconds:.0f} s; {one.said[:160]} {one.seen}", file=sys.stderr)
     return one
 

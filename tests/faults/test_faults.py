@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eagle_spark.steps import STEPS
+from eagle_spark.steps import IN_A_TASK, STEPS
 from fault_jobs import World
 from fault_ready import prepare
 from fault_strikes import FAULTS
@@ -45,13 +45,13 @@ def test_every_job_has_a_cell_or_a_reason_for_every_fault() -> None:
     empty = {(job, name) for name, fault in FAULTS.items() for job in fault.empty}
     assert not found & empty
     assert len(found | empty) == 12 * 5
-    assert {cell.step for cell in cells()} == set(STEPS)
+    assert {cell.step for cell in cells()} == {*STEPS, IN_A_TASK}
 
 
 def outcome(**changes: Any) -> Outcome:
     where = {"job": "put", "fault": DRIVER, "step": "written", "place": "hdfs"}
     what = {"struck": True, "codes": [-9, 0], "said": "", "same": True, "seen": {"whole": 3}}
-    return Outcome(**{**where, **what, "seconds": 1.0, **changes})
+    return Outcome(**{**where, **what, "seconds": 1.0, "commit": "abc", **changes})
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,8 @@ def outcome(**changes: Any) -> Outcome:
         ({"seen": {"whole": 3, "no answer: gone": 1}}, "HALF SEEN (-9, 0)"),
         ({"fault": "NameNode restart", "seen": {"whole": 3, "no answer: gone": 1}}, "ok (-9, 0)"),
         ({"codes": [1, None, 1, 1]}, "NEVER DONE (1, ended, 1, 1)"),
+        ({"codes": [0, 2]}, "NEVER DONE (0, 2)"),
+        ({"job": "train", "codes": [0, 2]}, "ok (0, 2)"),
     ],
 )
 def test_what_went_wrong_is_shown(changes: dict[str, Any], said: str) -> None:
