@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, ClassVar
 
 import pytest
 
@@ -51,6 +53,58 @@ def test_links_are_listed_but_folders_behind_them_are_not_entered(tmp_path: Path
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
     names = {entry.name for entry in list_folder(str(tmp_path))}
     assert names == {"loop", "broken"}
+
+
+def test_what_is_gone_before_it_is_looked_at_is_not_listed(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "3.png", "kept/a.png", "gone/b.png", "replaced/c.png"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    entries = list_folder(str(tmp_path))
+    first = next(entries).name  # the names of the others are known by now, no more of them
+    for file in tmp_path.glob("?.png"):
+        file.unlink()
+    shutil.rmtree(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "replaced")
+    (tmp_path / "replaced").touch()
+    assert {entry.name for entry in entries} - {"replaced"} == {"a.png"}
+    assert first in ("1.png", "2.png", "3.png")
+
+
+class LosingClient:
+    """A NameNode that has lost `/root/gone` since it named it, as hdfs-native shows that."""
+
+    FOLDERS: ClassVar = {
+        "/root": ["/root/gone/", "/root/_tmp/", "/root/kept/", "/root/1.png"],
+        "/root/kept": ["/root/kept/a.png", "/root/kept/.hidden"],
+    }
+
+    def get_file_info(self, path: str) -> SimpleNamespace:
+        if path not in self.FOLDERS:
+            raise FileNotFoundError(path)
+        return SimpleNamespace(isdir=True)
+
+    def list_status(self, path: str, recursive: bool) -> Iterator[SimpleNamespace]:
+        self.get_file_info(path)
+        for name in self.FOLDERS[path]:
+            one = name.rstrip("/")
+            folder = one != name
+            yield SimpleNamespace(path=one, isdir=folder, length=1, modification_time=2)
+            if folder and recursive:
+                yield from self.list_status(one, recursive)
+
+
+def test_a_folder_that_is_gone_from_hdfs_is_not_listed() -> None:
+    from eagle_spark.storage.hdfs import HdfsStorage
+
+    storage = HdfsStorage.__new__(HdfsStorage)
+    storage.prefix, storage._client = "hdfs://n", LosingClient()
+    assert [(entry.uri, entry.length, entry.modified) for entry in storage.list_files("/root")] == [
+        ("hdfs://n/root/1.png", 1, 2),
+        ("hdfs://n/root/kept/a.png", 1, 2),
+    ]
+    with pytest.raises(FileNotFoundError):
+        list(storage.list_files("/nowhere"))
 
 
 def test_a_missing_folder_and_a_file_in_its_place_are_named(tmp_path: Path) -> None:

@@ -33,8 +33,11 @@ def split_uri(uri: str) -> tuple[str, str, str]:
 
     Raises:
         SettingsError: for a scheme that is neither `file` nor `hdfs`; for a user or password in the
-            URI, which is not repeated; for `hdfs:///…` where no `fs.defaultFS` says which.
+            URI, which is not repeated; for a NUL in a path on this machine; for `hdfs:///…` where
+            no `fs.defaultFS` says which.
     """
+    if "\0" in uri and not uri.startswith("hdfs:"):  # there it is a name like any other
+        raise SettingsError("a path on this machine holds no NUL")
     if "://" not in uri:
         plain = uri.removeprefix("file:") if uri.startswith("file:/") else uri
         return "file", "", _plain(os.path.abspath(plain))

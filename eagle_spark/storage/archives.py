@@ -1,24 +1,24 @@
 """Images inside of archives, listed and read where they are: `night.zip!/a/b.png`.
 
 A zip has a directory, so any member can be read alone. A tar has none: its members are counted, and
-read in the order in which they stand.
+read in the order in which they stand. What headers and directories claim or hold is bounded before
+it is read: a small archive can inflate to any size.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import lzma
 import re
 import stat
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, count
-from typing import BinaryIO, Protocol, cast
+from typing import IO, BinaryIO, Protocol, cast
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.storage import FileEntry, is_hidden, locate, printable
@@ -29,15 +29,20 @@ BUFFER_BYTES = 1 << 18
 BROKEN = -1  # position of the archive itself where it cannot be read to its end
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
 
-_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+# zipfile unpacks the others without an end: 4 kB of bzip2 into 4 GB.
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1 | 0x40
 # What the bytes of an archive may lead to; any other OSError is the storage's.
 _BAD = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, NotImplementedError, RuntimeError, ValueError, KeyError, OverflowError),
-    struct.error,
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
+    *(EOFError, NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError),
 )
 MOST_BYTES = 2**63 - 1
+# Bytes of headers before a member of a tar. Names have 4,096 at most; time and memory of tarfile go
+# by the square of a header before Python 3.11.10.
+MOST_HEADERS = 1 << 14
+MOST_DIRECTORY = 1 << 26  # bytes in the file; zipfile's objects take ten times as much
+MOST_NAMES = 1 << 29  # bytes of memory for the names of an archive
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,11 @@ def _is_zip(uri: str) -> bool:
 def list_members(archive: FileEntry) -> Iterator[Member]:
     """Yield the files of an archive, hidden ones left out.
 
-    Where it cannot be read to its end the last one is the archive itself, `BROKEN`. Nothing of it
-    is kept; a compressed tar has to be unpacked to be listed.
+    Where it cannot be read to its end, or leads beyond a bound, the last one is the archive itself,
+    `BROKEN`. Nothing of it is kept; a compressed tar has to be unpacked to be listed.
     """
-    seen: set[str] = set()
+    numbers: dict[str, int] = {}  # path -> the last number that was given to it
+    held = 0
     try:
         with _opened(archive.uri) as stream:
             for name, length, position in _entries(archive.uri)(stream):
@@ -79,12 +85,17 @@ def list_members(archive: FileEntry) -> Iterator[Member]:
                     continue
                 if not 0 <= length <= MOST_BYTES:
                     raise tarfile.ReadError(f"a member of {length} bytes")
-                path = printable(f"{archive.uri}{INSIDE}{name}")
-                names = chain([path], (f"{path}#{number}" for number in count(2)))
-                free = next(name for name in names if name not in seen)
-                seen.add(free)
+                path = free = printable(f"{archive.uri}{INSIDE}{name}")
+                number = numbers.get(path, 1)
+                while free in numbers:
+                    number += 1
+                    free = f"{path}#{number}"
+                numbers[path], numbers[free] = number, 1
+                held += sys.getsizeof(free)
+                if held > MOST_NAMES:
+                    raise tarfile.ReadError(f"names of more than {MOST_NAMES} bytes")
                 yield Member(free, length, position)
-    except (*_BAD, OSError):
+    except (*_BAD, OSError, MemoryError):
         yield Member(printable(archive.uri), archive.length, BROKEN)
 
 
@@ -109,7 +120,7 @@ class Archives:
 
         Raises:
             ImageRejected: when there is something wrong with the member or the archive; as
-                `UNREADABLE` when the storage cannot be read, which may pass.
+                `UNREADABLE` when the storage cannot be read or memory is short, which may pass.
         """
         if position == BROKEN:
             raise ImageRejected(Reason.BAD_ARCHIVE, "cannot be read to its end as an archive")
@@ -118,9 +129,10 @@ class Archives:
         except _BAD as error:
             self._drop(archive)
             raise ImageRejected(Reason.BAD_MEMBER, f"cannot be unpacked: {error}") from error
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._drop(archive)
-            raise ImageRejected(Reason.UNREADABLE, f"cannot be read: {error}") from error
+            told = str(error) or "not enough memory"
+            raise ImageRejected(Reason.UNREADABLE, f"cannot be read: {told}") from error
 
     def _drop(self, archive: str) -> None:
         if reader := self._open.pop(archive, None):
@@ -150,7 +162,7 @@ def entry_fault(entry: zipfile.ZipInfo) -> str:
     if entry.flag_bits & _ENCRYPTED:
         return "is encrypted"
     if entry.compress_type not in _METHODS:
-        return f"is compressed by unknown method {entry.compress_type}"
+        return f"is compressed by method {entry.compress_type}, not by deflate"
     return ""
 
 
@@ -164,7 +176,7 @@ class _ZipReader:
     def __init__(self, uri: str) -> None:
         self._stream = _opened(uri)
         try:
-            self._archive = zipfile.ZipFile(self._stream)
+            self._archive = _zip_of(self._stream)
         except BaseException:
             self._stream.close()
             raise
@@ -193,7 +205,7 @@ class _TarReader:
     def _begin(self) -> None:
         self._stream = _opened(self._uri)
         try:
-            self._archive = tarfile.open(fileobj=self._stream)  # noqa: SIM115 - stays open
+            self._archive = _Tar.open(fileobj=self._stream)
         except BaseException:
             self._stream.close()
             raise
@@ -208,7 +220,6 @@ class _TarReader:
             if entry is None:
                 raise EOFError(f"{self._next} members, wanted number {position + 1}")
             self._next += 1
-            self._archive.members = []  # type: ignore[attr-defined]  # or it keeps them all
             if self._next > position:
                 break
         _check_length(entry.size, length)
@@ -222,6 +233,49 @@ class _TarReader:
     def close(self) -> None:
         self._archive.close()
         self._stream.close()
+
+
+class _Bounded:
+    """A file of which no more than `most` bytes can be read."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._left = file, most
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._left:
+            raise tarfile.ReadError(f"headers claim {size} bytes, at most {self._left} are read")
+        data = self._file.read(size)  # -1 is zipfile's search in the last 64 kB
+        self._left -= len(data)
+        return data
+
+
+def _zip_of(stream: BinaryIO) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(cast(BinaryIO, _Bounded(stream, MOST_DIRECTORY)))
+    archive.fp = stream
+    return archive
+
+
+class _Tar(tarfile.TarFile):
+    """A tar whose headers cost a bounded amount of memory, member by member."""
+
+    OPEN_METH = {"tar": "taropen", "gz": "gzopen"}  # noqa: RUF012 - xz asks for up to 4 GB
+
+    def next(self) -> tarfile.TarInfo | None:
+        """Return the next member, None at the end; raise tarfile.ReadError beyond a bound."""
+        whole = self.fileobj
+        self.fileobj = cast(BinaryIO, _Bounded(cast(BinaryIO, whole), MOST_HEADERS))
+        try:
+            # ReadError comes through; tarfile would take a HeaderError for the end.
+            entry = super().next()
+        finally:
+            self.fileobj = whole
+        if sum(len(key) + len(value) for key, value in self.pax_headers.items()) > MOST_HEADERS:
+            raise tarfile.ReadError(f"global headers of more than {MOST_HEADERS} bytes")
+        if entry and self.offset <= entry.offset:
+            raise tarfile.ReadError("a member of negative size")  # after which it comes again
+        self.members: list[tarfile.TarInfo] = []  # or it keeps them all
+        return entry
 
 
 def _check_length(found: int, listed: int) -> None:
@@ -244,18 +298,17 @@ def _entries(uri: str) -> Entries:
 
 
 def _zip_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
-    with zipfile.ZipFile(stream) as archive:
+    with _zip_of(stream) as archive:
         for entry in archive.infolist():
-            if not entry.is_dir():
+            if not entry.filename.endswith("/"):  # is_dir() fails for an empty name
                 yield entry.orig_filename, entry.file_size, entry.header_offset
 
 
 def _tar_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
-    with tarfile.open(fileobj=stream) as archive:
+    with _Tar.open(fileobj=stream) as archive:
         number = -1
         while entry := archive.next():
             number += 1
-            archive.members = []  # type: ignore[attr-defined]
             if not entry.isdir():
                 name = "/".join(part for part in entry.name.split("/") if part != ".")
                 yield name, entry.size, number

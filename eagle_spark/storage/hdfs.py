@@ -46,6 +46,7 @@ _NUMBERS = {
     "NSQuotaExceededException": errno.EDQUOT,
     "QuotaByStorageTypeExceededException": errno.EDQUOT,
     "PathComponentTooLongException": errno.ENAMETOOLONG,
+    "InvalidPathException": errno.EINVAL,
     "SafeModeException": errno.EROFS,
 }
 
@@ -83,17 +84,23 @@ class HdfsStorage(Storage):
             raise InputError(f"{self.prefix}: HDFS cannot be reached: {line}") from error
 
     def list_files(self, path: str) -> Iterator[FileEntry]:
-        """Yield every file below `path`."""
-        root = path.rstrip("/") + "/"
+        """Yield every file below `path`, folder by folder; a folder that has gone is left out."""
         with _errors():
             if not self._client.get_file_info(path).isdir:
                 raise NotADirectoryError(path)
-            for status in self._client.list_status(path, True):
-                inside = status.path.removeprefix(root).split("/")
-                if not status.isdir and not any(is_hidden(part) for part in inside):
-                    yield FileEntry(
-                        self.prefix + status.path, status.length, status.modification_time
-                    )
+        folders = [path]
+        while folders:
+            # Not recursive, which raises for any folder that has gone.
+            with _errors(), suppress(FileNotFoundError):
+                for status in self._client.list_status(folders.pop(), False):
+                    if is_hidden(status.path.rsplit("/", 1)[-1]):
+                        continue
+                    if status.isdir:
+                        folders.append(status.path)
+                    else:
+                        yield FileEntry(
+                            self.prefix + status.path, status.length, status.modification_time
+                        )
 
     def find(self, path: str) -> FileEntry:
         with _errors():

@@ -18,24 +18,36 @@ class LocalStorage(Storage):
     prefix = "file://"
 
     def list_files(self, path: str) -> Iterator[FileEntry]:
-        """Yield every file below `path`, folder by folder; links to folders are not followed."""
+        """Yield every file below `path`, folder by folder; links to folders are not followed.
+
+        What is gone by the time it is looked at is left out.
+        """
         folders = [path]
         while folders:
             folder = folders.pop()
-            with os.scandir(folder) as entries:
+            try:
+                entries = os.scandir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                if folder == path:
+                    raise
+                continue
+            with entries:
                 for entry in entries:
                     if is_hidden(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    else:
-                        yield self._entry(entry)
+                    elif found := self._entry(entry):
+                        yield found
 
-    def _entry(self, entry: os.DirEntry[str]) -> FileEntry:
+    def _entry(self, entry: os.DirEntry[str]) -> FileEntry | None:
         try:
             found = entry.stat()
         except OSError:  # a broken or looping link: listed, so that it is counted and rejected
-            found = entry.stat(follow_symlinks=False)
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                return None
         return FileEntry(self.prefix + entry.path, found.st_size, int(found.st_mtime * 1000))
 
     def find(self, path: str) -> FileEntry:

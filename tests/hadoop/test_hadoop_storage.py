@@ -75,6 +75,16 @@ def test_a_missing_folder_is_an_input_error(folder: str) -> None:
         list(list_folder(folder))
 
 
+def test_a_folder_that_is_gone_before_it_is_looked_at_is_not_listed(folder: str) -> None:
+    for name in ("a.png", "sub/b.png"):
+        storage, path = locate(join(folder, name))
+        storage.write(path, b"x")
+    entries = list_folder(folder)
+    assert next(entries).name == "a.png"  # and `sub` is known by now, not what is in it
+    storage.delete(path.rsplit("/", 1)[0])
+    assert list(entries) == []
+
+
 def test_hidden_names_are_left_out(folder: str) -> None:
     for name in (".hidden", "_SUCCESS", "_tmp/x.png", "a/.b/c.png", "seen.png"):
         storage, path = locate(join(folder, name))
