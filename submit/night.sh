@@ -2,35 +2,47 @@
 # One night: doctor, score, on Sundays maintain, and whether a person must look.
 #   submit/night.sh IMAGES MODEL WAREHOUSE [further options of score]
 # Exit 0: a quiet night. 3: published, but look before you believe it: tonight's images are not what
-# the model knows, or many files were rejected. Else: that of the job that
-# failed. SUBMIT is what jobs are submitted with, such as
+# the model knows, or many files were rejected; whatever failed after that. Else: that of the job
+# that failed. SUBMIT is what jobs are submitted with, such as
 #   SUBMIT='.venv/bin/spark-submit --properties-file conf/yarn-cluster.conf'
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -ge 3 ] || { echo "usage: submit/night.sh IMAGES MODEL WAREHOUSE [options of score]" >&2; exit 2; }
 images=$1 model=$2 warehouse=$3
 submit=${SUBMIT:-.venv/bin/spark-submit}
+begun=$(date +%s)
 
 $submit submit/doctor.py --warehouse "$warehouse" --weights none >&2
 code=0
-result=$($submit submit/score.py --images "$images" --model "$model" --warehouse "$warehouse" "${@:4}" | tail -n 1) || code=$?
-[ "$code" = 0 ] || [ "$code" = 3 ] || { printf '%s\n' "$result"; exit "$code"; }
-[ "$(date +%u)" != 7 ] || $submit submit/maintain.py --warehouse "$warehouse" >&2
-# In cluster mode the figures are on the driver's node and in the table `runs`, not here.
-case $result in '{'*) ;; *) exit "$code" ;; esac
-printf '%s\n' "$result"
-exec .venv/bin/python - "$result" <<'PYTHON'
+# spark-submit puts what the job says on standard error there too: all of it goes to the log or mail.
+told=$($submit submit/score.py --images "$images" --model "$model" --warehouse "$warehouse" "${@:4}" |
+  sed -n -e 'w /dev/stderr' -e '$p') || code=$?
+# In cluster mode the figures are on the driver's node and in the table `runs`.
+case $told in '{'*) ;; *) told=$(bash conf/sql/open.sh "$warehouse" -e "
+  SELECT result FROM runs WHERE job = 'score' AND started_at >= timestamp_seconds($begun)
+  AND get_json_object(settings, '\$.images') = '${images//\'/\\\'}' ORDER BY started_at") || told= ;;
+esac
+[ -z "$told" ] || printf '%s\n' "$told"
+.venv/bin/python - "$code" "$told" <<'PYTHON' || code=$?
 import json, sys
 
 MANY = 0.05  # share of tonight's files that were rejected
-night = json.loads(sys.argv[1])
-new = night["scored"] + night["rejected"] - night["already_rejected"]
-rejected = (night["rejected"] - night["already_rejected"]) / max(new, 1)
-code = night["exit_code"]
-if code:
-    print(f"look: shift {night['shift_by']}, flagged {night['flagged']}", file=sys.stderr)
-if rejected > MANY:
-    print(f"look: {rejected:.0%} of {new} new files were rejected", file=sys.stderr)
+code, runs = int(sys.argv[1]), [json.loads(line) for line in sys.argv[2].splitlines()]
+for night in (run for run in runs if "scored" in run):
+    new = night["scored"] + night["rejected"] - night["already_rejected"]
+    rejected = (night["rejected"] - night["already_rejected"]) / max(new, 1)
+    if night["exit_code"] == 3:
+        print(f"look: shift {night['shift_by']}, flagged {night['flagged']}", file=sys.stderr)
+    if rejected > MANY:
+        print(f"look: {rejected:.0%} of {new} new files were rejected", file=sys.stderr)
+    if night["exit_code"] == 3 or rejected > MANY:
+        code = 3
+if not runs and not code:
+    print("look: no figures of tonight were found", file=sys.stderr)
     code = 3
 sys.exit(code)
 PYTHON
+[ "$code" = 0 ] || [ "$code" = 3 ] || exit "$code"
+failed=0
+[ "$(date +%u)" != 7 ] || $submit submit/maintain.py --warehouse "$warehouse" >&2 || failed=$?
+exit $((code ? code : failed))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,10 +20,20 @@ from eagle_spark.storage.archives import is_archive
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_TOLD = pa.schema([("files", pa.int64()), ("problem", pa.string())])
+_TOLD = pa.schema([("files", pa.int64()), ("name", pa.string()), ("problem", pa.string())])
 SUFFIX = ".mask.png"  # after the whole name: a.png and a.jpg have masks of their own
-MARK, MARK_BYTES = ".model", 256  # a hidden file that says whose masks these are
+MARK = ".model"  # a hidden file that says whose masks these are, and of which folder's images
 FILES_PER_TASK = 1024
+OF_NAMES = (errno.ENAMETOOLONG, errno.EINVAL)  # what no mending of the storage helps against
+
+
+@dataclass(frozen=True)
+class Masks:
+    """How many masks were written and could not be, and what a person has to mend for it."""
+
+    written: int = 0
+    failed: int = 0
+    problem: OutputError | None = None
 
 
 def check_masks_folder(images: str, masks: str) -> None:
@@ -44,31 +56,38 @@ def check_masks_folder(images: str, masks: str) -> None:
         raise OutputError(f"--masks-out {masks}: {error}") from error
 
 
-def write_masks(rows: DataFrame, images: str, target: str, model_id: str, staging: str) -> int:
-    """Write the masks that `target` lacks, or holds from before the row was; return their number.
+def write_masks(rows: DataFrame, images: str, target: str, model_id: str, staging: str) -> Masks:
+    """Write the masks that `target` lacks, or holds from before the row was.
 
-    Each file is whole or not there. A run that was killed is gone on with by the next. Files that
-    cannot be written are told of, and lack.
+    Each file is whole or not there. A run that was killed is gone on with by the next. Files whose
+    names are too long are told of, and lack.
 
     Args:
         rows: `path`, `mask`, `scored_at` of published rows of files below the folder `images`.
-        model_id: whose masks they are; those of another model are written anew.
+        model_id: whose masks they are; those of another model, or of another folder's images, are
+            written anew.
         staging: URI of a folder for the listing of what is there.
-
-    Raises:
-        OutputError: when none can be written.
     """
+    try:
+        return _bring_up_to_date(rows, images, target, model_id, staging)
+    except (OSError, InputError) as error:
+        return Masks(problem=OutputError(f"--masks-out {target}: {error}"))
+
+
+def _bring_up_to_date(
+    rows: DataFrame, images: str, target: str, model_id: str, staging: str
+) -> Masks:
     from pyspark.sql.functions import col, concat, lit, substring
 
-    listed = join(staging, "masks")
-    storage, place = locate(target)
-    mark = f"{place}/{MARK}"
-    ours = storage.exists(mark) and storage.read(mark, MARK_BYTES) == model_id.encode()
-    there = ours and spool_listing(list_folder(target), listed)
-    if not ours:
-        storage.delete(mark)  # a run that is killed now leaves masks of two models
     root = absolute_uri(images)
     root = root.rpartition("/")[0] if is_archive(root) else root
+    listed = join(staging, "masks")
+    storage, place = locate(target)
+    mark, whose = f"{place}/{MARK}", f"{model_id}\n{root}".encode()
+    ours = storage.exists(mark) and storage.read(mark, len(whose) + 1) == whose
+    there = ours and spool_listing(list_folder(target), listed)
+    if not ours:
+        storage.delete(mark)  # a run that is killed now leaves masks of two
     inside = substring(col("path"), len(root) + 1, 2**31 - 1)
     wanted = rows.withColumn("target", concat(lit(absolute_uri(target)), inside, lit(SUFFIX)))
     if there:
@@ -77,37 +96,40 @@ def write_masks(rows: DataFrame, images: str, target: str, model_id: str, stagin
         wanted = wanted.join(found, done, "left_anti")
     wanted = wanted.select("target", "mask")
     count = wanted.count()
-    files = _write(wanted, count, target) if count else 0
-    storage.write(mark, model_id.encode())
-    return files
+    masks = _write(wanted, count, target) if count else Masks()
+    if not ours and not masks.problem:  # where some lack, one of another's may stand
+        storage.write(mark, whose)
+    return masks
 
 
-def _write(wanted: DataFrame, count: int, target: str) -> int:
-    """Write rows of `target` and `mask`, of which there are `count`; return the number written."""
+def _write(wanted: DataFrame, count: int, target: str) -> Masks:
+    """Write rows of `target` and `mask`, of which there are `count`."""
     spark = wanted.sparkSession
     with watch_tasks(spark, "masks", count):
         shared = wanted.repartition(tasks_for(spark, count, FILES_PER_TASK))
-        told = shared.mapInArrow(write_batches, "files BIGINT, problem STRING")
-        files, problem, failed = told.selectExpr(
-            "sum(files)", "min(problem)", "count(problem)"
-        ).collect()[0]
-    if failed:
-        line = f"--masks-out {target}: {failed} of {count} masks could not be written: {problem}"
-        if not files:
-            raise OutputError(line)
+        told = shared.mapInArrow(write_batches, "files BIGINT, name STRING, problem STRING")
+        found = told.selectExpr("sum(files)", "min(name)", "min(problem)")
+        files, name, problem = found.collect()[0]
+    lack = count - int(files)
+    line = f"--masks-out {target}: {lack} of {count} masks could not be written: {problem or name}"
+    if lack and not problem:
         print(line, file=sys.stderr, flush=True)
-    return int(files)
+    return Masks(int(files), lack, OutputError(line) if problem else None)
 
 
 def write_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Write batches of `target` and `mask`; yield a row for each, with the problem if any."""
+    """Write batches of `target` and `mask`; yield a row for each, with what was wrong if anything.
+
+    That is of its `name` alone, or a `problem` of the storage.
+    """
     for batch in batches:
         told: list[dict[str, int | str | None]] = []
         for row in batch.to_pylist():
             storage, path = locate(row["target"])
             try:
                 storage.write(path, row["mask"])
-                told.append({"files": 1, "problem": None})
-            except OSError as error:  # such as a name that has grown too long
-                told.append({"files": 0, "problem": str(error)})
+                told.append({"files": 1})
+            except OSError as error:
+                wrong = "name" if error.errno in OF_NAMES else "problem"
+                told.append({"files": 0, wrong: str(error)})
         yield pa.RecordBatch.from_pylist(told, schema=_TOLD)

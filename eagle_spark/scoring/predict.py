@@ -42,7 +42,8 @@ class Clock(Protocol):
     def add(self, seconds: float) -> None: ...
 
 
-STAGES = ("read", "decode", "infer", "encode")
+# `write` is the time in which a worker waits until Spark, which writes beside it, has its rows.
+STAGES = ("read", "decode", "infer", "encode", "write")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Predictor:
                 bundle, engine = load_model(self.model, self.model_id, self.engine, self.threads)
                 reached(IN_A_TASK)
                 rows = self.score(batch.to_pylist(), bundle, engine, seen, archives)
-                yield pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
+                scored = pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
+                with self._timed("write"):
+                    yield scored
 
     def score(
         self,

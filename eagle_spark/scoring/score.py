@@ -15,7 +15,6 @@ from eagle_spark.errors import (
     LOOK_FIRST,
     PASSING,
     MainMoved,
-    OutputError,
     TooManyFailures,
     UnbalancedRun,
 )
@@ -25,7 +24,7 @@ from eagle_spark.model.engines import choose_engine
 from eagle_spark.progress import watch_tasks
 from eagle_spark.scoring.flags import count_flags
 from eagle_spark.scoring.inventory import list_images, read_listing, spool_listing
-from eagle_spark.scoring.masks import check_masks_folder, write_masks
+from eagle_spark.scoring.masks import Masks, check_masks_folder, write_masks
 from eagle_spark.scoring.predict import STAGES, Predictor, Shared, load_model
 from eagle_spark.scoring.rows import PREDICTION, SAID, SAME, of_runs, sound
 from eagle_spark.scoring.shift import (
@@ -59,6 +58,7 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
         AlreadyRunning: when another run scores the same folder with the same model.
         TooManyFailures: when more than `max_failure_rate` of the listed files are rejected.
         UnbalancedRun: when the audit fails; nothing is published.
+        OutputError: when masks cannot be written; all else is done.
     """
     run = Run.begin("score", settings)
     bundle = open_bundle(settings.model)
@@ -151,18 +151,19 @@ class Night:
         self.take_up()
         shift = self.shift()
         stages.end("shift")
-        masks, problem = self.write_masks()
+        masks = self.write_masks()
         stages.end("masks")
         seconds = self.run.seconds
         scored = after.get("scored", 0) - before.get("scored", 0)
-        result = {
+        result: dict[str, Any] = {
             "listed": total,
             "already_scored": before.get("scored", 0),
             "scored": scored,
             "rejected": after.get("rejected", 0),
             "already_rejected": before.get("rejected", 0),
             "same_bytes": self.same_bytes,
-            "masks_written": masks,
+            "masks_written": masks.written,
+            "masks_failed": masks.failed,
             "seconds": seconds,
             "images_per_second": round(scored / seconds, 1),
             "engine": self.engine,
@@ -182,7 +183,9 @@ class Night:
         self.warehouse.record_run(
             self.run, result, snapshot_id=snapshot, model_id=self.bundle.model_id
         )
-        if problem:
+        if problem := masks.problem:
+            problem.figures = result
+            problem.exit_code = result["exit_code"] or problem.exit_code
             raise problem
         return result
 
@@ -356,19 +359,16 @@ class Night:
         given = (self.warehouse, self.mine, self.fresh, training, self.bundle.classes)
         return largest([shift_of_runs(*given), *shifts_before(self.spark, self.warehouse)])
 
-    def write_masks(self) -> tuple[int, OutputError | None]:
-        """Write what `--masks-out` lacks; return the number of files, and what went wrong.
+    def write_masks(self) -> Masks:
+        """Write what `--masks-out` lacks.
 
         The night is published by now: its run is recorded before anything is raised.
         """
         if not self.settings.masks_out:
-            return 0, None
+            return Masks()
         rows = self.rows("main").where(_SCORED).select("path", "mask", "scored_at")
         told = (self.settings.images, self.settings.masks_out, self.bundle.model_id, self.staging)
-        try:
-            return write_masks(rows, *told), None
-        except OutputError as error:
-            return 0, error
+        return write_masks(rows, *told)
 
     def publish(self, total: int) -> int | None:
         """Publish what was audited; when another run was first, carry the rows over and retry."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from io import BytesIO
@@ -24,6 +23,7 @@ from eagle_spark.errors import (
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine, load_engine
+from eagle_spark.options import Parser, local_path
 from eagle_spark.storage import absolute_uri, read_image
 
 if TYPE_CHECKING:
@@ -98,13 +98,15 @@ def _object(data: bytes, mask: NDArray[np.bool_], bundle: Bundle) -> Segmentatio
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the Segmentation; 2 and one line on standard error where something is to be mended."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eagle-dicom-seg",
         description="Write the lungs of one DICOM X-ray as a Segmentation. Research use only.",
     )
     parser.add_argument("image", metavar="IMAGE", help="DICOM file or URI")
     parser.add_argument("--model", metavar="URI", required=True, help="model folder")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--out", metavar="FILE", type=local_path, required=True, help="file to write"
+    )
     given = parser.parse_args(argv)
     try:
         _write(given.image, given.model, given.out)

@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.scoring.rows import of_runs
@@ -33,20 +33,19 @@ LEAST_SHARE = 1e-4  # of an empty bin
 Shift = Mapping[str, Mapping[str, float]]  # reference -> what -> index
 
 
-def last_nights(warehouse: Warehouse, mine: str, tonight: Sequence[str]) -> list[str]:
-    """Return the last runs that published rows of a model, but for tonight's.
+def last_nights(
+    warehouse: Warehouse, scored: DataFrame, mine: str, tonight: Sequence[str]
+) -> list[str]:
+    """Return who wrote the rows of the last runs that published any of these, but for tonight's.
 
     Args:
+        scored: published rows.
         mine: SQL condition that tells the model.
         tonight: runs.
     """
-    from pyspark.sql.functions import col
-
-    if not warehouse.exists(RUNS):
-        return []
-    runs = warehouse.read(RUNS).where(f"job = 'score' AND {mine}")
-    runs = runs.where(~col("run_id").isin(list(tonight))).orderBy(col("started_at").desc())
-    return [row.run_id for row in runs.select("run_id").limit(NIGHTS).collect()]
+    wrote = _writers(scored).difference(tonight)
+    nights = (wrote.intersection(told) for told in _told(warehouse, mine))
+    return sorted(set[str]().union(*islice(filter(None, nights), NIGHTS)))
 
 
 def untold_runs(warehouse: Warehouse, rows: DataFrame, mine: str) -> list[str]:
@@ -57,13 +56,22 @@ def untold_runs(warehouse: Warehouse, rows: DataFrame, mine: str) -> list[str]:
     Args:
         mine: SQL condition that tells the model.
     """
-    found = {row.run_id for row in rows.select("run_id").distinct().collect()}
-    if warehouse.exists(RUNS):
-        runs = warehouse.read(RUNS).where(f"job = 'score' AND {mine}")
-        published = "get_json_object(result, '$.published_runs') AS published"
-        for row in runs.selectExpr("run_id", published).collect():
-            found -= {row.run_id, *json.loads(row.published or "[]")}
-    return sorted(found)
+    return sorted(_writers(rows).difference(*_told(warehouse, mine)))
+
+
+def _writers(rows: DataFrame) -> set[str]:
+    return {row.run_id for row in rows.select("run_id").distinct().collect()}
+
+
+def _told(warehouse: Warehouse, mine: str) -> list[set[str]]:
+    """Return whose rows each run in `runs` may have published, the newest run first."""
+    if not warehouse.exists(RUNS):
+        return []
+    runs = warehouse.read(RUNS).where(f"job = 'score' AND {mine}")
+    runs = runs.orderBy("started_at", ascending=False)
+    published = "get_json_object(result, '$.published_runs') AS published"
+    rows = runs.selectExpr("run_id", published).collect()
+    return [{row.run_id, *json.loads(row.published or "[]")} for row in rows]
 
 
 def shifts_before(spark: SparkSession, warehouse: Warehouse) -> list[Shift]:
@@ -150,7 +158,7 @@ def shift_of_runs(
     tonight = of_runs(scored, runs)
     references = {"training": training}
     if tonight.limit(LEAST_IMAGES).count() == LEAST_IMAGES:
-        past = of_runs(scored, last_nights(warehouse, mine, runs))
+        past = of_runs(scored, last_nights(warehouse, scored, mine, runs))
         references["nights"] = nights_reference(past, classes)
     return {
         name: shift_of(tonight, reference)

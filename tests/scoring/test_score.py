@@ -32,7 +32,7 @@ from eagle_spark.model.review import Flag
 from eagle_spark.scoring import score as job
 from eagle_spark.scoring import shift
 from eagle_spark.scoring.inventory import list_images, spool_listing
-from eagle_spark.scoring.predict import Predictor
+from eagle_spark.scoring.predict import STAGES, Predictor
 from eagle_spark.scoring.rows import SAID
 from eagle_spark.session import open_session
 from eagle_spark.settings import ScoreSettings
@@ -313,7 +313,8 @@ def test_masks_that_cannot_be_written_are_told_of(
         night(masks_out=images / "masks")
     (sound, *_) = sound_images(images)
     shutil.copy(sound, images / f"{'n' * 250}.png")
-    assert night(masks_out=tmp_path / "masks")["masks_written"] == 12
+    told = night(masks_out=tmp_path / "masks")
+    assert (told["masks_written"], told["masks_failed"]) == (12, 1)
     assert "1 of 13 masks could not be written" in capsys.readouterr().err
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(OutputError, match=r"--masks-out .*taken: not a folder"):
@@ -364,7 +365,7 @@ def test_a_result_says_where_the_seconds_went(
     night: Callable[..., dict[str, Any]], images: Path
 ) -> None:
     result = night()
-    assert all(result["task_seconds"][stage] > 0 for stage in ("read", "decode", "infer", "encode"))
+    assert all(result["task_seconds"][stage] > 0 for stage in STAGES)
     assert sum(result["stage_seconds"].values()) == pytest.approx(result["seconds"], abs=1)
 
 
@@ -392,14 +393,21 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     # This model was never held against anything.
     assert (usual["shift"], usual["exit_code"]) == (None, 0)
     shutil.rmtree(tmp_path / "warehouse")
-    result = night(model=surprised)
+    blocked = tmp_path / "masks"
+    blocked.mkdir()
+    (blocked / "ward-a").write_bytes(b"")  # no folder
+    with pytest.raises(OutputError, match=r"4 of 12 masks could not be written: .*ward-a") as ended:
+        night(model=surprised, masks_out=blocked)
+    result: Any = ended.value.figures
+    assert (result["masks_written"], result["masks_failed"]) == (8, 4)
+    assert ended.value.exit_code == LOOK_FIRST
     assert result["shift"] == max(result["shift_by"]["training"].values()) > 1
     assert result["exit_code"] == LOOK_FIRST
     assert result["shift_from_nights"] is None  # the first
     assert "warning: lung_area of tonight's images is not that of training" in (
         capsys.readouterr().err
     )
-    assert night(model=surprised)["shift"] is None  # nothing new
+    assert night(model=surprised)["shift"] is None  # nothing new, as that run was recorded
     write_unlabelled(images / "more", 12, 6)
     assert night(model=surprised)["shift_from_nights"] is not None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from eagle_spark.scoring.shift import (
     LARGE,
     LEAST_IMAGES,
+    NIGHTS,
+    last_nights,
     nights_reference,
     shift_of,
     stability_index,
@@ -109,6 +113,34 @@ def test_earlier_nights_are_a_reference(spark: Any) -> None:
     assert other["label"] > LARGE > other["lung_area"]
     assert nights_reference(scored(spark, outcomes(LEAST_IMAGES - 1, 5)), CLASSES) == {}
     assert nights_reference(scored(spark, outcomes(1, 5)).limit(0), CLASSES) == {}
+
+
+@pytest.mark.spark
+def test_last_nights_are_those_that_published_rows(spark: Any) -> None:
+    """Runs with nothing new are no nights; what killed ones published is in that of who told."""
+    told = [
+        ("old", 0, ["old"]),
+        *((f"night-{i}", 1 + i, [f"night-{i}"]) for i in range(NIGHTS - 1)),
+        ("after-killed", 50, ["killed", "killed-too"]),
+        *((f"rejected-{i}", 60 + i, [f"rejected-{i}"]) for i in range(NIGHTS)),
+        *((f"empty-{i}", 100 + i, []) for i in range(NIGHTS + 1)),
+        ("tonight", 200, ["tonight"]),
+    ]
+    runs = pd.DataFrame(
+        {
+            "run_id": [run for run, _, _ in told],
+            "job": "score",
+            "model_id": "m",
+            "started_at": [pd.Timestamp(2026, 1, 1) + pd.Timedelta(at, "h") for _, at, _ in told],
+            "result": [json.dumps({"published_runs": own}) for _, _, own in told],
+        }
+    )
+    table = spark.createDataFrame(runs.sample(frac=1, random_state=7))
+    warehouse: Any = SimpleNamespace(exists=lambda _: True, read=lambda _: table)
+    wrote = ["old", "killed", "killed-too", "tonight", *(f"night-{i}" for i in range(NIGHTS - 1))]
+    rows = spark.createDataFrame([(run,) for run in wrote], "run_id STRING")
+    found = last_nights(warehouse, rows, "model_id = 'm'", ["tonight"])
+    assert set(found) == set(wrote) - {"old", "tonight"}
 
 
 @pytest.mark.spark
