@@ -57,11 +57,11 @@ results: install ## results/ anew, from a real run; MASKS=DIR LARGE=DIR, WEIGHTS
 hostile: install ## What becomes of hostile inputs, as results/hostile.md; MODEL=DIR, any sound model
 	PYTHONPATH=tests $(BIN)/python tests/faults/hostile.py --model '$(MODEL)' --out results/hostile.md
 
-fuzz: install ## Decoder and workbook reader under a fuzzer; SECONDS_EACH=300
+fuzz: install ## Readers of images, workbooks and archives under a fuzzer; SECONDS_EACH=300
 	@[ -e build/fuzz/.ready ] || { $(PYTHON) -m venv --clear build/fuzz && build/fuzz/bin/pip install -q atheris==3.0.0 && \
 	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(build/fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth && \
 	  touch build/fuzz/.ready; }
-	cd build/fuzz && for target in image workbook sheet; do echo "== $$target"; \
+	cd build/fuzz && for target in image dicom workbook sheet zip tar; do echo "== $$target"; \
 	  PYTHONPATH=$(CURDIR)/tests:$(CURDIR) bin/python ../../tests/faults/fuzz.py $$target -max_total_time=$(or $(SECONDS_EACH),300) 2>&1 | tail -n 12; done
 
 faults: install ## Every job struck by every fault, as results/faults.md; takes hours; ONLY='score/*/*' for some

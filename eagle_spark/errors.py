@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
+
+# What stands before an `@`, unless a host alone stands before the path. `Path` makes one slash of
+# two.
+_WHO = re.compile(r"(?<=\w:)(/{1,2})(?!/)(?![\w.-]*(?::\d{1,5})?/)\S*@", re.ASCII)
+
+
+def masked(text: str) -> str:
+    """Return `text` without the users and passwords of URIs."""
+    return _WHO.sub(r"\1…@", text)
 
 
 class Reason(str, Enum):
@@ -44,10 +54,16 @@ PASSING = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
 
 
 class EagleError(Exception):
-    """Raised when a job cannot reach its end; exit code 1. `figures` go into its JSON line."""
+    """Raised when a job cannot reach its end; exit code 1. `figures` go into its JSON line.
+
+    As text it repeats no password, wherever a URI was mistyped.
+    """
 
     exit_code = 1
     figures: Mapping[str, object] = {}  # nobody writes to it
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class UserError(EagleError):

@@ -12,7 +12,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from eagle_spark.errors import SettingsError
+from eagle_spark.errors import SettingsError, masked
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,7 +51,26 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One that repeats no password of a URI."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(masked(message))
+
+
+def local_path(text: str) -> Path:
+    """Return the path that an argument gives; the `type` of one that may not be a URI."""
+    if not is_local_path(text):
+        raise argparse.ArgumentTypeError(f"wanted a path on this machine; got {text}")
+    return Path(text)
+
+
+def is_local_path(text: str) -> bool:
+    """Whether a text names a place on this machine, and is no URI, which `Path` would take too."""
+    return bool(text.strip()) and "://" not in text
+
+
+class _SettingsParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message} (see --help)")
 
@@ -64,7 +83,9 @@ def parse_settings(kind: type[S], argv: Sequence[str] | None = None) -> S:
     """
     hints = typing.get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    parser = _Parser(description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _SettingsParser(
+        description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, item in fields.items():
         flag = "--" + name.replace("_", "-")
         text = item.metadata["help"] + _default_text(item)

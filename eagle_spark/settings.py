@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eagle_spark.options import option
+from eagle_spark.options import is_local_path, option
 
 
 def _not_blank(value: Any) -> bool:
@@ -232,8 +232,8 @@ class ReportSettings:
     out: str = option(
         "local folder for report.html, figures.json and plots/",
         metavar="DIR",
-        wanted="a folder",
-        check=_not_blank,
+        wanted="a folder of this machine, no URI",
+        check=is_local_path,
     )
 
 

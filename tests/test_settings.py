@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from eagle_spark.errors import SettingsError
+from eagle_spark.errors import SettingsError, masked
 from eagle_spark.options import parse_settings
-from eagle_spark.settings import PreprocessSettings, ScoreSettings, TrainSettings
+from eagle_spark.settings import (
+    PreprocessSettings,
+    ReportSettings,
+    ScoreSettings,
+    TrainSettings,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ["--input", "in", "--warehouse", "wh"]
@@ -117,3 +122,46 @@ def test_help_loads_neither_spark_nor_tensorflow(job: str) -> None:
 def test_the_submit_scripts_only_parse_and_call() -> None:
     for script in (ROOT / "submit").glob("*.py"):
         assert len(script.read_text().splitlines()) <= 30
+
+
+HIDDEN = "hdfs://u:secret@h/x"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--conf-file", HIDDEN], "--conf-file hdfs://…@h/x cannot be read"),
+        (["--imges", HIDDEN], "unrecognized arguments: --imges hdfs://…@h/x"),
+        ([f"--imges={HIDDEN}"], "unrecognized arguments: --imges=hdfs://…@h/x"),
+        (["--size", HIDDEN], "got 'hdfs://…@h/x'"),
+    ],
+)
+def test_a_password_is_repeated_nowhere(
+    words: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse_settings(PreprocessSettings, [*NEEDED, *words])
+    assert said in str(raised.value)
+    printed = capfd.readouterr()
+    assert "secret" not in f"{raised.value}{printed.out}{printed.err}"
+
+
+@pytest.mark.parametrize("out", [HIDDEN, "hdfs://h/x", "file:///x", " "])
+def test_the_report_goes_to_a_folder_that_is_no_uri(out: str) -> None:
+    with pytest.raises(SettingsError, match="--out: wanted a folder of this machine") as raised:
+        parse_settings(ReportSettings, ["--warehouse", "w", "--model", "m", "--out", out])
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (HIDDEN, "hdfs://…@h/x"),
+        ("s3a://KEY:sec/ret@bucket/x", "s3a://…@bucket/x"),
+        ("hdfs:/u:p@ss@h:8020/x", "hdfs:/…@h:8020/x"),
+        ("hdfs://nn:8020/a@2.png", "hdfs://nn:8020/a@2.png"),
+        ("file:///a@2.png is no image", "file:///a@2.png is no image"),
+    ],
+)
+def test_only_what_stands_before_a_host_is_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown

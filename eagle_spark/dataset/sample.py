@@ -11,7 +11,6 @@ number only: a larger set begins with the films of a smaller one.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -29,6 +28,7 @@ from eagle_spark.dataset.anatomy import Anatomy
 from eagle_spark.dataset.opacity import Disease
 from eagle_spark.dataset.phantom import Radiograph, take_film
 from eagle_spark.errors import EagleError, OutputError, SettingsError
+from eagle_spark.options import Parser, local_path
 
 COLUMNS = ("FILE NAME", "FORMAT", "SIZE", "URL", "PATIENT ID")
 URL = "https://example.org/eagle-spark-synthetic-sample"
@@ -226,15 +226,17 @@ def _claim(out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 after one line on what to mend."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eagle_spark.dataset.sample",
         description="Draw synthetic chest radiographs in the layout of the COVID-19 Radiography "
         "Database: images, lung masks and workbooks.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the labelled set")
+    parser.add_argument(
+        "--out", type=local_path, required=True, help="new folder for the labelled set"
+    )
     parser.add_argument("--images", type=int, default=120, help="all classes together (120)")
     parser.add_argument("--seed", type=int, default=7, help="same seed, same bytes (7)")
-    parser.add_argument("--unlabelled-out", type=Path, help="new folder for images to score")
+    parser.add_argument("--unlabelled-out", type=local_path, help="new folder for images to score")
     parser.add_argument(
         "--unlabelled",
         type=int,

@@ -7,7 +7,6 @@ same command. A file appears under its name when it is whole, never before. Name
 
 from __future__ import annotations
 
-import argparse
 import json
 import lzma
 import os
@@ -26,6 +25,7 @@ from typing import IO, cast
 
 from eagle_spark.dataset.archive import checked_files, open_archive
 from eagle_spark.errors import EagleError, InputError, OutputError
+from eagle_spark.options import Parser, local_path
 from eagle_spark.progress import Progress
 from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
@@ -185,22 +185,24 @@ class _Source:
         self._stream.close()
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Upload as the command line says; the last line on standard output is one JSON object."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hadoop/put",
         description="Bring a folder or zip archive to HDFS. Files that are there with the same"
         " length are skipped: run it again to go on after an interruption.",
     )
-    parser.add_argument("source", metavar="SOURCE", help="local folder or zip archive")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=local_path, help="local folder or zip archive"
+    )
     parser.add_argument("target", metavar="TARGET", help="folder to fill: hdfs://… or a path")
     parser.add_argument("--jobs", type=int, default=JOBS, help="files at a time (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.jobs < 1:
         parser.error(f"--jobs: wanted at least 1, got {options.jobs}")
     result: dict[str, object]
     try:
-        result, code = upload(options.source, options.target, options.jobs), 0
+        result, code = upload(str(options.source), options.target, options.jobs), 0
     except EagleError as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr)

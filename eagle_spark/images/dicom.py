@@ -23,7 +23,7 @@ from pydicom.pixels import get_decoder
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.codestream import frame_shape
-from eagle_spark.images.decode import MAX_FILE_BYTES, check_scans, check_size
+from eagle_spark.images.decode import MAX_FILE_BYTES, check_segments, check_size
 from eagle_spark.images.presentation import show
 from eagle_spark.images.quiet import no_warnings
 
@@ -227,7 +227,7 @@ def _check_frame(frame: bytes, syntax: uid.UID, shape: tuple[int, int]) -> None:
     """Check that what a decoder will make room for is what the header promised."""
     if syntax == uid.RLELossless:  # has no size of its own; the decoder stops at the header's
         return
-    check_scans(frame)
+    check_segments(frame)
     found = frame_shape(frame)
     if found != (*shape, 1):
         raise ImageRejected(

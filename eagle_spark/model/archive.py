@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,11 @@ def check_keras_file(path: Path) -> None:
             if archive.getinfo("config.json").file_size > _CONFIG_LIMIT:
                 raise BundleError(f"{path}: config.json is too large")
             config = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            found = list(_objects(config))
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, zlib.error) as error:
         raise BundleError(f"{path}: not a Keras model file: {error}") from error
-    for found in _objects(config):
-        name, module = found["class_name"], found.get("module")
+    for one in found:
+        name, module = one["class_name"], one.get("module")
         if name in _MARKS or (module, name) in _OPERATIONS:
             continue
         if name in _CODE or module not in _MODULES:
@@ -62,9 +64,12 @@ def weights_digest(path: Path) -> str:
         BundleError: when it is no such file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return hashlib.sha256(archive.read(_WEIGHTS)).hexdigest()
-    except (zipfile.BadZipFile, KeyError) as error:
+        with zipfile.ZipFile(path) as archive, archive.open(_WEIGHTS) as weights:
+            digest = hashlib.sha256()
+            while block := weights.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
         raise BundleError(f"{path}: not a Keras model file: {error}") from error
 
 

@@ -42,7 +42,7 @@ def parse_metadata(raw: bytes, uri: str) -> dict[str, Any]:
     where = f"{uri}/{METADATA}"
     try:
         found = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format_version") != FORMAT_VERSION:
         got = found.get("format_version") if isinstance(found, dict) else type(found).__name__

@@ -8,6 +8,8 @@ processing. `benchmarks/novelty.py` holds them against other scores.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from eagle_spark.errors import BundleError
 
 NOVELTY = "novelty.npz"
+MAX_BYTES = 64 << 20  # unpacked; a hundred times what is written
 BLOCK = 8  # pixels
 TINY = 1e-2  # grey values squared, added to energies: below it is rounding
 AXES = {"detail": 16, "features": 64}
@@ -163,6 +166,9 @@ def read_novelty(file: Path) -> Novelty:
         BundleError: when it is missing or is something else.
     """
     try:
+        with zipfile.ZipFile(file) as parts:
+            if (size := sum(part.file_size for part in parts.infolist())) > MAX_BYTES:
+                raise ValueError(f"{size} bytes unpacked, at most {MAX_BYTES} are read")
         with np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name].astype(np.float64) for name in found.files}
         return Novelty(
@@ -177,5 +183,8 @@ def read_novelty(file: Path) -> Novelty:
                 for name in AXES
             }
         )
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (
+        *(OSError, KeyError, ValueError, TypeError, EOFError, MemoryError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise BundleError(f"{file}: is not what novelty is told by: {error!r}") from error

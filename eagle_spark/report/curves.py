@@ -7,7 +7,6 @@ rank.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import math
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.errors import EagleError, InputError, OutputError
+from eagle_spark.options import Parser, local_path
 from eagle_spark.storage import locate
 
 MAX_LOG_BYTES = 64 * 2**20
@@ -373,10 +373,14 @@ def write_curves(log: TrainingLog, folder: Path) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the plots; 2 and one line on standard error where log or folder have to be mended."""
-    parser = argparse.ArgumentParser(prog="eagle-plots", description="Draw a training's log.")
+    parser = Parser(prog="eagle-plots", description="Draw a training's log.")
     parser.add_argument("log", metavar="LOG", help="training_log.csv of a model folder, or a URI")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("plots"), help="folder (default plots)"
+        "--out",
+        metavar="DIR",
+        type=local_path,
+        default=Path("plots"),
+        help="folder (default plots)",
     )
     given = parser.parse_args(argv)
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from eagle_spark.options import Parser
 
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
@@ -35,7 +36,7 @@ QToolTip { background: #1f262e; color: #dfe5ea; border: 1px solid #323c47; }
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Open the window, and return its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eagle-view", description="Look at X-rays with a model. Research use only."
     )
     parser.add_argument("--model", metavar="DIR", help="model folder (default: that of last time)")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
 from eagle_spark.errors import EagleError
+from eagle_spark.options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An image that cannot be read is a line with `status` `rejected`, and no failure.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eagle-predict",
         description="Print what a model says of images, one JSON line each. Research use only.",
     )

@@ -3,10 +3,11 @@
     make fuzz [SECONDS_EACH=300]  every target for so long
     python tests/faults/fuzz.py TARGET -max_total_time=300    one, with libFuzzer's own options
 
-Targets: `image` (bytes of a file), `workbook` (bytes of an .xlsx), `sheet` (XML of its sheet,
-packed anew, as damage inside a zip is mostly found by its checksum). An input that raises anything
-else, takes 20 s or 2 GB ends the run with an error and is kept in `build/fuzz`. Wants `atheris`,
-which `make fuzz` puts into an environment of its own.
+Targets: `image` and `dicom` (bytes of a file), `workbook` (bytes of an .xlsx), `sheet` (XML of its
+sheet, packed anew, as damage inside a zip is mostly found by its checksum), `zip` and `tar` (bytes
+of an archive, listed and read to the last member). An input that raises anything else, takes 20 s
+or 2 GB ends the run with an error and is kept in `build/fuzz`. Wants `atheris`, which `make fuzz`
+puts into an environment of its own.
 """
 
 from __future__ import annotations
@@ -18,11 +19,20 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["eagle_spark", "PIL", "openpyxl"]):
+with atheris.instrument_imports(
+    include=["eagle_spark", "PIL", "openpyxl", "pydicom", "zipfile", "tarfile"]
+):
+    import dicom_files
+
     from eagle_spark.dataset.workbook import read_workbook
     from eagle_spark.errors import ImageRejected, WorkbookError
+    from eagle_spark.images import dicom as _dicom  # noqa: F401 - loaded late otherwise, and as is
     from eagle_spark.images.decode import read_radiograph
+    from eagle_spark.storage import archives as _archives  # noqa: F401
+    from hostile_archives import ARCHIVES, read_members
 
+from hostile_dicom import DICOMS
+from hostile_images import IMAGES
 from hostile_workbooks import REST, WORKBOOKS, book, packed_sheet, plain_sheet
 from planted import PLANTED, SIDE
 
@@ -50,8 +60,26 @@ def sheet(data: bytes) -> None:
     workbook(packed_sheet(data))
 
 
+def archive(ending: str) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="eagle-fuzz-") as folder:
+            (Path(folder) / f"a.{ending}").write_bytes(data)
+            assert read_members(Path(folder))
+
+    return read
+
+
 def images() -> list[bytes]:
-    return [make() for make in PLANTED.values()]
+    return [*(make() for make in PLANTED.values()), *(make() for make, _ in IMAGES.values())]
+
+
+def dicoms() -> list[bytes]:
+    sound = [make() for make, _ in dicom_files.SYNTAXES.values()]
+    return [*sound, *(make() for make, _ in DICOMS.values())]
+
+
+def archives(ending: str) -> Callable[[], list[bytes]]:
+    return lambda: [make() for name, make, _ in ARCHIVES.values() if name.endswith(ending)]
 
 
 def workbooks() -> list[bytes]:
@@ -60,8 +88,11 @@ def workbooks() -> list[bytes]:
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
     "image": (image, images),
+    "dicom": (image, dicoms),
     "workbook": (workbook, workbooks),
     "sheet": (sheet, lambda: [plain_sheet()]),
+    "zip": (archive("zip"), archives("zip")),
+    "tar": (archive("tar"), archives("tar")),
 }
 
 

@@ -68,10 +68,20 @@ def exif_loop() -> bytes:
     return encoded(grey(), "JPEG", exif=b"Exif\0\0" + body)
 
 
-def icc_segments(count: int) -> bytes:
+def segments(mark: bytes, head: bytes, count: int) -> bytes:
+    """A JPEG of so many segments of 64 kB before its own."""
     data = encoded(grey(), "JPEG")
-    one = b"\xff\xe2\xff\xff" + b"ICC_PROFILE\0" + bytes([1, 255]) + bytes(65_519)
+    one = b"\xff" + mark + b"\xff\xff" + head + bytes(65_533 - len(head))
     return data[:2] + one * count + data[2:]
+
+
+def icc_segments(count: int) -> bytes:
+    return segments(b"\xe2", b"ICC_PROFILE\0" + bytes([1, 255]), count)
+
+
+def exif_segments(count: int) -> bytes:
+    """EXIF beyond the 64 kB of a segment: readers put all of them together."""
+    return segments(b"\xe1", b"Exif\0\0", count)
 
 
 def icc_bomb() -> bytes:
@@ -145,6 +155,11 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG of 100 scans, 64 million pixels": (lambda: scans(8000, 99), "accepted"),
     "JPEG with EXIF of 64 kB of zeros": (lambda: exif(65_000), "accepted"),
     "JPEG with EXIF that points at itself": (exif_loop, "accepted"),
+    "JPEG with EXIF in 100 segments, 7 MB": (lambda: exif_segments(100), "accepted"),
+    "JPEG with EXIF in 101 segments": (
+        lambda: exif_segments(101),
+        "corrupt: jpeg: 101 EXIF segments",
+    ),
     "JPEG with 500 ICC segments, 33 MB": (lambda: icc_segments(500), "accepted"),
     "JPEG that is HTML too": (
         lambda: encoded(grey(), "JPEG", comment=b"<script>alert(1)</script>"),

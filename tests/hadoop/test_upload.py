@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,22 @@ def test_a_refusal_is_one_line_and_exit_code_2(
     assert len(shown.err.splitlines()) == 1
     assert "../x\\ny.png" in shown.err
     assert json.loads(shown.out)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hdfs://u:secret@h/x", "to"],
+        ["source", "hdfs://u:secret@h/x"],
+        ["source", "to", "hdfs://u:secret@h/x"],
+        ["source", "to", "--jobs", "hdfs://u:secret@h/x"],
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(SystemExit):
+        main(words)
+    printed = capfd.readouterr()
+    assert printed.err
+    assert "secret" not in printed.out + printed.err

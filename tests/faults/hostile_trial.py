@@ -1,0 +1,169 @@
+"""One hostile input in a process of its own: bounded in time and memory, and watched."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from eagle_spark.errors import EagleError, ImageRejected
+
+SECONDS, MEGABYTES = 30, 1024  # a case may take
+SECRET = "secret"  # noqa: S105 - the password of all cases, which nothing may print
+
+_DEEDS = {
+    **dict.fromkeys(("os.exec", "os.fork", "os.forkpty", "os.posix_spawn"), "ran a program"),
+    **dict.fromkeys(("os.system", "pty.spawn", "subprocess.Popen"), "ran a program"),
+    **dict.fromkeys(("socket.connect", "socket.sendto", "socket.getaddrinfo"), "opened a socket"),
+    "function.__new__": "made a function",  # of code from a file; Python's own way is another
+    "pickle.find_class": "unpickled",
+}
+# By which of its arguments names what is written.
+_WRITES = {
+    **dict.fromkeys(("open", "os.chmod", "os.mkdir", "os.remove", "os.rmdir"), 0),
+    **dict.fromkeys(("os.link", "os.rename", "os.symlink"), 1),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case; `megabytes` is what its process took beyond what it began with."""
+
+    said: str
+    seconds: float
+    megabytes: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input.
+
+    Attributes:
+        kind: of input: image, mask, dicom, workbook, archive, name, model, setting.
+        run: puts it into an empty folder, hands it to the program, and returns what that said;
+            nothing where it was printed.
+        expected: what the answer begins with.
+    """
+
+    kind: str
+    name: str
+    run: Callable[[Path], str]
+    expected: str
+
+    def __post_init__(self) -> None:
+        if not self.expected:
+            raise ValueError(f"{self.kind}: {self.name}: whatever is said would do")
+
+    def is_met_by(self, found: Outcome) -> bool:
+        return found.said.startswith(self.expected) and found.megabytes < MEGABYTES
+
+
+def said(call: Callable[[], Any]) -> str:
+    """Return `accepted`, what the call returns if that is text, or the program's own complaint."""
+    try:
+        found = call()
+    except ImageRejected as rejected:
+        return f"{rejected.reason}: {rejected.detail}"
+    except EagleError as error:
+        return f"error: {error}"
+    return found if isinstance(found, str) else "accepted"
+
+
+def try_out(case: Case, folder: Path) -> Outcome:
+    """Run a case in a process of its own; a case that hangs is ended and says so."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_run, args=(case, folder, theirs))
+    started = time.perf_counter()
+    child.start()
+    theirs.close()
+    try:
+        if ours.poll(SECONDS):
+            found: Outcome = ours.recv()
+        else:
+            found = Outcome(f"did not end within {SECONDS} s", SECONDS, 0)
+    except EOFError:
+        spent = time.perf_counter() - started
+        child.join(5)
+        found = Outcome(f"ended with {child.exitcode}", round(spent, 2), 0)
+    child.kill()
+    child.join()
+    return found
+
+
+def _run(case: Case, folder: Path, pipe: Any) -> None:
+    with tempfile.TemporaryFile() as printed:
+        _print_to(printed)
+        tempfile.tempdir = str(folder)
+        before = _peak()
+        _bound()
+        deeds = _watch(folder)
+        started = time.perf_counter()
+        try:
+            answer = case.run(folder)
+        except BaseException as error:
+            answer = f"raised {type(error).__name__}: {error}"
+        spent = round(time.perf_counter() - started, 2)
+        sys.stdout.flush()
+        printed.seek(0)
+        text = printed.read().decode(errors="replace")
+    answer = answer or text
+    if SECRET in answer + text:
+        deeds.append("told a password")
+    # Of what nobody may do one is enough; what was said then does not count.
+    answer = " ".join((deeds[0] if deeds else answer).replace(str(folder), "").split())
+    pipe.send(Outcome(answer, spent, _peak() - before))
+    pipe.close()
+
+
+def _print_to(file: BinaryIO) -> None:
+    for descriptor in (1, 2):
+        os.dup2(file.fileno(), descriptor)
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _bound() -> None:
+    """Let the process have so much memory more than it has now."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    # What is private and written to: address space alone would count what threads and libraries
+    # set aside and never touch.
+    most = int(status["VmData"].split()[0]) * 1024 + MEGABYTES * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _watch(folder: Path) -> list[str]:
+    """Return a list that grows by each deed that no reader of files has a reason for."""
+    deeds: list[str] = []
+
+    def note(event: str, given: tuple[Any, ...]) -> None:
+        if event in _DEEDS:
+            deeds.append(f"{_DEEDS[event]}: {event} {given!r:.200}")
+        elif event in _WRITES and not (event == "open" and _only_reads(given[2])):
+            path = given[_WRITES[event]]
+            if not _is_below(path, folder):
+                deeds.append(f"wrote elsewhere: {event} {path!r}")
+
+    sys.dont_write_bytecode = True
+    sys.addaudithook(note)
+    return deeds
+
+
+def _only_reads(flags: int) -> bool:
+    return not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+
+
+def _is_below(path: Any, folder: Path) -> bool:
+    if not isinstance(path, (str, bytes, os.PathLike)) or path == os.devnull:
+        return True  # a descriptor: somebody opened it
+    return Path(os.path.abspath(os.fsdecode(path))).is_relative_to(folder)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
