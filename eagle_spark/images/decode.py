@@ -35,7 +35,7 @@ MAX_SCANS = 100
 them, in a file of 250 kB, took 21 s. LibTIFF has the same limit for JPEG in TIFF."""
 
 MAX_EXIF = 100
-"""Segments of up to 64 kB, where cameras write one: 2,000 of them, in a file of 131 MB, took 85 s."""
+"""Segments of up to 64 kB; cameras write one. 2,000, in a file of 131 MB, took 85 s."""
 
 _FILES: dict[str, type[ImageFile]] = {
     "png": PngImageFile,
@@ -208,7 +208,7 @@ def _kind(data: bytes) -> str:
 
 
 def check_segments(data: bytes) -> None:
-    """Raise ImageRejected for a JPEG of more than `MAX_SCANS` scans or `MAX_EXIF` EXIF segments."""
+    """Raise ImageRejected for a JPEG of more than `MAX_SCANS` scans, or `MAX_EXIF` of EXIF."""
     scans = data.count(_START_OF_SCAN)  # in compressed data no other byte follows FF
     if scans > MAX_SCANS:
         raise ImageRejected(Reason.CORRUPT, f"jpeg: {scans} scans, at most {MAX_SCANS} are read")
