@@ -4,7 +4,12 @@ import java.util.HashMap;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.LocalFileSystem;
+import org.apache.hadoop.fs.Path;
 import org.apache.iceberg.AppendFiles;
 import org.apache.iceberg.DataFile;
 import org.apache.iceberg.DataFiles;
@@ -22,11 +27,10 @@ import org.apache.iceberg.types.Types;
 
 /** Iceberg asked a million times: by py4j each call would cost more than what it asks for. */
 public class Scale {
-  private static final long PAUSE = 20000; // milliseconds: people look, they do not spin
-
   private volatile boolean ended = false;
   private final List threads = new ArrayList();
   private final List looks = new ArrayList();
+  private final AtomicInteger flying = new AtomicInteger();
 
   /** A data file that is not there: entries like those of a real one, with bounds of its own. */
   private DataFile entry(Table table, DataFile like, int commit, int number) {
@@ -114,30 +118,43 @@ public class Scale {
     return Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory();
   }
 
-  /** Start readers that load the table, plan and read main, again and again. */
-  public void read(final String location, int readers, final int rows) {
+  /** Make empty files, so many in each folder. */
+  public void fill(String place, int files, int each) throws IOException {
+    FileSystem storage = new Path(place).getFileSystem(new Configuration());
+    if (storage instanceof LocalFileSystem) {
+      storage = ((LocalFileSystem) storage).getRaw(); // no file of checksums beside each
+    }
+    for (int file = 0; file < files; file++) {
+      String name = file / each + "/" + (1000000 + file) + ".png";
+      storage.createNewFile(new Path(place, name));
+    }
+  }
+
+  /** Start readers that load the table, plan and read main, again and again; all look by now. */
+  public void read(final String location, int readers, final int rows)
+      throws InterruptedException {
+    ended = false;
+    threads.clear();
+    looks.clear();
+    final CountDownLatch begun = new CountDownLatch(readers);
     for (int reader = 0; reader < readers; reader++) {
-      final long first = PAUSE * reader / readers;
       Thread thread =
           new Thread() {
             public void run() {
-              try {
-                Thread.sleep(first);
-                while (!ended) {
-                  look(location, rows);
-                  Thread.sleep(PAUSE);
-                }
-              } catch (InterruptedException error) {
-                return;
-              }
+              begun.countDown();
+              do {
+                look(location, rows);
+              } while (!ended);
             }
           };
       threads.add(thread);
       thread.start();
     }
+    begun.await();
   }
 
   private void look(String location, int rows) {
+    int others = flying.incrementAndGet();
     long started = System.nanoTime();
     String seen;
     try {
@@ -162,17 +179,18 @@ public class Scale {
       seen = "error: " + error;
     }
     double seconds = (System.nanoTime() - started) / 1e9;
+    flying.decrementAndGet();
     synchronized (looks) {
-      looks.add(seconds + " " + seen);
+      looks.add(seconds + " " + others + " " + seen);
     }
   }
 
-  /** End the readers; return the seconds of each look, and what was seen. */
+  /** End the readers; return of each look its seconds, how many were under way, what was seen. */
   public List end() throws InterruptedException {
     ended = true;
     for (Iterator each = threads.iterator(); each.hasNext(); ) {
       ((Thread) each.next()).join();
     }
-    return looks;
+    return new ArrayList(looks);
   }
 }

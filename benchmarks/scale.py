@@ -4,21 +4,23 @@
     python -m benchmarks.scale --measure [PART,…] --images DIR
 
 The first writes docs/scale.md and results/scale.png from results/scale.json. The second measures
-what stands there: tasks, entries, commits, expiry, readers, archive, rows. Parts that are not named
-keep what was measured before.
+what stands there: tasks, entries, commits, expiry, readers, archive, storage, driver, rows. Parts
+that are not named keep what was measured before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import scale_measure as measure
 from benchmarks.processes import ROOT
 from benchmarks.scale_coefficients import coefficients
+from benchmarks.scale_driver import driver
 from benchmarks.scale_model import (
     IMAGES,
     LIMITS,
@@ -29,12 +31,35 @@ from benchmarks.scale_model import (
     Year,
     broken,
 )
+from benchmarks.scale_readers import readers
+from benchmarks.scale_storage import FILES_PER_FOLDER, storage
 from eagle_spark.model.card import table
 
 FIGURES, PAGE, PLOT = "results/scale.json", "docs/scale.md", "results/scale.png"
 TEMPLATE = ROOT / "benchmarks" / "scale.md.j2"
 STOPPED = f" Stopped after {measure.SECONDS:,} s, short of {measure.COMMITS:,}."
-PARTS = ("tasks", "entries", "commits", "expiry", "readers", "archive", "rows")
+PARTS: dict[str, Callable[..., measure.Figures]] = {
+    "tasks": measure.tasks,
+    "entries": measure.entries,
+    "commits": measure.commits,
+    "expiry": measure.expiry,
+    "readers": readers,
+    "archive": measure.archive,
+    "storage": storage,
+    "driver": driver,
+    "rows": measure.rows,
+}
+# A memory that fills with every known image: its limit, what is there before, and of each image.
+FULL = {
+    "the driver's Python": (
+        "driver_python",
+        "driver_python_bytes",
+        "driver_python_bytes_per_image",
+    ),
+    "its heap": ("driver_java", "driver_java_bytes", "driver_java_bytes_per_image"),
+    "its results": ("result", "", "result_bytes_per_image"),
+    "a worker": ("worker", "worker_bytes", "known_bytes_per_image"),
+}
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -48,8 +73,8 @@ def render(found: Mapping[str, Any]) -> str:
         moved: {(i, n): model.ask(Year(i, n, moved)) for i in IMAGES for n in NODES}
         for moved in (False, True)
     }
-    entries, commits, readers = (measured[part] for part in ("entries", "commits", "readers"))
-    last, asis, expiry = commits["ours"][-1], commits["iceberg"][-1], measured["expiry"]
+    entries, commits, expiry = (measured[part] for part in ("entries", "commits", "expiry"))
+    last, asis, read = commits["ours"][-1], commits["iceberg"][-1], measured["readers"]
     pages = Environment(undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
     pages.filters["comma"] = "{:,}".format
     template = pages.from_string(TEMPLATE.read_text())
@@ -60,6 +85,10 @@ def render(found: Mapping[str, Any]) -> str:
         mb=lambda size: short(size / 1e6),
         as_it_comes=years(asked[False]),
         moved=years(asked[True]),
+        full=full(known),
+        most_snapshots=max(each.snapshots for each in asked[False].values()),
+        storage_lines=storage_lines(measured["storage"]),
+        per_folder=FILES_PER_FOLDER,
         steps=steps(asked, known),
         limits=[
             {
@@ -80,17 +109,17 @@ def render(found: Mapping[str, Any]) -> str:
         last=last,
         asis={"commits": short(asis["commits"]), "gb": short(asis["folder_bytes"] / 1e9)},
         expiry=expiry,
-        fit=(
-            f"{1e3 * known['commit_seconds'].value:.0f} ms and "
-            f"{1e3 * known['commit_seconds_per_snapshot'].value:.3f} ms for each snapshot there is"
-        ),
+        snapshot_ms=f"{1e3 * known['commit_seconds_per_snapshot'].value:.3f}",
+        commit_loads=" to ".join(map(str, measured["machine"]["loads"]["commits"])),
         stopped="" if last["commits"] == measure.COMMITS else STOPPED,
         commits=commit_table(commits),
-        readers={
-            name: short(value) if isinstance(value, float) else value
-            for name, value in readers.items()
+        readers=read,
+        nights={
+            name: f"{statistics.median(read[name]):.3g} s ({min(read[name]):.3g} to "
+            f"{max(read[name]):.3g})"
+            for name in ("nights_alone", "nights_with_readers")
         },
-        not_whole=sum(readers["not_whole"].values()),
+        not_whole=sum(read["not_whole"].values()),
         coefficients=[
             (name, {"shown": short(each.value), "unit": each.unit, "source": each.source})
             for name, each in sorted(known.items())
@@ -113,9 +142,12 @@ def years(asked: Mapping[tuple[int, int], Figures]) -> str:
                 "hours a night": hours(its.hours),
                 "of it scoring": hours(its.scoring_hours),
                 "of it passes": hours(its.passes_hours),
+                "of it listing": hours(its.listing_hours),
                 "HDFS objects": short(its.objects),
                 "NameNode GB": short(its.heap_gb),
-                "driver GB": short(its.driver_gb),
+                "driver's Python GB": short(its.driver_python_gb),
+                "its heap GB": short(its.driver_java_gb),
+                "results GB": short(its.result_gb),
                 "worker GB": short(its.worker_gb),
                 "files a week": short(its.week_files),
                 "manifests": short(its.manifests),
@@ -140,6 +172,25 @@ def steps(
             row[title] = "; ".join(over) or nearest
         rows.append(row)
     return markdown(rows)
+
+
+def full(known: Mapping[str, Coefficient]) -> str:
+    """Return how many known images fill each memory as it comes."""
+    found = []
+    for name, (limit, start, each) in FULL.items():
+        free = 1e9 * known[f"limit_{limit}_gb"].value - (known[start].value if start else 0)
+        found.append(f"{name} at {short(free / known[each].value)}")
+    return ", ".join(found)
+
+
+def storage_lines(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    disk, hdfs = found["disk"], found["hdfs"]
+    lines = {
+        f"{hdfs['files']:,} files listed": "list",
+        f"a zip of {hdfs['members']:,} files listed": "list_members",
+        f"a commit of one file, the mean of {hdfs['commits']}": "commit",
+    }
+    return [(name, took(disk[key]), took(hdfs[key])) for name, key in lines.items()]
 
 
 def took(seconds: Mapping[str, float]) -> str:
@@ -253,7 +304,7 @@ def remeasure(parts: Sequence[str], images: Path, target: Path) -> None:
     for part in parts:
         given = (images,) if part == "rows" else ()
         loads = [round(os.getloadavg()[0], 1)]
-        found["measured"][part] = getattr(measure, part)(*given)
+        found["measured"][part] = PARTS[part](*given)
         machine = found["measured"].setdefault("machine", {})
         machine["cores"] = os.cpu_count()
         machine.setdefault("loads", {})[part] = [*loads, round(os.getloadavg()[0], 1)]

@@ -1,4 +1,4 @@
-"""What `benchmarks.scale` measures: Iceberg's metadata, many readers, and the archive-wide steps.
+"""What `benchmarks.scale` measures on the local disk: Iceberg's metadata, and the night's steps.
 
 Data files of the metadata tables are entries alone: nothing reads them. Everything else is real.
 """
@@ -6,14 +6,15 @@ Data files of the metadata tables are entries alone: nothing reads them. Everyth
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,6 @@ COMMITS = 10_000
 LOOKED_AT = (10, 100, 300, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000)
 FEWER_COMMITS = 1_000  # where Iceberg's default fills the disk
 SECONDS = 5400  # after which no more are tried
-READERS, NIGHTS, CHUNKS, ROWS_PER_CHUNK = 100, 10, 3, 500
 TASKS = 2_000
 ARCHIVES = (100_000, 500_000)
 BRANCH = "night"
@@ -97,12 +97,17 @@ class Tables:
 
 
 @contextmanager
-def tables() -> Iterator[Tables]:
-    with (
-        tempfile.TemporaryDirectory(prefix="eagle-bench-") as folder,
-        open_session("bench", folder, {"spark.log.level": "ERROR"}) as spark,
-    ):
-        yield Tables(spark, folder)
+def tables(place: str = "") -> Iterator[Tables]:
+    with ExitStack() as held:
+        folder = place or held.enter_context(tempfile.TemporaryDirectory(prefix="eagle-bench-"))
+        rules = {"spark.log.level": "ERROR"}
+        yield Tables(held.enter_context(open_session("bench", folder, rules)), folder)
+
+
+def alone(work: Callable[..., Figures], *given: Any) -> Figures:
+    """Do the work in a process of its own: a JVM, and a peak of memory, last as long as one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
 
 
 def cpu_seconds() -> float:
@@ -133,8 +138,8 @@ def entries() -> Figures:
         its.fresh()
         found: Figures = {"commits": commits}
         found["fill"] = filled
-        found["append"] = _each(large, 5)
-        found["append_one"] = _each(timed(lambda: its.append(commits, 5, 1))[1], 5)
+        found["append"] = each_of(large, 5)
+        found["append_one"] = each_of(timed(lambda: its.append(commits, 5, 1))[1], 5)
         its.fresh()
         before = its.java.heap()
         held, found["plan_all"] = timed(lambda: its.java.plan(its.table, None))
@@ -181,7 +186,7 @@ def expiry() -> Figures:
             "expire": took,
             "metadata_bytes_before": before["metadata_bytes"],
             "commit_before": before["commit"],
-            "commit": _each(timed(lambda: its.append(COMMITS, 20, 1))[1], 20),
+            "commit": each_of(timed(lambda: its.append(COMMITS, 20, 1))[1], 20),
             "metadata_bytes": its.metadata_bytes(),
         }
 
@@ -203,7 +208,7 @@ def _grow(its: Tables, commits: int, properties: dict[str, str]) -> list[Figures
         rows.append(
             {
                 "commits": done,
-                "commit": _each(took, step),
+                "commit": each_of(took, step),
                 "metadata_bytes": its.metadata_bytes(),
                 "metadata_files": len(its.metadata("v*.metadata.json")),
                 "folder_bytes": sum(path.stat().st_size for path in its.metadata()),
@@ -216,74 +221,8 @@ def _grow(its: Tables, commits: int, properties: dict[str, str]) -> list[Figures
     return rows
 
 
-def _each(took: Figures, count: int) -> Figures:
+def each_of(took: Figures, count: int) -> Figures:
     return {name: round(seconds / count, 4) for name, seconds in took.items()}
-
-
-def _few(seconds: list[float]) -> float:
-    return round(statistics.median(seconds), 4)
-
-
-def readers() -> Figures:
-    """READERS threads read main while NIGHTS are written to a branch and published."""
-    with tables() as its:
-        its.warehouse.open_branch(PREDICTIONS, BRANCH)
-        its.warehouse.remove(PREDICTIONS, "true", BRANCH)
-        its.warehouse.publish(PREDICTIONS, BRANCH)
-        night = CHUNKS * ROWS_PER_CHUNK
-        alone = [_night(its, -1 - number) for number in range(3)]
-        its.java.read(its.location, READERS, night)
-        busy = [_night(its, number) for number in range(NIGHTS)]
-        looks = [str(look).partition(" ")[::2] for look in its.java.end()]
-    seen: dict[str, int] = {}
-    for _, what in looks:
-        seen[what] = seen.get(what, 0) + 1
-    wrong = {what: count for what, count in seen.items() if not what.isdigit()}
-    seconds = sorted(float(each) for each, _ in looks)
-    return {
-        "readers": READERS,
-        "nights": NIGHTS,
-        "looks": len(looks),
-        "states_seen": len(seen) - len(wrong),
-        "not_whole": wrong,
-        "median_seconds": _few(seconds),
-        "p95_seconds": round(seconds[int(0.95 * len(seconds))], 3),
-        "night_seconds_alone": _few(alone),
-        "night_seconds_with_readers": _few(busy),
-    }
-
-
-def _night(its: Tables, number: int) -> float:
-    """Write and publish one night as score does; return its seconds."""
-    from pyspark.sql.functions import expr
-
-    rows = its.spark.range(CHUNKS * ROWS_PER_CHUNK).selectExpr(
-        "id",
-        *(
-            f"CAST(NULL AS {column.type}) AS {column.name}"
-            for column in PREDICTIONS.columns
-            if column.nullable
-        ),
-    )
-    given = {
-        "path": "concat('file:///', id)",
-        "file_length": "id",
-        "file_modified": "timestamp_millis(0)",
-        "status": "'scored'",
-        "model_id": "'model'",
-        "run_id": f"'score-{number}'",
-        "scored_at": "timestamp_millis(0)",
-    }
-    for name, value in given.items():
-        rows = rows.withColumn(name, expr(value))
-    started = time.perf_counter()
-    its.warehouse.open_branch(PREDICTIONS, BRANCH)
-    for chunk in range(CHUNKS):
-        part = rows.where(f"id % {CHUNKS} = {chunk}")
-        part = part.select(*(column.name for column in PREDICTIONS.columns)).coalesce(1)
-        its.warehouse.append(PREDICTIONS, part, BRANCH)
-    its.warehouse.publish(PREDICTIONS, BRANCH)
-    return time.perf_counter() - started
 
 
 def tasks() -> Figures:
@@ -306,16 +245,11 @@ def archive() -> Figures:
 def _steps(files: int) -> Figures:
     with tables() as its:
         publish(its.warehouse, files - files // 10, "model")
-        given = ScoreSettings(images="/archive", model="/model", warehouse="/warehouse")
-        run = Run.begin("score", given)
-        staging = f"{its.location}-staging"
-        bundle: Any = SimpleNamespace(model_id="model", metadata={}, classes=())
-        lent: Any = None
-        night = Night(its.spark, run, bundle, "", BRANCH, staging, lent)
+        night = night_of(its)
         listed = (FileEntry(name_of(n), 20_000 + n % 5000, MODIFIED) for n in range(files))
         its.warehouse.open_branch(PREDICTIONS, BRANCH)
         found: Figures = {}
-        _, found["list"] = timed(lambda: spool_listing(listed, staging))
+        spool_listing(listed, night.staging)
         night.counts(BRANCH)  # Java has compiled it
         _, found["compare"] = timed(night.compare)
         _, found["known"] = timed(night.scored_images)
@@ -326,6 +260,14 @@ def _steps(files: int) -> Figures:
         _, found["left"] = timed(left.toArrow)
         print(json.dumps(found), file=sys.stderr, flush=True)
         return found
+
+
+def night_of(its: Tables) -> Night:
+    """Return a night of score whose model is only a name."""
+    run = Run.begin("score", ScoreSettings(images="/archive", model="/model", warehouse="/place"))
+    bundle: Any = SimpleNamespace(model_id="model", metadata={}, classes=())
+    lent: Any = None
+    return Night(its.spark, run, bundle, "", BRANCH, f"{its.location}-staging", lent)
 
 
 def rows(images: Path) -> Figures:
@@ -359,6 +301,7 @@ def rows(images: Path) -> Figures:
                 "mask": encode_mask(np.asarray(drawn) > 127),
                 "lung_area": share / 2,
                 "model_id": "m" * 64,
+                "engine": "openvino",
                 "run_id": "score-20260101T000000-00000000",
                 "scored_at": 0,
             }

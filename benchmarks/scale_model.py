@@ -42,6 +42,7 @@ class Figures:
     commits: int
     scoring_hours: float
     passes_hours: float
+    listing_hours: float
     other_hours: float
     week_files: int
     year_files: int
@@ -51,12 +52,14 @@ class Figures:
     metadata_mb: float
     objects: int
     heap_gb: float
-    driver_gb: float
+    driver_python_gb: float
+    driver_java_gb: float
+    result_gb: float
     worker_gb: float
 
     @property
     def hours(self) -> float:
-        return self.scoring_hours + self.passes_hours + self.other_hours
+        return self.scoring_hours + self.passes_hours + self.listing_hours + self.other_hours
 
 
 class Model:
@@ -90,12 +93,13 @@ class Model:
         network = year.nodes * self["node_mb_per_second"] / self["image_mb"]
         scoring = night / min(cores, network)
         known = year.images
-        listed = night if year.moved else year.images
         one_pass = self["pass_core_seconds_per_image"] * year.images / slots
         passes = chunks * one_pass
         per_chunk = commit + tasks * self["task_seconds"] + self["chunk_seconds"]
         others = self["night_core_seconds_per_image"] * year.images / slots
-        listing = self["list_seconds_per_file"] * listed
+        listing = self["list_seconds_per_file"] * year.images
+        if year.moved:
+            listing = self["list_seconds_per_member"] * night
         week = math.ceil(7 * chunks * tasks)
         bytes_of_year = year.images * self["bytes_per_row"]
         large = math.ceil(bytes_of_year / self["target_bytes"])
@@ -104,6 +108,7 @@ class Model:
             entries * self["manifest_bytes_per_file"] / self["manifest_target_bytes"]
         )
         files = 2 * entries + 2 * snapshots + manifests
+        chunk_bytes = self["chunk_row_bytes"] * chunk
         archive = 2 * year.images
         if year.moved:
             zipped = self["zip_images"] * self["image_mb"] * 1e6
@@ -118,7 +123,8 @@ class Model:
             commits=chunks,
             scoring_hours=scoring / 3600,
             passes_hours=passes / 3600,
-            other_hours=(self["start_seconds"] + others + listing + chunks * per_chunk) / 3600,
+            listing_hours=listing / 3600,
+            other_hours=(self["start_seconds"] + others + chunks * per_chunk) / 3600,
             week_files=week,
             year_files=large,
             manifests=manifests,
@@ -127,13 +133,20 @@ class Model:
             metadata_mb=metadata / 1e6,
             objects=objects,
             heap_gb=objects * self["heap_bytes_per_object"] / 1e9,
-            driver_gb=(
-                self["driver_bytes"]
-                + self["driver_bytes_per_image"] * known
-                + self["heap_bytes_per_file"] * entries
-                + self["chunk_row_bytes"] * chunk
+            driver_python_gb=(
+                self["driver_python_bytes"]
+                + self["driver_python_bytes_per_image"] * known
+                + chunk_bytes
             )
             / 1e9,
+            driver_java_gb=(
+                self["driver_java_bytes"]
+                + self["driver_java_bytes_per_image"] * known
+                + self["heap_bytes_per_file"] * entries
+                + chunk_bytes
+            )
+            / 1e9,
+            result_gb=max(self["result_bytes_per_image"] * known, chunk_bytes) / 1e9,
             worker_gb=(self["worker_bytes"] + self["known_bytes_per_image"] * known) / 1e9,
         )
 
@@ -165,14 +178,25 @@ LIMITS = (
         "zips instead of single files, which score reads where they are; then a second namespace",
     ),
     Limit(
-        "driver memory",
-        "driver_gb",
-        "`spark.driver.memoryOverhead` (Python) and `spark.driver.memory` (planned files, chunks)",
+        "driver's Python",
+        "driver_python_gb",
+        "`spark.driver.memoryOverhead`; it collects and sorts a key of every known image: then "
+        "a warehouse for each year or hospital",
+    ),
+    Limit(
+        "driver's heap",
+        "driver_java_gb",
+        "`spark.driver.memory`: keys to be sent to workers, planned files, a chunk",
+    ),
+    Limit(
+        "results",
+        "result_gb",
+        "`spark.driver.maxResultSize`: the same keys on their way to the driver, or a chunk",
     ),
     Limit(
         "worker memory",
         "worker_gb",
-        "`spark.executor.memoryOverhead`; of every known image a worker holds 8 bytes: then "
+        "`spark.executor.memoryOverhead`; a worker takes a key of every known image: then "
         "a warehouse for each year or hospital",
     ),
     Limit(

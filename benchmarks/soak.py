@@ -9,7 +9,8 @@ warehouse, and every `kill-every` seconds a Python worker that is there is kille
 another Spark session holds the table against what was made: listed are scored and rejected,
 rejected are the broken ones, each for its reason, and every file has one row. Whether memory and
 rate stay as they are is told as two numbers each (`flat.Flat`). Written are `results/soak.md` and
-its two plots; on standard output it ends as one JSON object; exit code 1 where sums do not balance.
+its two plots; on standard output it ends as one JSON object. Exit code 1 where sums do not balance,
+no worker was killed, or memory or rate are not flat by the bounds of `soak_report.uneven`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import os
 import random
 import re
+import sys
 import tempfile
 import time
 from bisect import bisect_right
@@ -38,7 +40,7 @@ from benchmarks.flat import Flat, flatness
 from benchmarks.processes import ROOT, images_in
 from benchmarks.reader import SESSION
 from benchmarks.score_faults import Night, Setting
-from benchmarks.soak_report import MEMORY, PAGE, RATE, Line, draw, page
+from benchmarks.soak_report import JAVA, MEMORY, PAGE, RATE, SPEED, Line, draw, page, uneven
 from eagle_spark.session import open_session
 from eagle_spark.tables import PREDICTIONS, Warehouse
 
@@ -48,7 +50,7 @@ BEAT = 0.5  # seconds
 SPAN = 30.0  # seconds, of a rate
 TOLD_EVERY = 10.0  # seconds
 LOST = re.compile(r"Lost task ")
-MEMORIES = ("driver, Java", "driver, Python", "workers, sum", "workers, largest")
+MEMORIES = (JAVA, "driver, Python", "workers, sum", "workers, largest")
 
 
 class LongNight(Night):
@@ -186,7 +188,7 @@ def judge(seen: Seen, table: Published, count: int, width: float) -> dict[str, F
     times = table.scored_at
     starts, values = rates(times, width)
     done = [bisect_right(times, start + width / 2) for start in starts]
-    found = {"images a second": flatness(done, values, count)}
+    found = {SPEED: flatness(done, values, count)}
     while_scoring = [number for number, at in enumerate(seen.times) if times[0] <= at <= times[-1]]
     done = [bisect_right(times, seen.times[number]) for number in while_scoring]
     for name, memory in seen.memory.items():
@@ -277,7 +279,20 @@ def main() -> int:
     plot(ROOT / "results", seen, table, width)
     (ROOT / "results" / PAGE).write_text(page(found))
     print(json.dumps(found))
-    return 0 if found["balanced"] and seen.kills else 1
+    return outcome(found)
+
+
+def outcome(found: Mapping[str, Any]) -> int:
+    """Return the exit code, and say why it is not 0."""
+    told = uneven(found)
+    problems = [
+        *([] if found["balanced"] else ["the sums do not balance"]),
+        *([] if found["kills"] else ["no worker was killed"]),
+        *([f"not flat: {'; '.join(told)}"] if told else []),
+    ]
+    if problems:
+        print(f"error: {'; '.join(problems)}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -16,16 +16,36 @@ from benchmarks.scale_model import IMAGES, NODES, Model, Year, broken, line
 GROWN = [
     {
         "commits": commits,
-        "commit": {"cpu_seconds": 0.03 + 1e-5 * commits},
+        "commit": {"seconds": 0.05 + 2e-5 * commits},
         "metadata_bytes": 5000 + 960 * commits,
     }
-    for commits in (10, 100, 1000)
+    for commits in (10, 100, 500, 1000)
 ]
 
 
 def step(seconds: float) -> dict[str, dict[str, float]]:
-    names = ("list", "compare", "known", "count", "left")
+    names = ("compare", "known", "count", "left")
     return {name: {"cpu_seconds": 1 + seconds} for name in names}
+
+
+HDFS = {
+    "files": 20_000,
+    "list": {"seconds": 0.5},
+    "members": 10_000,
+    "list_members": {"seconds": 0.2},
+    "commits": 50,
+    "commit": {"seconds": 0.3},
+}
+
+
+def taken(images: int) -> dict[str, float]:
+    """Return what is held of so many known images: 40, 9, 11 and 16 bytes of each."""
+    return {
+        "python_bytes": 2e8 + 40 * images,
+        "java_live_bytes": 1e8 + 9 * images,
+        "result_bytes": 11 * images,
+        "worker_bytes": 16 * images,
+    }
 
 
 KNOWN = coefficients(
@@ -35,6 +55,8 @@ KNOWN = coefficients(
         "rows": {"rows": 512, "bytes_per_row": 600},
         "tasks": {"task_seconds": 0.002},
         "archive": {"1000": step(0.01), "100000": step(1.0)},
+        "storage": {"hdfs": HDFS},
+        "driver": {str(images): taken(images) for images in (10**6, 4 * 10**6)},
     }
 )
 MODEL = Model(KNOWN)
@@ -64,6 +86,26 @@ def test_what_is_moved_never_costs_more(images: int, nodes: int) -> None:
     assert after.commits <= before.commits
     assert after.objects <= before.objects
     assert after.hours <= before.hours
+
+
+def test_the_drivers_python_and_heap_have_limits_of_their_own() -> None:
+    figures = MODEL.ask(Year(10**8, 10))
+    assert figures.driver_python_gb == pytest.approx(0.5 + 40 * 0.1, rel=0.01)
+    assert figures.driver_java_gb == pytest.approx(0.1 + 9 * 0.1, rel=0.05)
+    assert figures.result_gb == pytest.approx(11 * 0.1)
+    over = {limit.figure: times for limit, times in broken(figures, KNOWN, False)}
+    assert over["driver_python_gb"] == pytest.approx(4.5 / 1.5, rel=0.01)
+    assert over["driver_java_gb"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_commit_is_that_on_hdfs_and_what_the_later_snapshots_add() -> None:
+    assert KNOWN["commit_seconds"].value == 0.3
+    assert KNOWN["commit_seconds_per_snapshot"].value == pytest.approx(2e-5)
+
+
+def test_what_is_listed_is_by_the_clock_of_hdfs() -> None:
+    assert KNOWN["list_seconds_per_file"].value == pytest.approx(0.5 / 20_000)
+    assert KNOWN["list_seconds_per_member"].value == pytest.approx(0.2 / 10_000)
 
 
 def test_the_worst_comes_first() -> None:
