@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING, Any
 from eagle_spark.session import CATALOG
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
     from pyspark.sql.types import StructType
 
 NAMESPACE = f"{CATALOG}.cxr"
+TRIES = 5  # of a change of a branch
 
 
 def sql_time(moment: datetime) -> str:
     """Return a moment, UTC as sessions are, as SQL has it."""
     return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
+
+
+def change_branch(spark: SparkSession, statement: str) -> None:
+    """Run SQL that changes a branch; again where another run's commit came in between.
+
+    Commits of rows Iceberg tries again by itself (1.12).
+    """
+    from py4j.protocol import Py4JJavaError
+
+    for left in reversed(range(TRIES)):
+        try:
+            spark.sql(statement)
+            return
+        except Py4JJavaError as error:
+            if not left or "CommitFailedException" not in str(error.java_exception):
+                raise
 
 
 @dataclass(frozen=True)

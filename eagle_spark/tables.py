@@ -16,7 +16,7 @@ from eagle_spark.errors import EagleError, MainMoved, OutputError
 from eagle_spark.run import Run as Run
 from eagle_spark.run import Stages as Stages
 from eagle_spark.run import versions as versions
-from eagle_spark.schema import NAMESPACE, Column, sql_time
+from eagle_spark.schema import NAMESPACE, Column, change_branch, sql_time
 from eagle_spark.schema import DataFile as DataFile
 from eagle_spark.schema import Table as Table
 from eagle_spark.session import CATALOG
@@ -221,10 +221,10 @@ class Warehouse:
     def open_branch(self, table: Table, branch: str) -> None:
         """Make `branch` at the present `main`; one left by a killed run is dropped."""
         self.drop_branch(table, branch)
-        self.spark.sql(f"ALTER TABLE {table.full_name} CREATE BRANCH `{branch}`")
+        change_branch(self.spark, f"ALTER TABLE {table.full_name} CREATE BRANCH `{branch}`")
 
     def drop_branch(self, table: Table, branch: str) -> None:
-        self.spark.sql(f"ALTER TABLE {table.full_name} DROP BRANCH IF EXISTS `{branch}`")
+        change_branch(self.spark, f"ALTER TABLE {table.full_name} DROP BRANCH IF EXISTS `{branch}`")
 
     def append(self, table: Table, rows: DataFrame, branch: str = "main") -> None:
         """Append rows in one commit; their columns must be the table's, in name, type and order."""
@@ -301,8 +301,9 @@ class Warehouse:
         from pyspark.errors import IllegalArgumentException
 
         try:
-            self.spark.sql(
-                f"CALL {CATALOG}.system.fast_forward('{table.full_name}', 'main', '{branch}')"
+            change_branch(
+                self.spark,
+                f"CALL {CATALOG}.system.fast_forward('{table.full_name}', 'main', '{branch}')",
             )
         except IllegalArgumentException as error:
             raise MainMoved(
@@ -349,9 +350,10 @@ class Warehouse:
         left.select("path").createOrReplaceTempView("eagle_carried")
         self.remove(table, f"{mine} AND path IN (SELECT path FROM eagle_carried)", moved)
         self.append(table, left.select(*(column.name for column in table.columns)), moved)
-        self.spark.sql(
+        change_branch(
+            self.spark,
             f"ALTER TABLE {table.full_name} REPLACE BRANCH `{branch}` "
-            f"AS OF VERSION {self.snapshot(table, moved)}"
+            f"AS OF VERSION {self.snapshot(table, moved)}",
         )
         self.drop_branch(table, moved)
         return True

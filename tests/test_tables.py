@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from py4j.protocol import Py4JJavaError
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
-from eagle_spark.schema import Column
+from eagle_spark.schema import Column, change_branch
 from eagle_spark.session import open_session
 from eagle_spark.tables import REJECTS, TABLES, Run, Warehouse, versions
 
@@ -96,6 +99,39 @@ def test_a_branch_is_not_published_over_what_another_run_published(warehouse: Wa
     with pytest.raises(MainMoved, match=r"eagle\.cxr\.rejects"):
         warehouse.publish(REJECTS, "two")
     assert paths(warehouse) == ["one"]
+
+
+class Thrown(SimpleNamespace):
+    """An exception of Java."""
+
+    _target_id = "o1"
+
+    def __str__(self) -> str:
+        return str(self.text)
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "asked"),
+    [
+        ("org.apache.iceberg.exceptions.CommitFailedException: refresh is required", 4, 5),
+        ("org.apache.iceberg.exceptions.CommitFailedException: refresh is required", 5, 5),
+        ("java.io.IOException: no space", 1, 1),
+    ],
+)
+def test_a_branch_is_changed_again_where_another_commit_was_first(
+    text: str, times: int, asked: int
+) -> None:
+    statements = []
+
+    def sql(statement: str) -> None:
+        statements.append(statement)
+        if len(statements) <= times:
+            raise Py4JJavaError("", Thrown(text=text))
+
+    expected = nullcontext() if times < asked else pytest.raises(Py4JJavaError)
+    with expected:
+        change_branch(cast(Any, SimpleNamespace(sql=sql)), "DROP BRANCH")
+    assert statements == ["DROP BRANCH"] * asked
 
 
 @pytest.mark.spark

@@ -286,7 +286,7 @@ class Night:
         # Signed, as SQL has no other numbers of 64 bits.
         keys = rows.selectExpr("CAST(conv(substr(image_id, 1, 16), 16, -10) AS BIGINT) AS key")
         found = keys.toArrow()["key"].to_numpy().view(np.uint64)
-        return self.spark.sparkContext.broadcast(np.unique(found)) if len(found) else None
+        return self.spark.sparkContext.broadcast(np.sort(found)) if len(found) else None
 
     def fill_same(self) -> None:
         """Give rows of bytes that had been scored before what was said of them.
