@@ -46,7 +46,8 @@ def publish(warehouse: Warehouse, files: int, model_id: str) -> None:
                timestamp_millis({MODIFIED}), 'scored', NULL, NULL, 'Normal', 0.9D,
                map('Normal', 0.9D, 'COVID', 0.1D), false, array(), 0.5D,
                CAST(repeat('m', 700) AS BINARY), 0.25D,
-               '{model_id}', 'openvino', concat('score-', id % 30), timestamp_millis({MODIFIED}), NULL
+               '{model_id}', 'openvino', concat('score-', id % 30), timestamp_millis({MODIFIED}),
+               NULL
         FROM range({files})"""
     )
 

@@ -134,7 +134,7 @@ def run_ranks(spark: SparkSession, plan: TrainPlan) -> None:
         RankLost: when a rank died, failed or hung; all of them are ended then.
         UserError: what a rank raised of that kind: trying again would not help.
     """
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
     from spark_tensorflow_distributor import MirroredStrategyRunner
 
