@@ -8,7 +8,11 @@ from enum import Enum
 
 # What stands before an `@`, unless a host alone stands before the path. `Path` makes one slash of
 # two.
-_WHO = re.compile(r"(?<=\w:)(/{1,2})(?!/)(?![\w.-]*(?::\d{1,5})?/)\S*@", re.ASCII)
+_WHO = re.compile(
+    r"(?<=\w:)(/{1,2}(?!/)|/{3}(?=[^/\s]+:[^/\s]+@))"
+    r"(?!(?:[\w.-]*|\[[\dA-Fa-f:.]+\])(?::\d{1,5})?/)\S*@",
+    re.ASCII,
+)
 
 
 def masked(text: str) -> str:

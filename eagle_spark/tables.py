@@ -95,7 +95,7 @@ PREDICTIONS = Table(
         Column("mask", "BINARY", "predicted lungs as a 1-bit PNG at the model's size", True),
         Column("lung_area", "DOUBLE", "share of the image that the predicted lungs cover, 0-1", True),
         Column("model_id", "STRING", "model that was asked"),
-        Column("engine", "STRING", "engine that gave the answer; null when rejected", True),
+        Column("engine", "STRING", "engine that gave the answer; null when rejected, or from before this column", True),
         Column("run_id", "STRING", "run that wrote the row, see runs"),
         Column("scored_at", "TIMESTAMP", "when, UTC"),
         _DICOM,

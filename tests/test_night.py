@@ -106,13 +106,14 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("code", [3, 0, 1])
+@pytest.mark.parametrize("code", [3, 0, 2])
 def test_the_night_ends_as_its_score_did(site: Site, code: int) -> None:
+    """With 2 where masks could not be written: rows are published."""
     done = site.night(score=f"{figures(code)}; exit {code}", maintain="echo maintained")
     assert done.returncode == code, done.stderr
     assert [line["scored"] for line in lines(done)] == [100]
     assert ("look: shift" in done.stderr) == (code == 3)
-    assert ("maintained" in done.stderr) == (code != 1)
+    assert "maintained" in done.stderr
 
 
 @pytest.mark.parametrize(

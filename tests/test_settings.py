@@ -161,6 +161,9 @@ def test_the_report_goes_to_a_folder_that_is_no_uri(out: str) -> None:
         ("hdfs:/u:p@ss@h:8020/x", "hdfs:/…@h:8020/x"),
         ("hdfs://nn:8020/a@2.png", "hdfs://nn:8020/a@2.png"),
         ("file:///a@2.png is no image", "file:///a@2.png is no image"),
+        ("hdfs:///u:secret@h/x", "hdfs:///…@h/x"),
+        ("hdfs:///a/b:c@2.png", "hdfs:///a/b:c@2.png"),
+        ("hdfs://[::1]:8020/a/b@2.png", "hdfs://[::1]:8020/a/b@2.png"),
     ],
 )
 def test_only_what_stands_before_a_host_is_masked(text: str, shown: str) -> None:

@@ -1,6 +1,6 @@
 -- Views of this session: `make sql` reads this file, beeline by -i conf/sql/views.sql.
 CREATE OR REPLACE TEMPORARY VIEW scored AS
-SELECT image_id, path, label, confidence, probabilities, needs_review, review_reasons, novelty, mask, lung_area, model_id, engine, run_id, scored_at
+SELECT * EXCEPT (file_length, file_modified, status, reason, detail, dicom)
 FROM eagle.cxr.predictions WHERE status = 'scored';
 
 CREATE OR REPLACE TEMPORARY VIEW rejected AS

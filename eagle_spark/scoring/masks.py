@@ -59,8 +59,8 @@ def check_masks_folder(images: str, masks: str) -> None:
 def write_masks(rows: DataFrame, images: str, target: str, model_id: str, staging: str) -> Masks:
     """Write the masks that `target` lacks, or holds from before the row was.
 
-    Each file is whole or not there. A run that was killed is gone on with by the next. Files whose
-    names are too long are told of, and lack.
+    Each file is whole or not there. A run that was killed, or could not write all, is gone on with
+    by the next. Files whose names are too long are told of, and lack.
 
     Args:
         rows: `path`, `mask`, `scored_at` of published rows of files below the folder `images`.
@@ -70,14 +70,15 @@ def write_masks(rows: DataFrame, images: str, target: str, model_id: str, stagin
     """
     try:
         return _bring_up_to_date(rows, images, target, model_id, staging)
-    except (OSError, InputError) as error:
-        return Masks(problem=OutputError(f"--masks-out {target}: {error}"))
+    except Exception as error:  # Spark's too: the night is published, and has to be recorded
+        told = " ".join(str(error).split())[:300]
+        return Masks(problem=OutputError(f"--masks-out {target}: {told}"))
 
 
 def _bring_up_to_date(
     rows: DataFrame, images: str, target: str, model_id: str, staging: str
 ) -> Masks:
-    from pyspark.sql.functions import col, concat, lit, substring
+    from pyspark.sql.functions import col, concat, lit, substring, timestamp_millis
 
     root = absolute_uri(images)
     root = root.rpartition("/")[0] if is_archive(root) else root
@@ -87,19 +88,25 @@ def _bring_up_to_date(
     ours = storage.exists(mark) and storage.read(mark, len(whose) + 1) == whose
     there = ours and spool_listing(list_folder(target), listed)
     if not ours:
-        storage.delete(mark)  # a run that is killed now leaves masks of two
+        if storage.exists(mark):
+            print(
+                f"warning: --masks-out {target} held masks of another model or folder of images; "
+                "all are written anew",
+                file=sys.stderr,
+                flush=True,
+            )
+        storage.write(mark, whose)
+    since = timestamp_millis(lit(storage.find(mark).modified))  # what is older may be another's
     inside = substring(col("path"), len(root) + 1, 2**31 - 1)
     wanted = rows.withColumn("target", concat(lit(absolute_uri(target)), inside, lit(SUFFIX)))
     if there:
         found = read_listing(rows.sparkSession, listed)
-        done = (wanted["target"] == found["path"]) & (found["file_modified"] >= wanted["scored_at"])
-        wanted = wanted.join(found, done, "left_anti")
+        written = found["file_modified"]
+        done = (written >= since) & (written >= wanted["scored_at"])
+        wanted = wanted.join(found, done & (wanted["target"] == found["path"]), "left_anti")
     wanted = wanted.select("target", "mask")
     count = wanted.count()
-    masks = _write(wanted, count, target) if count else Masks()
-    if not ours and not masks.problem:  # where some lack, one of another's may stand
-        storage.write(mark, whose)
-    return masks
+    return _write(wanted, count, target) if count else Masks()
 
 
 def _write(wanted: DataFrame, count: int, target: str) -> Masks:

@@ -180,12 +180,13 @@ class Night:
             "application": self.spark.sparkContext.applicationId,
             "snapshot_id": snapshot,
         }
+        if problem := masks.problem:
+            result["exit_code"] = problem.exit_code = result["exit_code"] or problem.exit_code
+            result["error"], problem.figures = str(problem), result
         self.warehouse.record_run(
             self.run, result, snapshot_id=snapshot, model_id=self.bundle.model_id
         )
-        if problem := masks.problem:
-            problem.figures = result
-            problem.exit_code = result["exit_code"] or problem.exit_code
+        if problem:
             raise problem
         return result
 

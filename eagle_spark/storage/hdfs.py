@@ -90,9 +90,11 @@ class HdfsStorage(Storage):
                 raise NotADirectoryError(path)
         folders = [path]
         while folders:
+            folder = folders.pop()
+            gone = () if folder == path else (FileNotFoundError,)
             # Not recursive, which raises for any folder that has gone.
-            with _errors(), suppress(FileNotFoundError):
-                for status in self._client.list_status(folders.pop(), False):
+            with _errors(), suppress(*gone):
+                for status in self._client.list_status(folder, False):
                     if is_hidden(status.path.rsplit("/", 1)[-1]):
                         continue
                     if status.isdir:

@@ -6,7 +6,6 @@ import json
 import shutil
 import stat
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -234,8 +233,11 @@ def test_a_refusal_is_one_line_and_exit_code_2(
 def test_a_password_is_refused_and_not_repeated(
     words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with suppress(SystemExit):
-        main(words)
+    try:
+        code: object = main(words)
+    except SystemExit as ended:  # argparse
+        code = ended.code
     printed = capfd.readouterr()
+    assert code == 2
     assert printed.err
     assert "secret" not in printed.out + printed.err

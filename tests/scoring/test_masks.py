@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from eagle_spark.errors import OutputError
 from eagle_spark.scoring import masks
 from eagle_spark.scoring.masks import MARK, Masks, write_batches, write_masks
 
@@ -50,9 +51,8 @@ def test_masks_that_the_storage_refuses_are_a_problem_and_long_names_are_not(
     first = bring("one")
     assert (first.written, first.failed) == (1, 2)
     assert "2 of 3 masks could not be written: " in str(first.problem)
-    assert not (tmp_path / "masks" / MARK).exists()  # one of another's may stand where it lacks
     (tmp_path / "masks" / "d").unlink()
-    assert bring("one") == Masks(2, 1)
+    assert bring("one") == Masks(1, 1)
     assert bring("one") == Masks(0, 1)  # though none could be written
     assert "1 of 1 masks could not be written: " in capfd.readouterr().err
 
@@ -65,6 +65,32 @@ def test_masks_of_another_folder_or_model_replace_those_of_the_first(
     for folder, model_id in (("one", "m"), ("two", "m"), ("two", "n"), ("one", "m")):
         assert bring(folder, model_id) == Masks(2, 1)
         assert bring.written() == {f"{folder} {model_id}".encode()}
+
+
+@pytest.mark.spark
+def test_what_lacked_of_a_change_of_model_is_written_by_the_next_run(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring = Bring(spark, tmp_path)
+    assert bring("one") == Masks(2, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(masks, "_write", lambda *_: Masks(problem=OutputError("killed")))
+        assert bring("two").problem
+    assert bring.written() == {b"one m"}
+    assert bring("two") == Masks(2, 1)
+    assert bring.written() == {b"two m"}
+
+
+@pytest.mark.spark
+def test_what_spark_raises_while_masks_are_written_is_a_problem_of_theirs(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("an executor is lost")
+
+    monkeypatch.setattr(masks, "write_batches", fail)
+    done = Bring(spark, tmp_path)("one")
+    assert "an executor is lost" in str(done.problem)
 
 
 def test_a_place_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
