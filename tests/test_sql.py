@@ -26,7 +26,7 @@ ROWS = """INSERT INTO {table}
 SELECT 'i' || n, 'file:///' || n || '.png', 1, TIMESTAMP '2026-01-01', status, reason, detail,
        label, confidence, IF(label IS NULL, NULL, map(label, confidence)), confidence < 0.6,
        IF(confidence < 0.6, array('confidence', 'mask'), array()), confidence,
-       IF(label IS NULL, NULL, X'00'), lung_area, model, 'run-' || model, moment, NULL
+       IF(label IS NULL, NULL, X'00'), lung_area, model, 'openvino', 'run-' || model, moment, NULL
 FROM VALUES
   (1, 'scored', NULL, NULL, 'COVID', 0.9D, 0.3D, 'old', TIMESTAMP '2026-01-02'),
   (2, 'rejected', 'truncated', 'half', NULL, NULL, NULL, 'old', TIMESTAMP '2026-01-02'),
