@@ -43,8 +43,8 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tables.ensure(PREDICTIONS)
         tables.ensure(RUNS)
         session.sql(ROWS.format(table=PREDICTIONS.full_name))
-        figures = '{"scored": 1, "rejected": 2, "already_rejected": 1, "images_per_second": 0.4, '
-        figures += '"exit_code": 3, "shift": 1.5, "shift_from_nights": null, "flagged": {"any": 1}}'
+        figures = '{"scored": 1, "rejected": 2, "already_rejected": 1, "masks_failed": 4, '
+        figures += '"images_per_second": 0.4, "exit_code": 3, "shift": 1.5, "shift_from_nights": null, "flagged": {"any": 1}}'
         session.sql(
             f"INSERT INTO {RUNS.full_name} VALUES ('run-new', 'score', TIMESTAMP '2026-01-03', "
             f"2.5, '{{}}', '{figures}', 1, 'new', map())"
@@ -109,8 +109,8 @@ def test_a_jdbc_client_reads_the_tables_and_the_views(server: str, tmp_path: Pat
     assert ["scored", "Normal", "1", "0.5"] in found  # of the newest model alone
     assert ["rejected", "truncated", "1", "NULL"] in found
     assert ["file:///1.png", "Normal", "0.5", "0.5", "confidence, mask"] in found  # to be looked at
-    night = ["run-new", "2026-01-03 00:00:00.0", "1", "2", "1", "3", "1.5", "NULL", '{"any":1}']
-    assert [*night, "0.4", "NULL"] in found
+    night = ["run-new", "2026-01-03 00:00:00.0", "1", "2", "1", "4", "3", "1.5", "NULL"]
+    assert [*night, '{"any":1}', "0.4", "NULL"] in found
     assert ["file:///1.png", "Normal", "COVID", "new", "old"] in found
     assert ["run-old", "COVID", "1", "1.0", "0.9", "0.3"] in found
 
