@@ -44,7 +44,8 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tables.ensure(RUNS)
         session.sql(ROWS.format(table=PREDICTIONS.full_name))
         figures = '{"scored": 1, "rejected": 2, "already_rejected": 1, "masks_failed": 4, '
-        figures += '"images_per_second": 0.4, "exit_code": 3, "shift": 1.5, "shift_from_nights": null, "flagged": {"any": 1}}'
+        figures += '"images_per_second": 0.4, "exit_code": 3, "shift": 1.5, '
+        figures += '"shift_from_nights": null, "flagged": {"any": 1}}'
         session.sql(
             f"INSERT INTO {RUNS.full_name} VALUES ('run-new', 'score', TIMESTAMP '2026-01-03', "
             f"2.5, '{{}}', '{figures}', 1, 'new', map())"
