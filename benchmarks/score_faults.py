@@ -312,7 +312,8 @@ def main() -> None:
     parser.add_argument("--hadoop", type=Path, default=ROOT / "hadoop" / "run")
     given = parser.parse_args()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    os.environ.setdefault("HADOOP_CONF_DIR", str(given.hadoop.resolve() / "conf"))
+    if "node" in given.kinds.split(","):  # the others need no HDFS, and it may be down
+        os.environ.setdefault("HADOOP_CONF_DIR", str(given.hadoop.resolve() / "conf"))
     found = {}
     with tempfile.TemporaryDirectory(prefix="eagle-bench-") as name:
         folder = Path(name)
