@@ -8,7 +8,6 @@ same command. A file appears under its name when it is whole, never before. Name
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import stat
 import sys
@@ -31,7 +30,7 @@ from eagle_spark.steps import reached
 from eagle_spark.storage import absolute_uri, join, list_folder, locate
 
 JOBS = 16
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 _NAME_LIMIT = 255  # bytes of one part of a path, on HDFS as on most disks
 
 

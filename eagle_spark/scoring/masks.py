@@ -85,16 +85,17 @@ def _bring_up_to_date(
     listed = join(staging, "masks")
     storage, place = locate(target)
     mark, whose = f"{place}/{MARK}", f"{model_id}\n{root}".encode()
-    ours = storage.exists(mark) and storage.read(mark, len(whose) + 1) == whose
+    held = storage.exists(mark)
+    ours = held and storage.read(mark, len(whose) + 1) == whose
     there = ours and spool_listing(list_folder(target), listed)
+    if held and not ours:
+        print(
+            f"warning: --masks-out {target} held masks of another model or folder of images; "
+            "all are written anew",
+            file=sys.stderr,
+            flush=True,
+        )
     if not ours:
-        if storage.exists(mark):
-            print(
-                f"warning: --masks-out {target} held masks of another model or folder of images; "
-                "all are written anew",
-                file=sys.stderr,
-                flush=True,
-            )
         storage.write(mark, whose)
     since = timestamp_millis(lit(storage.find(mark).modified))  # what is older may be another's
     inside = substring(col("path"), len(root) + 1, 2**31 - 1)

@@ -108,10 +108,7 @@ def at_work(scene: Scene) -> psutil.Process | None:
     if scene.job != "train":
         return psutil.Process(int(scene.asked.read_text()))
     scene.release()
-    ranks = wait_until(
-        "steps of two ranks", WAIT, lambda: alive(scene) if len(alive(scene)) > 1 else 0
-    )
-    return ranks[1]
+    return wait_until("steps of two ranks", WAIT, lambda: alive(scene)[1:])[0]
 
 
 def alive(scene: Scene) -> list[psutil.Process]:
