@@ -13,12 +13,15 @@ WEIGHTS ?= imagenet
 OUT ?= demo
 WAREHOUSE ?= $(OUT)/warehouse
 TESTS ?= tests
+SHARD ?= 1/1
+# Two workers, each with a JVM of its own; the tests on a cluster are all of one of them.
+PYTEST = $(BIN)/python -m pytest -n 2 --no-loadscope-reorder --junitxml build/junit.xml
 # pragma: allowlist nextline secret
 DETECT_SECRETS := detect-secrets==1.5.0 --hash=sha256:e24e7b9b5a35048c313e983f76c4bd09dad89f045ff059e354f9943bf45aa060
 # The warehouse, where one was given: the demo's is too small to measure anything on.
 TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
-.PHONY: help install lock demo results hostile fuzz faults test lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
+.PHONY: help install lock demo results hostile fuzz faults test test-unit test-all lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,8 +71,14 @@ faults: install ## Every job struck by every fault, as results/faults.md; takes 
 	PYTHONPATH=.:tests:tests/faults:tests/hadoop $(BIN)/python tests/faults/matrix.py --work '$(or $(WORK),build/faults)' \
 	  --out results/faults.md --only '$(or $(ONLY),*)'
 
-test: install ## All tests; TESTS='tests/images -k bomb' for some
-	$(BIN)/python -m pytest $(TESTS)
+test-unit: install ## Tests without a JVM and TensorFlow, in a minute
+	$(PYTEST) --tier unit $(TESTS)
+
+test: install ## What every commit has to pass, in 12 minutes; TESTS='tests/images -k bomb' for some
+	$(PYTEST) --tier test $(TESTS)
+
+test-all: install ## The tests that `make test` leaves out; SHARD=2/4 for a part of them
+	$(PYTEST) --tier extended --shard $(SHARD) $(TESTS)
 
 lint: install ## Style, types and the arrows between rooms
 	$(BIN)/ruff check .

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,24 +13,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+
+pytest_plugins = ["tiers", "timings"]
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_TIMEOUT = 900  # seconds
+CACHE_TIMEOUT = 300
+# What the cached models depend on.
+CACHE_SOURCES = (
+    "requirements.lock",
+    "eagle_spark/model",
+    "eagle_spark/images",
+    "tests/conftest.py",
+)
+CACHE_SOURCES += ("tests/untrained.py", "eagle_spark/dataset/phantom.py")
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
-    """One Spark for all tests; the jobs that run inside it take sessions of their own."""
+    """One Spark a worker for all tests; the jobs that run inside it take sessions of their own."""
     from eagle_spark.session import LOCAL_RULES, RULES
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
 
+    small = {
+        "spark.master": "local[1,4]",
+        "spark.driver.memory": "1g",
+        # Small tables: the default of 200 shuffle tasks is waiting, nothing else.
+        "spark.sql.shuffle.partitions": "1",
+    }
     builder = SparkSession.builder
-    for key, value in {**RULES, **LOCAL_RULES, "spark.master": "local[2]"}.items():
+    for key, value in {**RULES, **LOCAL_RULES, **small}.items():
         builder = builder.config(key, value)
-    # Small tables: the default of 200 shuffle tasks is waiting, nothing else.
-    session = builder.config("spark.sql.shuffle.partitions", "4").getOrCreate()
+    session = builder.getOrCreate()
     yield session
     session.stop()
 
@@ -59,84 +78,84 @@ def run_job() -> Callable[..., subprocess.CompletedProcess[str]]:
 MODEL_SIZE = 64
 
 
+def source_digest() -> str:
+    digest = hashlib.sha256()
+    for name in CACHE_SOURCES:
+        source = ROOT / name
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cached(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Build a folder once for all workers and runs; return a copy of it of this worker's own.
+
+    `build(folder)` makes the folder. It is kept in `build/test-cache/<digest of its sources>`.
+    """
+    place = ROOT / "build" / "test-cache" / source_digest()
+
+    def get(name: str, build: Callable[[Path], None]) -> Path:
+        place.mkdir(parents=True, exist_ok=True)
+        kept, fresh = place / name, place / f".{name}"
+        with FileLock(f"{kept}.lock", timeout=CACHE_TIMEOUT):
+            if not kept.exists():
+                shutil.rmtree(fresh, ignore_errors=True)
+                build(fresh)
+                fresh.rename(kept)
+            return Path(shutil.copytree(kept, tmp_path_factory.mktemp("cached") / name))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def model_folder(cached: Callable[..., Path]) -> Path:
     """A whole model folder: a network that knows nothing, but runs, exports and passes its gate."""
     from untrained import write_model
 
-    folder = tmp_path_factory.mktemp("model") / "model"
-    write_model(folder, MODEL_SIZE)
-    return folder
+    return cached("model", lambda folder: write_model(folder, MODEL_SIZE))
 
 
-@pytest.fixture(scope="session")
-def watchful_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model, which also knows what drawn X-rays look like."""
-    import shutil
-
-    import numpy as np
-
-    from eagle_spark.dataset.sample import write_unlabelled
-    from eagle_spark.images.decode import read_radiograph
-    from eagle_spark.model.bundle import open_bundle, seal
-    from eagle_spark.model.engines import load_engine
+def reseal(folder: Path, **changes: object) -> None:
+    """Change what stands in the card of a model folder."""
+    from eagle_spark.model.bundle import seal
     from eagle_spark.model.metadata import METADATA
-    from eagle_spark.model.novelty import NOVELTY, detail, fit_novelty, write_novelty
-    from eagle_spark.model.review import Limits
 
-    drawn = tmp_path_factory.mktemp("drawn")
-    write_unlabelled(drawn, 90, 11)
-    sound = [path for path in sorted(drawn.rglob("*.png")) if path.stat().st_size > 10_000]
-    pixels = np.stack(
-        [
-            read_radiograph(path.read_bytes(), MODEL_SIZE).pixels
-            for path in sound
-            if "truncated" not in path.name
-        ]
-    )
-    folder = model_folder.with_name("watchful")
-    shutil.copytree(model_folder, folder)
-    bundle = open_bundle(str(folder))
-    statistics = load_engine(bundle, "openvino", 1).predict(pixels).statistics
-    # Limits come from images that the densities were not fitted to.
-    fitted = slice(None, 2 * len(pixels) // 3)
-    novelty = fit_novelty({"detail": detail(pixels[fitted]), "features": statistics[fitted]})
-    write_novelty(novelty, folder / NOVELTY)
-    limits = {
-        name: (float(np.median(found)), 2 * float(found.max()))
-        for name, found in novelty.surprise(pixels, statistics).items()
-    }
-    card = dict(bundle.metadata) | {"review": Limits(0.5, limits, {"area": (0.0, 0.9)}).written()}
+    card = json.loads((folder / METADATA).read_text()) | changes
     (folder / METADATA).unlink()
     seal(folder, {key: value for key, value in card.items() if key not in ("model_id", "digests")})
-    return folder
 
 
 @pytest.fixture(scope="session")
-def exported_folder(model_folder: Path) -> Path:
+def watchful_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
+    """The same model, which also knows what drawn X-rays look like."""
+
+    def build(folder: Path) -> None:
+        from untrained import fit_to_drawn_images
+
+        shutil.copytree(model_folder, folder)
+        reseal(folder, review=fit_to_drawn_images(folder, MODEL_SIZE))
+
+    return cached("watchful", build)
+
+
+@pytest.fixture(scope="session")
+def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
     """The same model, with what `eagle-export` adds."""
-    import shutil
 
-    from eagle_spark.model.portable import add_exports
-    from eagle_spark.settings import ExportSettings
+    def build(folder: Path) -> None:
+        from eagle_spark.model.portable import add_exports
+        from eagle_spark.settings import ExportSettings
 
-    folder = model_folder.with_name("exported")
-    shutil.copytree(model_folder, folder)
-    add_exports(ExportSettings(model=str(folder)))
-    return folder
+        shutil.copytree(model_folder, folder)
+        add_exports(ExportSettings(model=str(folder)))
+
+    return cached("exported", build)
 
 
 @pytest.fixture(scope="session")
 def other_model_folder(model_folder: Path) -> Path:
     """The same network with other class names: another model."""
-    import shutil
-
-    from eagle_spark.model.bundle import open_bundle, seal
-    from eagle_spark.model.metadata import METADATA
-
-    folder = model_folder.with_name("other")
-    shutil.copytree(model_folder, folder)
-    card = dict(open_bundle(str(folder)).metadata) | {"classes": ["D", "E", "F"]}
-    (folder / METADATA).unlink()
-    seal(folder, {key: value for key, value in card.items() if key not in ("model_id", "digests")})
+    folder = Path(shutil.copytree(model_folder, model_folder.with_name("other")))
+    reseal(folder, classes=["D", "E", "F"])
     return folder

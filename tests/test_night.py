@@ -35,7 +35,7 @@ def night(
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.slow("two nights by spark-submit")
 def test_a_night_of_broken_files_is_to_be_looked_at_and_the_next_is_quiet(
     model_folder: Path, tmp_path: Path
 ) -> None:

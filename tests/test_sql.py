@@ -16,7 +16,10 @@ import pytest
 from eagle_spark.session import open_session
 from eagle_spark.tables import PREDICTIONS, RUNS, Warehouse
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.extended("starts a Thrift server, and spark-sql", seconds=30),
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 SQL = ROOT / "conf" / "sql"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 
 def write_model(folder: Path, size: int) -> None:
@@ -30,3 +32,37 @@ def write_model(folder: Path, size: int) -> None:
         "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
     }
     assert seal(folder, card).engines["openvino"]["passed"]
+
+
+def fit_to_drawn_images(folder: Path, size: int) -> dict[str, Any]:
+    """Write the model's `novelty.npz` of drawn X-rays; return the limits of a review."""
+    import numpy as np
+
+    from eagle_spark.dataset.sample import write_unlabelled
+    from eagle_spark.images.decode import read_radiograph
+    from eagle_spark.model.bundle import open_bundle
+    from eagle_spark.model.engines import load_engine
+    from eagle_spark.model.novelty import NOVELTY, detail, fit_novelty, write_novelty
+    from eagle_spark.model.review import Limits
+
+    with TemporaryDirectory() as drawn:
+        write_unlabelled(Path(drawn), 90, 11)
+        files = sorted(Path(drawn).rglob("*.png"))
+        sound = [path for path in files if path.stat().st_size > 10_000]
+        pixels = np.stack(
+            [
+                read_radiograph(path.read_bytes(), size).pixels
+                for path in sound
+                if "truncated" not in path.name
+            ]
+        )
+    statistics = load_engine(open_bundle(str(folder)), "openvino", 1).predict(pixels).statistics
+    # Limits come from images that the densities were not fitted to.
+    fitted = slice(None, 2 * len(pixels) // 3)
+    novelty = fit_novelty({"detail": detail(pixels[fitted]), "features": statistics[fitted]})
+    write_novelty(novelty, folder / NOVELTY)
+    limits = {
+        name: (float(np.median(found)), 2 * float(found.max()))
+        for name, found in novelty.surprise(pixels, statistics).items()
+    }
+    return Limits(0.5, limits, {"area": (0.0, 0.9)}).written()

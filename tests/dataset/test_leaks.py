@@ -81,7 +81,7 @@ def test_two_that_only_a_third_one_of_their_split_ties_together_are_no_leak_of_e
     assert [leak.path for leak in found] == ["1"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("100,000 hashes")
 def test_a_crowd_among_100_000_hashes_over_all_splits_is_found_whole() -> None:
     draw = np.random.default_rng(0)
     bits = draw.random((100_000, 256)) < 0.5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Event
 
@@ -44,6 +43,7 @@ def test_settings_that_do_harm_are_named_with_what_mends_them(tmp_path: Path) ->
     code, said = examine(
         *("--conf", "spark.sql.execution.arrow.maxRecordsPerBatch=10000"),
         *("--conf", "spark.speculation=true", "--master", "local[2]"),
+        *("--conf", "spark.dynamicAllocation.enabled=true"),
         *("--warehouse", tmp_path, "--weights", tmp_path / "none.h5", "--ranks", 5),
     )
     assert code == 2
@@ -51,15 +51,10 @@ def test_settings_that_do_harm_are_named_with_what_mends_them(tmp_path: Path) ->
     assert "--conf spark.speculation=false" in said
     assert "--master local[5]" in said
     assert "none.h5: no such file" in said
-    assert '"failed_checks": ["weights", "ranks", "arrow batch", "speculation"]' in said
-    assert '"exit_code": 2' in said
-
-
-def test_dynamic_allocation_is_named(tmp_path: Path) -> None:
-    conf = ("--conf", "spark.dynamicAllocation.enabled=true")
-    code, said = examine(*conf, "--warehouse", tmp_path, "--weights", "none")
-    assert code == 2
     assert "--conf spark.dynamicAllocation.enabled=false" in said
+    failed = '"weights", "ranks", "arrow batch", "speculation", "dynamic allocation"'
+    assert f'"failed_checks": [{failed}]' in said
+    assert '"exit_code": 2' in said
 
 
 def test_a_warehouse_that_cannot_be_written_leaves_the_rest_untried(tmp_path: Path) -> None:
@@ -82,13 +77,11 @@ def test_what_hangs_is_told_in_time(
 
     monkeypatch.setattr(doctor, "open_session", hang)
     monkeypatch.setattr(doctor, "start_without_executors", lambda: None)
-    monkeypatch.setattr(doctor, "SECONDS", 5.0)
-    started = time.monotonic()
+    monkeypatch.setattr(doctor, "SECONDS", 1.0)
     with pytest.raises(ChecksFailed) as failed:
         doctor.examine(DoctorSettings(warehouse=str(tmp_path), weights="none"))
     released.set()
-    assert time.monotonic() - started < 10
     assert failed.value.figures["failed_checks"] == ["spark"]
     said = capsys.readouterr().err
-    assert "does not start within 5 s" in said
+    assert "does not start within 1 s" in said
     assert "yarn node -list" in said

@@ -16,7 +16,7 @@ from matrix import Cell, Outcome, cells, page, told, try_out
 DRIVER = "driver SIGKILL"
 
 
-@pytest.mark.slow
+@pytest.mark.extended("five runs of a job", seconds=70)
 @pytest.mark.spark
 @pytest.mark.train
 @pytest.mark.parametrize(

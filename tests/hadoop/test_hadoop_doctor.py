@@ -14,7 +14,10 @@ import pyspark
 import pytest
 from local_cluster import HADOOP, LocalCluster
 
-pytestmark = pytest.mark.hadoop
+pytestmark = [
+    pytest.mark.hadoop,
+    pytest.mark.extended("waits for YARN, which has no room or no NameNode", seconds=20),
+]
 JARS = Path(pyspark.__file__).parent / "jars"
 QUICK = "-XX:TieredStopAtLevel=1"  # several JVMs start at once, on two cores maybe
 YARN = {

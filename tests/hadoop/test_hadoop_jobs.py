@@ -23,7 +23,12 @@ from eagle_spark.session import open_session
 from eagle_spark.storage import list_folder, locate
 from eagle_spark.tables import IMAGES, PREDICTIONS, RUNS, Warehouse
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.train, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.hadoop,
+    pytest.mark.spark,
+    pytest.mark.train,
+    pytest.mark.extended("the package of 0.9 GB, and each job on YARN", seconds=60),
+]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
 MOST_FILES = 17_000  # in the package; a quarter more before Python went into a zip file

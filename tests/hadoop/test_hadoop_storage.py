@@ -237,6 +237,7 @@ def test_a_nameservice_whose_first_namenode_is_dead_works_as_its_second_by_its_u
         assert seen == [wanted]
 
 
+@pytest.mark.extended("kills a DataNode and starts it again", seconds=40)
 def test_a_datanodes_death_disturbs_neither_writers_nor_readers(
     cluster: LocalCluster, folder: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Spark on a real YARN, in cluster mode."""
+"""A job on a real YARN in cluster mode, with this environment's Spark and Python by their paths."""
 
 from __future__ import annotations
 
@@ -8,87 +8,87 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pyspark
 import pytest
 from local_cluster import HADOOP, LocalCluster
+from yarn_jobs import CONF, YarnJobs
 
-pytestmark = pytest.mark.hadoop
+from eagle_spark.dataset.sample import write_unlabelled
+from eagle_spark.scoring.score import score
+from eagle_spark.session import open_session
+from eagle_spark.settings import ScoreSettings
+from eagle_spark.tables import PREDICTIONS, Warehouse
 
-PROGRAM = """
-import os
-from pyspark.sql import SparkSession
-spark = SparkSession.builder.getOrCreate()
-
-def place(rows):
-    yield os.environ["NM_PORT"]
-
-rows = spark.sparkContext.parallelize(range(8), 8)
-print("PLACES", sorted(set(rows.mapPartitions(place).collect())))
-spark.range(100).write.parquet("hdfs:///yarn-test/numbers")
-print("ROWS", spark.read.parquet("hdfs:///yarn-test/numbers").count())
-spark.stop()
-"""
+pytestmark = [
+    pytest.mark.hadoop,
+    pytest.mark.spark,
+    pytest.mark.train,
+    pytest.mark.slow("YARN starts three containers, and the history server reads their events"),
+]
+SHIPPED = re.compile(
+    r"^spark\.(yarn\.archive|archives|yarn\.appMasterEnv\.PYSPARK_PYTHON) .*$", re.M
+)
 
 
-def test_a_job_runs_on_both_nodes_and_leaves_logs_and_history(
-    cluster: LocalCluster, tmp_path: Path
+@pytest.fixture
+def jobs(cluster: LocalCluster, tmp_path: Path) -> YarnJobs:
+    """Jobs by `conf/yarn-cluster.conf`, but for the package that it ships."""
+    text, shipped = SHIPPED.subn("", CONF.read_text())
+    assert shipped == 3
+    text += f"spark.yarn.jars local:{Path(pyspark.__file__).parent}/jars/*\n"
+    text += f"spark.yarn.appMasterEnv.PYSPARK_PYTHON {sys.executable}\n"
+    (tmp_path / "yarn.conf").write_text(text)
+    return YarnJobs(cluster, tmp_path, tmp_path / "yarn.conf")
+
+
+def test_score_runs_on_both_nodes_and_leaves_rows_logs_and_history(
+    cluster: LocalCluster, jobs: YarnJobs, model_folder: Path, spark: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    settings = {
-        "spark.yarn.jars": f"local:{Path(pyspark.__file__).parent}/jars/*",
-        "spark.yarn.appMasterEnv.PYSPARK_PYTHON": sys.executable,
-        "spark.executor.instances": 2,
-        "spark.executor.memory": "512m",
-        "spark.driver.memory": "512m",
-        "spark.scheduler.minRegisteredResourcesRatio": 1.0,
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": "hdfs:///spark-history",
-        "spark.log.level": "INFO",  # the client names the application on this level
-    }
-    options = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-    submit = Path(sys.executable).parent / "spark-submit"
-    done = subprocess.run(
-        [str(submit), "--master", "yarn", "--deploy-mode", "cluster", *options, "program.py"],
-        cwd=tmp_path,
+    write_unlabelled(tmp_path / "images", 12, 5)
+    for source, target in ((tmp_path / "images", "/night"), (model_folder, "/model")):
+        put = [str(HADOOP / "put"), str(source), cluster.uri + target]
+        subprocess.run(put, check=True, capture_output=True, timeout=300, env=cluster.environment)
+    places = {"images": f"{cluster.uri}/night", "model": f"{cluster.uri}/model"}
+    warehouse = f"{cluster.uri}/warehouse"
+    options = [word for name, uri in places.items() for word in (f"--{name}", uri)]
+    result = jobs.run("score", *options, "--warehouse", warehouse)
+    assert (result["listed"], result["scored"], result["rejected"]) == (16, 12, 4)
+
+    score(ScoreSettings(warehouse=str(tmp_path / "warehouse"), **places))
+    found = rows(warehouse)
+    assert len(found) == 16
+    assert found == rows(str(tmp_path / "warehouse"))
+
+    application = result["application"]
+    shown = subprocess.run(
+        [str(HADOOP / "logs"), application],
         env=cluster.environment,
         capture_output=True,
         text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (application,) = set(re.findall(r"application_\d+_\d+", done.stderr))
-    logs = wait_for_logs(cluster, application)
-    nodes = sorted(str(cluster.ports[f"NODEMANAGER_{number}_PORT"]) for number in (1, 2))
-    assert f"PLACES {nodes}" in logs
-    assert "ROWS 100" in logs
-    assert application in wait_for_history(cluster)
+        timeout=60,
+    ).stdout
+    for number in (1, 2):
+        assert f"_{cluster.ports[f'NODEMANAGER_{number}_PORT']}" in shown
+    assert application in wait_for_history(cluster, application)
 
 
-def wait_for_logs(cluster: LocalCluster, application: str) -> str:
-    """Return the aggregated logs; they come to HDFS some seconds after the end."""
-    for _ in range(20):
-        shown = subprocess.run(
-            [str(HADOOP / "logs"), application],
-            env=cluster.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        if "ROWS" in shown.stdout:
-            break
-        time.sleep(1)
-    return shown.stdout
+def rows(warehouse: str) -> list[tuple[Any, ...]]:
+    # Not the probabilities: their last digits depend on the images that share a batch.
+    columns = ("path", "image_id", "status", "reason", "label", "mask")
+    with open_session("test", warehouse) as session:
+        return sorted(map(tuple, Warehouse(session).read(PREDICTIONS).select(*columns).collect()))
 
 
-def wait_for_history(cluster: LocalCluster) -> set[str]:
-    """Return the ids of the applications that the history server knows."""
+def wait_for_history(cluster: LocalCluster, application: str) -> set[str]:
+    """Return the ids of the applications that the history server shows."""
     address = f"http://127.0.0.1:{cluster.ports['HISTORY_WEB_PORT']}/api/v1/applications"
     for _ in range(20):
         with urlopen(address, timeout=10) as answer:
             found = {one["id"] for one in json.load(answer)}
-        if found:
+        if application in found:
             break
         time.sleep(1)
     return found

@@ -16,9 +16,10 @@ from typing import Any
 from local_cluster import HADOOP, LocalCluster
 
 ROOT = HADOOP.parent
+CONF = ROOT / "conf" / "yarn-cluster.conf"
 JOB_TIMEOUT = 600  # seconds
 LOG_TIMEOUT = 60
-Conf = Sequence[str]  # KEY=VALUE
+KeyValues = Sequence[str]  # KEY=VALUE
 
 
 @dataclass
@@ -61,17 +62,23 @@ class Submitted:
 
 @dataclass
 class YarnJobs:
-    """Submits jobs with nothing in the environment that points into the checkout."""
+    """Submits jobs with nothing in the environment that points into the checkout.
+
+    Attributes:
+        folder: working folder and home of spark-submit.
+        properties: what it gets as `--properties-file`.
+    """
 
     cluster: LocalCluster
     folder: Path
+    properties: Path = CONF
 
-    def start(self, name: str, *options: object, conf: Conf = ()) -> Submitted:
-        """Start `spark-submit --properties-file conf/yarn-cluster.conf submit/NAME.py OPTIONS`."""
+    def start(self, name: str, *options: object, conf: KeyValues = ()) -> Submitted:
+        """Start `spark-submit --properties-file FILE submit/NAME.py OPTIONS`."""
         given = [word for setting in conf for word in ("--conf", setting)]
         command = [
             str(Path(sys.executable).parent / "spark-submit"),
-            *("--properties-file", str(ROOT / "conf" / "yarn-cluster.conf")),
+            *("--properties-file", str(self.properties)),
             *given,
             str(ROOT / "submit" / f"{name}.py"),
             *map(str, options),
@@ -90,7 +97,7 @@ class YarnJobs:
             )
         return Submitted(self.cluster, process, log)
 
-    def run(self, name: str, *options: object, conf: Conf = ()) -> Any:
+    def run(self, name: str, *options: object, conf: KeyValues = ()) -> Any:
         """Run a job to its end and return its figures."""
         submitted = self.start(name, *options, conf=conf)
         code, result = submitted.end()

@@ -69,7 +69,7 @@ def trained(
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.slow("a training on two ranks")
 def test_two_ranks_make_a_model_that_scores_alike(
     warehouse: Path, trained: tuple[Path, dict[str, Any]], run_job: Callable[..., Any]
 ) -> None:
@@ -136,7 +136,7 @@ def test_two_ranks_make_a_model_that_scores_alike(
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.slow("a training on two ranks")
 def test_the_model_holds_network_weights_and_log(trained: tuple[Path, dict[str, Any]]) -> None:
     import keras
 
@@ -162,7 +162,7 @@ def test_the_model_holds_network_weights_and_log(trained: tuple[Path, dict[str, 
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.slow("a training on two ranks")
 def test_the_model_says_of_golden_images_what_the_heads_say_of_their_features(
     warehouse: Path, trained: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -184,7 +184,7 @@ def test_the_model_says_of_golden_images_what_the_heads_say_of_their_features(
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.extended("two trainings", seconds=90)
 def test_without_kept_features_there_is_a_model_that_says_the_same(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, run_job: Callable[..., Any]
 ) -> None:
@@ -227,7 +227,7 @@ def classes_of(model: Path, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.extended("a training that quantises", seconds=90)
 def test_int8_is_judged_on_the_validation_split_beside_float32(
     warehouse: Path,
     trained: tuple[Path, dict[str, Any]],
@@ -257,7 +257,7 @@ def test_int8_is_judged_on_the_validation_split_beside_float32(
 
 @pytest.mark.spark
 @pytest.mark.train
-@pytest.mark.slow
+@pytest.mark.slow("a training on two ranks")
 def test_a_killed_driver_a_damaged_checkpoint_and_a_killed_rank_leave_the_model_as_it_is(
     warehouse: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, wait_for: WaitFor
 ) -> None:

@@ -300,6 +300,7 @@ def test_epochs_without_masks_have_no_mask_figures() -> None:
     assert mask_figures(np.array([4.0, 2.0, 3.0])) == {"segmentation_loss": 0.5, "dice": 0.75}
 
 
+@pytest.mark.train
 def test_a_plan_can_be_sent_to_the_ranks(make_plan: MakePlan, tmp_path: Path) -> None:
     work = make_plan(tmp_path, 2)
     assert pickle.loads(pickle.dumps(work)) == work  # noqa: S301 - our own bytes

@@ -20,7 +20,8 @@ from eagle_spark.storage import locate
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.restarts import train_ranks
 
-pytestmark = [pytest.mark.spark, pytest.mark.train, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.train]
+killed_ranks = pytest.mark.extended("a training on two ranks, begun twice", seconds=30)
 
 WAIT = 240  # seconds
 EPOCHS = 8  # short ones
@@ -135,6 +136,7 @@ def check_ended_alike(one: Training, result: dict[str, Any], digest: str) -> Non
         assert record["rank"] == rank
 
 
+@killed_ranks
 def test_ranks_that_stand_still_are_noticed_and_replaced(
     make_plan: MakePlan, tmp_path: Path, digest: str, after_some_steps: Wait
 ) -> None:
@@ -155,6 +157,7 @@ def test_ranks_that_stand_still_are_noticed_and_replaced(
         assert not any(rank.is_running() for rank in ranks)
 
 
+@killed_ranks
 def test_without_restarts_the_line_names_resume(
     make_plan: MakePlan, tmp_path: Path, after_some_steps: Wait
 ) -> None:
@@ -167,6 +170,7 @@ def test_without_restarts_the_line_names_resume(
         assert "rank 0" in result["error"]
 
 
+@killed_ranks
 def test_a_bad_row_is_no_reason_to_try_again(make_plan: MakePlan, tmp_path: Path) -> None:
     with training(make_plan(tmp_path, 2, EPOCHS, classes=("dark", "grey"))) as misled:
         result = misled.result()

@@ -21,7 +21,10 @@ from pydicom import uid
 from eagle_spark.viewer.examine import Examiner
 from planted import PLANTED, put
 
-pytestmark = [pytest.mark.train, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.extended("freezes the window with its libraries, 0.4 GB", seconds=30),
+]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAX_MEGABYTES = 420

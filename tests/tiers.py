@@ -1,0 +1,116 @@
+"""Which tests run: tiers, shards, and the groups that share a worker process.
+
+A tier follows from a test's markers. `unit` tests carry none of `spark`, `train`, `hadoop`, `slow`
+and `extended`; `extended` tests are the rest that `make test` leaves out; all others are of the
+tier `test`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+MARKERS = ("hadoop", "slow", "train", "spark")  # the longest groups first
+CLUSTER = "tests/hadoop"
+TIERS = ("unit", "test", "extended", "all")
+_BEFORE = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier", choices=TIERS, default="all", help="unit; test: and unit; extended: the rest; all"
+    )
+    parser.addoption(
+        "--shard", type=parse_shard, default=(1, 1), help="K/N: part K of N of the extended tests"
+    )
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return the numbers of `K/N`, where 1 <= K <= N."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise ValueError(f"--shard: wanted K/N with 1 <= K <= N, got {text!r}")
+    return part, parts
+
+
+def tier_of(item: pytest.Item) -> str:
+    if item.get_closest_marker("extended"):
+        return "extended"
+    return "test" if any(map(item.get_closest_marker, MARKERS)) else "unit"
+
+
+def group_of(nodeid: str) -> str:
+    """Return the group of tests that one worker runs in a row: a file, or all tests on a cluster."""
+    file = nodeid.partition("::")[0]
+    return CLUSTER if file.startswith(f"{CLUSTER}/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    # Not `--dist loadgroup`: xdist 3.8 appends groups to node ids in a way that pytest 9.2 ignores.
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return GroupScheduling(config, log)
+
+
+def share(seconds: Mapping[str, float], parts: int) -> list[set[str]]:
+    """Distribute groups over parts, the longest first, each to the part with the least to do."""
+    shards: list[set[str]] = [set() for _ in range(parts)]
+    loads = [0.0] * parts
+    for name in sorted(seconds, key=lambda name: (-seconds[name], name)):
+        lightest = loads.index(min(loads))
+        shards[lightest].add(name)
+        loads[lightest] += seconds[name]
+    return shards
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen, (part, parts) = config.getoption("--tier"), config.getoption("--shard")
+    tiers = {"unit": {"unit"}, "test": {"unit", "test"}, "extended": {"extended"}}
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for item in items:
+        if marker := item.get_closest_marker("extended"):
+            seconds[group_of(item.nodeid)] += marker.kwargs["seconds"]
+    shard = share(seconds, parts)[part - 1]
+
+    def is_chosen(item: pytest.Item) -> bool:
+        tier = tier_of(item)
+        in_shard = tier != "extended" or group_of(item.nodeid) in shard
+        return in_shard and tier in tiers.get(chosen, {tier})
+
+    def rank(item: pytest.Item) -> int:
+        found = (place for place, name in enumerate(MARKERS) if item.get_closest_marker(name))
+        return min(found, default=len(MARKERS))
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])
+    items[:] = sorted(filter(is_chosen, items), key=rank)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_BEFORE] = _heavy()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that starts a JVM or loads TensorFlow and has no marker that says so."""
+    yield
+    for marker in _heavy() - item.stash[_BEFORE]:
+        if not item.get_closest_marker(marker):
+            pytest.fail(f"the test needs the marker `{marker}`", pytrace=False)
+
+
+def _heavy() -> set[str]:
+    context = sys.modules.get("pyspark.core.context")
+    loaded = {"train": "tensorflow" in sys.modules}
+    loaded["spark"] = context is not None and context.SparkContext._jvm is not None
+    return {marker for marker, there in loaded.items() if there}
