@@ -43,6 +43,11 @@ def spark() -> Iterator[Any]:
         "spark.driver.memory": "1g",
         # Small tables: the default of 200 shuffle tasks is waiting, nothing else.
         "spark.sql.shuffle.partitions": "1",
+        # A handful of rows a query: plans that change while they run, and code made for each of
+        # them, take longer than the query.
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     builder = SparkSession.builder
     for key, value in {**RULES, **LOCAL_RULES, **small}.items():

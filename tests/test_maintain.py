@@ -118,6 +118,7 @@ def test_a_warehouse_without_tables_is_left_as_it_is(spark: Any, tmp_path: Path)
     assert (result["files_before"], result["files_after"], result["files"]) == (0, 0, {})
 
 
+@pytest.mark.slow("a job by its spark-submit")
 def test_the_job_ends_with_its_figures(folder: Path, run_job: Callable[..., Any]) -> None:
     done = run_job("maintain", "--warehouse", folder)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -46,7 +46,7 @@ def tier_of(item: pytest.Item) -> str:
 
 
 def group_of(nodeid: str) -> str:
-    """Return the group of tests that one worker runs in a row: a file, or all tests on a cluster."""
+    """Return what one worker runs in a row: the tests of a file, or all those on a cluster."""
     file = nodeid.partition("::")[0]
     return CLUSTER if file.startswith(f"{CLUSTER}/") else file
 

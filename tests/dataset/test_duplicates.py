@@ -104,7 +104,7 @@ def test_many_equal_hashes_cost_nothing() -> None:
     assert (near_duplicate_groups([bytes(32)] * 100_000) == 0).all()
 
 
-@pytest.mark.slow("100,000 hashes")
+@pytest.mark.extended("100,000 hashes", seconds=5)
 def test_100_000_hashes_with_a_crowd_of_copies_take_seconds() -> None:
     rng = np.random.default_rng(0)
     others = packed(rng.random((80_000, 256)) < 0.5)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from eagle_spark.errors import LeakingSplits
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.images.hashes import perceptual_hash
 from eagle_spark.session import open_session
-from eagle_spark.settings import PreprocessSettings
+from eagle_spark.settings import PreprocessSettings, TrainSettings
 from eagle_spark.tables import IMAGES, RUNS
+from eagle_spark.training.train import train
 
 FAR = [np.random.default_rng(n).bytes(32) for n in range(9)]
 
@@ -81,7 +81,7 @@ def test_two_that_only_a_third_one_of_their_split_ties_together_are_no_leak_of_e
     assert [leak.path for leak in found] == ["1"]
 
 
-@pytest.mark.slow("100,000 hashes")
+@pytest.mark.extended("100,000 hashes", seconds=5)
 def test_a_crowd_among_100_000_hashes_over_all_splits_is_found_whole() -> None:
     draw = np.random.default_rng(0)
     bits = draw.random((100_000, 256)) < 0.5
@@ -118,10 +118,13 @@ def test_copies_of_drawn_x_rays_are_near(tmp_path: Path, quality: int, side: int
         assert apart <= MAX_DISTANCE
 
 
+@pytest.mark.slow("three runs of preprocess")
 @pytest.mark.spark
 def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
-    spark: Any, tmp_path: Path, run_job: Callable[..., Any]
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # This Spark keeps its Python workers, which ranks may not.
+    monkeypatch.setattr("eagle_spark.training.train.check_ranks", lambda *_: 1)
     warehouse = tmp_path / "warehouse"
     write_sample(tmp_path / "set", 24, 5)
     first, second = copies(tmp_path / "set", tmp_path / "more" / "Normal" / "images")
@@ -139,15 +142,15 @@ def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
         session.sql(
             f"UPDATE {IMAGES.full_name} SET split = 'test' WHERE source = 'more' OR path = '{path}'"
         )
-    done = run_job("train", "--warehouse", warehouse, "--model", tmp_path / "model")
-    assert done.returncode == 2
-    said = done.result["error"]
+    with pytest.raises(LeakingSplits) as refused:
+        train(TrainSettings(warehouse=str(warehouse), model=str(tmp_path / "model"), ranks=1))
+    said, figures = str(refused.value), refused.value.figures
     assert f"{path} (test) and " in said
     assert f": {PATIENT}, {source}/{patient}" in said
     for copy, original in (("compressed.jpg", first), ("resized.png", second)):
         assert f"/more/Normal/images/{copy} (test) and {original.as_uri()} (train): {NEAR}" in said
-    assert done.result["leaks"] == {PATIENT: 1, NEAR: 2}
-    assert len(done.result["leaking"]) == 3
+    assert figures["leaks"] == {PATIENT: 1, NEAR: 2}
+    assert len(figures["leaking"]) == 3
     assert not (tmp_path / "model").exists()
     # What the message advises mends it: who was trained on stays in train.
     preprocess(PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(warehouse), size=96))

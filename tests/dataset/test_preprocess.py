@@ -97,6 +97,7 @@ def test_the_same_input_again_changes_nothing(sample: tuple[Path, Path, dict[str
     assert {first["run_id"], again["run_id"]} <= {row.run_id for row in runs}
 
 
+@pytest.mark.slow("three runs of preprocess")
 def test_a_second_input_is_added_and_changed_files_are_replaced(
     sample: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:

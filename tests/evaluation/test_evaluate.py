@@ -183,6 +183,7 @@ def test_a_source_below_the_cards_interval_is_out_of_its_range(
     assert (result["card_accuracy"], result["shift"]) == (promised, None)
 
 
+@pytest.mark.slow("a job by its spark-submit")
 @pytest.mark.spark
 @pytest.mark.train
 def test_evaluate_runs_by_spark_submit_without_tensorflow(

@@ -90,6 +90,7 @@ def test_one_that_is_cut_off_is_rejected(
     assert caught.value.reason == Reason.BAD_ARCHIVE
 
 
+@pytest.mark.extended("three nights on HDFS", seconds=25)
 @pytest.mark.spark
 @pytest.mark.train
 def test_a_folder_that_holds_archives_and_one_archive_alone_are_scored(

@@ -241,7 +241,15 @@ BAD: dict[str, tuple[Callable[[], bytes], Reason]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow("as many items as the bound allows"))
+        if name == "long sequence"
+        else name
+        for name in BAD
+    ],
+)
 def test_each_bad_file_is_rejected_for_its_own_reason_and_names_no_patient(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

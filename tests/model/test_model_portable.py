@@ -71,6 +71,7 @@ def exported(
     return folder, json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.slow("exports a network to ONNX and LiteRT")
 @pytest.mark.train
 def test_both_formats_pass_and_the_model_stays_the_same(
     model: Path, exported: tuple[Path, dict[str, Any], str]
@@ -163,6 +164,7 @@ def test_an_altered_export_is_refused(
         open_bundle(str(folder))
 
 
+@pytest.mark.extended("exports another network", seconds=10)
 @pytest.mark.train
 def test_an_export_that_says_something_else_is_kept_but_never_used(
     copy: Path, monkeypatch: pytest.MonkeyPatch

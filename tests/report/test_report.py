@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,17 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "warehouse"
 
 
+@pytest.mark.slow("a job by its spark-submit")
 @pytest.mark.spark
 @pytest.mark.train
 def test_the_page_stands_alone_and_says_what_was_found(
-    warehouse: Path, model_folder: Path, tmp_path: Path
+    warehouse: Path, model_folder: Path, tmp_path: Path, run_job: Callable[..., Any]
 ) -> None:
     out = tmp_path / "a report"
-    found = report(ReportSettings(warehouse=str(warehouse), model=str(model_folder), out=str(out)))
+    places = ("--warehouse", warehouse, "--model", model_folder, "--out", out)
+    done = run_job("report", *places)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = done.result
     assert found["report"] == str(out / "report.html")
     text = (out / "report.html").read_text()
     page = Page(text)

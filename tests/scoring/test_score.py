@@ -37,6 +37,8 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     assert balanced(first)
     assert (first["listed"], first["scored"], first["rejected"]) == (16, 12, 4)
     assert first["engine"] == "openvino"
+    # This model was never held against anything.
+    assert (first["shift"], first["exit_code"]) == (None, 0)
     assert all(first["task_seconds"][stage] > 0 for stage in STAGES)
     assert sum(first["stage_seconds"].values()) == pytest.approx(first["seconds"], abs=1)
     rows = query(tmp_path / "warehouse")
@@ -58,6 +60,7 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     assert again["flagged"] == dict.fromkeys(("any", "confidence", "novelty", "mask"), 0)
 
 
+@pytest.mark.slow("two nights")
 def test_rows_say_why_a_person_has_to_look(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, watchful_folder: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_exports_score_as_openvino_does(
         assert np.mean(decode_mask(row.mask) != decode_mask(wanted[path].mask)) < 1e-3
 
 
+@pytest.mark.slow("two nights")
 def test_new_and_changed_files_alone_are_scored(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_new_and_changed_files_alone_are_scored(
     assert len({row.image_id for row in rows if row.path.endswith(("again.png", "empty.png"))}) == 1
 
 
+@pytest.mark.slow("three nights")
 def test_bytes_that_have_a_row_are_not_asked_about_again(
     night: Callable[..., dict[str, Any]],
     images: Path,
@@ -145,6 +150,7 @@ def test_bytes_that_have_a_row_are_not_asked_about_again(
     assert other["run_id"] == result["run_id"] != one["run_id"]
 
 
+@pytest.mark.extended("two nights for one chance in 2**64", seconds=8)
 def test_two_images_whose_ids_begin_alike_are_both_scored(
     night: Callable[..., dict[str, Any]],
     images: Path,
@@ -214,6 +220,7 @@ def test_everything_planted_becomes_a_row(
     assert found == expected
 
 
+@pytest.mark.slow("two nights")
 def test_what_could_not_be_read_is_tried_again(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def wait_for_worker(job: subprocess.Popen[str]) -> psutil.Process:
     raise AssertionError("the job ended without a worker")
 
 
+@pytest.mark.extended("one more job by its spark-submit", seconds=20)
 def test_a_killed_worker_costs_its_task_and_not_the_run(
     images: Path, model_folder: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from eagle_spark.errors import (
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
 
+@pytest.mark.slow("three nights")
 def test_masks_are_written_in_the_tree_of_the_images(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
@@ -40,6 +41,7 @@ def test_masks_are_written_in_the_tree_of_the_images(
     assert changed.read_bytes() == lost.read_bytes() == wanted[lost]
 
 
+@pytest.mark.extended("three nights; test_masks.py has the same without a model", seconds=10)
 def test_masks_of_another_model_replace_those_of_the_first(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, other_model_folder: Path
 ) -> None:
@@ -73,7 +75,14 @@ def test_masks_that_cannot_be_written_are_told_of(
         night(masks_out=tmp_path / "taken")
 
 
-@pytest.mark.parametrize("name", ["night.zip", "night.tar.gz"])
+@pytest.mark.slow("six nights")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "night.zip",
+        pytest.param("night.tar.gz", marks=pytest.mark.extended("six nights more", seconds=25)),
+    ],
+)
 def test_archives_are_scored_where_they_are(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, name: str
 ) -> None:

@@ -48,6 +48,7 @@ def surprised(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path / "model"
 
 
+@pytest.mark.slow("three nights")
 def test_images_unlike_those_the_model_knows_are_warned_of(
     night: Callable[..., dict[str, Any]],
     images: Path,
@@ -55,10 +56,6 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     surprised: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    usual = night()
-    # This model was never held against anything.
-    assert (usual["shift"], usual["exit_code"]) == (None, 0)
-    shutil.rmtree(tmp_path / "warehouse")
     blocked = tmp_path / "masks"
     blocked.mkdir()
     (blocked / "ward-a").write_bytes(b"")  # no folder
@@ -78,6 +75,7 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     assert night(model=surprised)["shift_from_nights"] is not None
 
 
+@pytest.mark.slow("five nights")
 def test_what_a_killed_run_published_and_did_not_tell_of_is_told_by_the_next(
     night: Callable[..., dict[str, Any]],
     images: Path,
@@ -123,6 +121,7 @@ def test_a_second_attempt_on_yarn_says_again_what_the_first_one_warned_of(
     assert (second["shift_by"], second["exit_code"]) == (first["shift_by"], LOOK_FIRST)
 
 
+@pytest.mark.slow("two nights")
 def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
     night: Callable[..., dict[str, Any]],
     images: Path,
@@ -193,6 +192,7 @@ def test_rows_that_two_runs_left_twice_are_scored_anew(
     assert result["scored"] == 12
 
 
+@pytest.mark.slow("three nights of four chunks")
 def test_a_run_killed_between_chunks_is_gone_on_with(
     night: Callable[..., dict[str, Any]],
     images: Path,

@@ -172,6 +172,7 @@ CHANGES = {  # what happens to an image -> rows that are new then
 }
 
 
+@pytest.mark.slow("ten changes of a table")
 @pytest.mark.spark
 @pytest.mark.train
 def test_what_changes_in_images_is_computed_anew_and_nothing_else(
@@ -282,6 +283,7 @@ def pretend(warehouse: Warehouse, backbone: str, days: float, trained: float | N
         warehouse.record_run(begun, {"backbone": backbone, "seconds": 1})
 
 
+@pytest.mark.slow("maintenance of a table, twice")
 @pytest.mark.spark
 @pytest.mark.train
 def test_features_that_no_training_uses_any_more_go_with_their_files(

@@ -73,6 +73,7 @@ class Collections:
         return leave_sources_out(spark, mine, groups, pd.DataFrame(self.facts))
 
 
+@pytest.mark.slow("three class heads")
 def test_each_source_is_asked_of_a_head_of_the_others(
     spark: Any, make_plan: Callable[..., TrainPlan], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def trained(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> di
     return found
 
 
+@pytest.mark.slow("three ranks, each a process with TensorFlow")
 @pytest.mark.train
 def test_two_ranks_end_with_bitwise_equal_weights(trained: Any) -> None:
     first, second = trained[2][1]
@@ -215,6 +216,7 @@ def interrupted(
     return run(again)[1], [int(place.name[5:14]) for place in places], folder_of(work)
 
 
+@pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=40)
 @pytest.mark.train
 def test_a_training_that_goes_on_in_an_epoch_ends_with_the_same_bits(
     interrupted: Any, trained: dict[int, Trained]
@@ -232,6 +234,7 @@ def test_a_training_that_goes_on_in_an_epoch_ends_with_the_same_bits(
             assert one[name] == pytest.approx(other[name], rel=1e-9)
 
 
+@pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=10)
 @pytest.mark.train
 def test_ranks_that_died_after_the_last_checkpoint_have_nothing_left_to_train(
     make_plan: MakePlan, trained: dict[int, Trained], tmp_path: Path
@@ -245,6 +248,7 @@ def test_ranks_that_died_after_the_last_checkpoint_have_nothing_left_to_train(
             assert record[name] == wanted[name]
 
 
+@pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=1)
 @pytest.mark.train
 def test_a_users_callback_sees_every_epoch_and_can_end_training(interrupted: Any) -> None:
     """On every rank alike; of two epochs it left one."""
@@ -258,6 +262,7 @@ def test_a_users_callback_sees_every_epoch_and_can_end_training(interrupted: Any
     assert (ended / "heads.npz").is_file()
 
 
+@pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=30)
 @pytest.mark.train
 def test_without_kept_features_training_goes_through_the_backbone(
     make_plan: MakePlan, trained: dict[int, Trained], tmp_path: Path
