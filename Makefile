@@ -15,7 +15,7 @@ WAREHOUSE ?= $(OUT)/warehouse
 TESTS ?= tests
 SHARD ?= 1/1
 # Two workers, each with a JVM of its own; the tests on a cluster are all of one of them.
-PYTEST = $(BIN)/python -m pytest -n 2 --no-loadscope-reorder --junitxml build/junit.xml
+PYTEST = $(BIN)/python -m pytest -n 2 --no-loadscope-reorder --junitxml build/junit-$@.xml
 # pragma: allowlist nextline secret
 DETECT_SECRETS := detect-secrets==1.5.0 --hash=sha256:e24e7b9b5a35048c313e983f76c4bd09dad89f045ff059e354f9943bf45aa060
 # The warehouse, where one was given: the demo's is too small to measure anything on.

@@ -39,7 +39,7 @@ def spark() -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
     small = {
-        "spark.master": "local[1,4]",
+        "spark.master": "local[1]",
         "spark.driver.memory": "1g",
         # Small tables: the default of 200 shuffle tasks is waiting, nothing else.
         "spark.sql.shuffle.partitions": "1",
@@ -84,7 +84,7 @@ MODEL_SIZE = 64
 
 
 def source_digest() -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(sys.version.encode())
     for name in CACHE_SOURCES:
         source = ROOT / name
         for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
@@ -99,6 +99,9 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     `build(folder)` makes the folder. It is kept in `build/test-cache/<digest of its sources>`.
     """
     place = ROOT / "build" / "test-cache" / source_digest()
+    for old in place.parent.glob("*"):
+        if old != place:
+            shutil.rmtree(old, ignore_errors=True)
 
     def get(name: str, build: Callable[[Path], None]) -> Path:
         place.mkdir(parents=True, exist_ok=True)
@@ -121,22 +124,12 @@ def model_folder(cached: Callable[..., Path]) -> Path:
     return cached("model", lambda folder: write_model(folder, MODEL_SIZE))
 
 
-def reseal(folder: Path, **changes: object) -> None:
-    """Change what stands in the card of a model folder."""
-    from eagle_spark.model.bundle import seal
-    from eagle_spark.model.metadata import METADATA
-
-    card = json.loads((folder / METADATA).read_text()) | changes
-    (folder / METADATA).unlink()
-    seal(folder, {key: value for key, value in card.items() if key not in ("model_id", "digests")})
-
-
 @pytest.fixture(scope="session")
 def watchful_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
     """The same model, which also knows what drawn X-rays look like."""
 
     def build(folder: Path) -> None:
-        from untrained import fit_to_drawn_images
+        from untrained import fit_to_drawn_images, reseal
 
         shutil.copytree(model_folder, folder)
         reseal(folder, review=fit_to_drawn_images(folder, MODEL_SIZE))
@@ -161,6 +154,8 @@ def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def other_model_folder(model_folder: Path) -> Path:
     """The same network with other class names: another model."""
+    from untrained import reseal
+
     folder = Path(shutil.copytree(model_folder, model_folder.with_name("other")))
     reseal(folder, classes=["D", "E", "F"])
     return folder

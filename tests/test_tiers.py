@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 import pytest
 from tiers import group_of, parse_shard, share
 
@@ -31,5 +33,5 @@ def test_a_shard_is_a_part_of_all() -> None:
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "a/b", "1/4/2"])
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="wanted K/N"):
+    with pytest.raises(ArgumentTypeError, match="wanted K/N"):
         parse_shard(text)

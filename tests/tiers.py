@@ -7,6 +7,7 @@ tier `test`.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections import defaultdict
@@ -35,7 +36,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     part, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= part <= parts:
-        raise ValueError(f"--shard: wanted K/N with 1 <= K <= N, got {text!r}")
+        raise argparse.ArgumentTypeError(f"wanted K/N with 1 <= K <= N, got {text!r}")
     return part, parts
 
 
@@ -79,6 +80,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seconds: defaultdict[str, float] = defaultdict(float)
     for item in items:
         if marker := item.get_closest_marker("extended"):
+            if "seconds" not in marker.kwargs or not marker.args:
+                raise pytest.UsageError(f"{item.nodeid}: extended wants a reason and seconds")
             seconds[group_of(item.nodeid)] += marker.kwargs["seconds"]
     shard = share(seconds, parts)[part - 1]
 
@@ -87,12 +90,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         in_shard = tier != "extended" or group_of(item.nodeid) in shard
         return in_shard and tier in tiers.get(chosen, {tier})
 
-    def rank(item: pytest.Item) -> int:
-        found = (place for place, name in enumerate(MARKERS) if item.get_closest_marker(name))
-        return min(found, default=len(MARKERS))
-
     config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])
-    items[:] = sorted(filter(is_chosen, items), key=rank)
+    items[:] = filter(is_chosen, items)
+    ranks: dict[str, int] = {}
+    for item in items:
+        group = group_of(item.nodeid)
+        ranks[group] = min(rank(item), ranks.get(group, len(MARKERS)))
+    items.sort(key=lambda item: ranks[group_of(item.nodeid)])
+
+
+def rank(item: pytest.Item) -> int:
+    """Return a number by which groups are sorted, the longest first."""
+    found = (place for place, name in enumerate(MARKERS) if item.get_closest_marker(name))
+    return min(found, default=len(MARKERS))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""What the tests cost: a table at the end of a run, and all figures in `build/test-times.json`."""
+"""What the tests cost: a table at the end of a run, all figures in `build/test-times-TIER.json`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from tiers import tier_of
 
 SLOWEST = 15
 MAX_SECONDS = 10  # of a test without the marker `slow` or `extended`
-OUTPUT = Path(__file__).resolve().parents[1] / "build" / "test-times.json"
+BUILD = Path(__file__).resolve().parents[1] / "build"
 
 
 class Timings:
     """Seconds by test, file, tier and fixture, of all workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self.tier = config.getoption("--tier")
         self.started = time.monotonic()
         self.tests: defaultdict[str, float] = defaultdict(float)
         self.fixtures: defaultdict[str, float] = defaultdict(float)
@@ -45,6 +46,8 @@ class Timings:
         name = report.nodeid
         self.tests[name] += report.duration
         properties = dict(report.user_properties)
+        if not properties:  # the worker died
+            return
         self.tiers[name] = str(properties["tier"])
         if report.when == "call" and not properties["explained"] and report.duration > MAX_SECONDS:
             self.unexplained[name] = report.duration
@@ -59,14 +62,17 @@ class Timings:
             self.fixtures[name] += seconds
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.tier == "all" or not self.tests:  # some tests, run by hand
+            return
         files = sums({name: name.partition("::")[0] for name in self.tests}, self.tests)
         tiers = sums(self.tiers, self.tests)
-        OUTPUT.parent.mkdir(exist_ok=True)
+        output = BUILD / f"test-times-{self.tier}.json"
+        BUILD.mkdir(exist_ok=True)
         whole = {"seconds": time.monotonic() - self.started, "tests": self.tests, "files": files}
         whole |= {"tiers": tiers, "fixtures": self.fixtures}
-        OUTPUT.write_text(json.dumps(whole, indent=1, sort_keys=True))
+        output.write_text(json.dumps(whole, indent=1, sort_keys=True))
         write = terminalreporter.write_line
-        terminalreporter.section(f"slowest {SLOWEST}, seconds; all in build/{OUTPUT.name}")
+        terminalreporter.section(f"slowest {SLOWEST}, seconds; all in build/{output.name}")
         for kind, found in (("test", self.tests), ("file", files), ("fixture", self.fixtures)):
             for name, seconds in sorted(found.items(), key=lambda one: -one[1])[:SLOWEST]:
                 write(f"{seconds:8.1f}  {kind}  {name}")
@@ -85,4 +91,4 @@ def sums(groups: Mapping[str, str], seconds: Mapping[str, float]) -> dict[str, f
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Timings(), "timings of the tests")
+    config.pluginmanager.register(Timings(config), "timings of the tests")

@@ -34,6 +34,18 @@ def write_model(folder: Path, size: int) -> None:
     assert seal(folder, card).engines["openvino"]["passed"]
 
 
+def reseal(folder: Path, **changes: object) -> None:
+    """Change what stands in the card of a model folder."""
+    import json
+
+    from eagle_spark.model.bundle import seal
+    from eagle_spark.model.metadata import METADATA
+
+    card = json.loads((folder / METADATA).read_text()) | changes
+    (folder / METADATA).unlink()
+    seal(folder, {key: value for key, value in card.items() if key not in ("model_id", "digests")})
+
+
 def fit_to_drawn_images(folder: Path, size: int) -> dict[str, Any]:
     """Write the model's `novelty.npz` of drawn X-rays; return the limits of a review."""
     import numpy as np

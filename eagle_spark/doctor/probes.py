@@ -146,7 +146,8 @@ def ask_executors(
 
     def give_up() -> None:
         is_late.set()
-        context.cancelJobGroup(group)
+        # Also where Spark has not begun with the job yet.
+        context._jsc.sc().cancelJobGroupAndFutureJobs(group)
 
     late = Timer(max(seconds, LEAST_SECONDS), give_up)
     late.start()

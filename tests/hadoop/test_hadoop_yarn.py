@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -48,11 +49,12 @@ def test_score_runs_on_both_nodes_and_leaves_rows_logs_and_history(
     cluster: LocalCluster, jobs: YarnJobs, model_folder: Path, spark: Any, tmp_path: Path
 ) -> None:
     write_unlabelled(tmp_path / "images", 12, 5)
-    for source, target in ((tmp_path / "images", "/night"), (model_folder, "/model")):
-        put = [str(HADOOP / "put"), str(source), cluster.uri + target]
+    home = f"{cluster.uri}/yarn"
+    places = {"images": f"{home}/night", "model": f"{home}/model"}
+    for source, target in zip((tmp_path / "images", model_folder), places.values(), strict=True):
+        put = [str(HADOOP / "put"), str(source), target]
         subprocess.run(put, check=True, capture_output=True, timeout=300, env=cluster.environment)
-    places = {"images": f"{cluster.uri}/night", "model": f"{cluster.uri}/model"}
-    warehouse = f"{cluster.uri}/warehouse"
+    warehouse = f"{home}/warehouse"
     options = [word for name, uri in places.items() for word in (f"--{name}", uri)]
     result = jobs.run("score", *options, "--warehouse", warehouse)
     assert (result["listed"], result["scored"], result["rejected"]) == (16, 12, 4)
@@ -62,17 +64,11 @@ def test_score_runs_on_both_nodes_and_leaves_rows_logs_and_history(
     assert len(found) == 16
     assert found == rows(str(tmp_path / "warehouse"))
 
+    # A node has room for one executor, so there is one on each.
     application = result["application"]
-    shown = subprocess.run(
-        [str(HADOOP / "logs"), application],
-        env=cluster.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout
-    for number in (1, 2):
-        assert f"_{cluster.ports[f'NODEMANAGER_{number}_PORT']}" in shown
-    assert application in wait_for_history(cluster, application)
+    ports = {f"_{cluster.ports[f'NODEMANAGER_{number}_PORT']}" for number in (1, 2)}
+    wait_until(lambda: {port for port in ports if port in logs_of(cluster, application)} == ports)
+    wait_until(lambda: application in history(cluster))
 
 
 def rows(warehouse: str) -> list[tuple[Any, ...]]:
@@ -82,13 +78,27 @@ def rows(warehouse: str) -> list[tuple[Any, ...]]:
         return sorted(map(tuple, Warehouse(session).read(PREDICTIONS).select(*columns).collect()))
 
 
-def wait_for_history(cluster: LocalCluster, application: str) -> set[str]:
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Logs and events come to HDFS some seconds after the end."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
+def logs_of(cluster: LocalCluster, application: str) -> str:
+    """Return the aggregated logs, in which each container is named with its node."""
+    return subprocess.run(
+        [str(HADOOP / "logs"), application],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+
+
+def history(cluster: LocalCluster) -> set[str]:
     """Return the ids of the applications that the history server shows."""
     address = f"http://127.0.0.1:{cluster.ports['HISTORY_WEB_PORT']}/api/v1/applications"
-    for _ in range(20):
-        with urlopen(address, timeout=10) as answer:
-            found = {one["id"] for one in json.load(answer)}
-        if application in found:
-            break
-        time.sleep(1)
-    return found
+    with urlopen(address, timeout=10) as answer:
+        return {one["id"] for one in json.load(answer)}

@@ -37,9 +37,8 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     assert balanced(first)
     assert (first["listed"], first["scored"], first["rejected"]) == (16, 12, 4)
     assert first["engine"] == "openvino"
-    # This model was never held against anything.
-    assert (first["shift"], first["exit_code"]) == (None, 0)
-    assert all(first["task_seconds"][stage] > 0 for stage in STAGES)
+    assert first["task_seconds"].keys() == set(STAGES)
+    assert min(first["task_seconds"][stage] for stage in ("decode", "infer")) > 0
     assert sum(first["stage_seconds"].values()) == pytest.approx(first["seconds"], abs=1)
     rows = query(tmp_path / "warehouse")
     assert Counter(row.reason for row in rows if row.status == "rejected") == Counter(

@@ -324,6 +324,17 @@ def ranks_of(warehouse: Path) -> list[psutil.Process]:
     return [psutil.Process(json.loads(beat.read_bytes())["pid"]) for beat in beats]
 
 
+@pytest.mark.extended("one more job by its spark-submit", seconds=10)
+@pytest.mark.spark
+def test_dynamic_allocation_is_refused(
+    warehouse: Path, tmp_path: Path, run_job: Callable[..., Any]
+) -> None:
+    options = ["--warehouse", warehouse, "--model", tmp_path / "m", "--weights", "none"]
+    done = run_job("train", *options, conf=["spark.dynamicAllocation.enabled=true"])
+    assert done.returncode == 2
+    assert "--conf spark.dynamicAllocation.enabled=false" in done.result["error"]
+
+
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"feature_budget": 1e-3}, "SettingsError", r"--feature-budget 0.001: .* take \d"),
     ({"batch_size": 7}, "SettingsError", r"--batch-size: wanted a multiple of 4, .*, got 7"),
