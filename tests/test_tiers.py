@@ -1,4 +1,4 @@
-"""How tests are shared out: each group is in one shard, and shards take about as long."""
+"""How tests are shared out: each file is in one shard, and shards take about as long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from tiers import group_of, parse_shard, share
 
 
-def test_every_group_is_in_one_shard_and_the_longest_stands_alone() -> None:
+def test_every_file_is_in_one_shard_and_the_longest_stands_alone() -> None:
     seconds = {"a": 600.0, "b": 200.0, "c": 190.0, "d": 100.0, "e": 90.0, "f": 0.0}
     shards = share(seconds, 3)
     assert shards[0] == {"a"}

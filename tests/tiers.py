@@ -48,8 +48,12 @@ def tier_of(item: pytest.Item) -> str:
 
 def group_of(nodeid: str) -> str:
     """Return what one worker runs in a row: the tests of a file, or all those on a cluster."""
-    file = nodeid.partition("::")[0]
+    file = file_of(nodeid)
     return CLUSTER if file.startswith(f"{CLUSTER}/") else file
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -64,7 +68,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def share(seconds: Mapping[str, float], parts: int) -> list[set[str]]:
-    """Distribute groups over parts, the longest first, each to the part with the least to do."""
+    """Distribute files over parts, the longest first, each to the part with the least to do."""
     shards: list[set[str]] = [set() for _ in range(parts)]
     loads = [0.0] * parts
     for name in sorted(seconds, key=lambda name: (-seconds[name], name)):
@@ -82,12 +86,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if marker := item.get_closest_marker("extended"):
             if "seconds" not in marker.kwargs or not marker.args:
                 raise pytest.UsageError(f"{item.nodeid}: extended wants a reason and seconds")
-            seconds[group_of(item.nodeid)] += marker.kwargs["seconds"]
+            seconds[file_of(item.nodeid)] += marker.kwargs["seconds"]
     shard = share(seconds, parts)[part - 1]
 
     def is_chosen(item: pytest.Item) -> bool:
         tier = tier_of(item)
-        in_shard = tier != "extended" or group_of(item.nodeid) in shard
+        in_shard = tier != "extended" or file_of(item.nodeid) in shard
         return in_shard and tier in tiers.get(chosen, {tier})
 
     config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])

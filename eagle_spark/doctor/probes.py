@@ -158,6 +158,7 @@ def ask_executors(
             raise EagleError(f"executors do not answer: {str(error).splitlines()[0]}") from error
     finally:
         late.cancel()
+        context._jsc.clearJobGroup()  # else later jobs of this thread are cancelled too
     return list({one.place: one for one in answers.value}.values())
 
 

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.hadoop,
     pytest.mark.spark,
     pytest.mark.train,
-    pytest.mark.extended("the package of 0.9 GB, and each job on YARN", seconds=60),
+    pytest.mark.extended("the package of 0.9 GB, and each job on YARN", seconds=130),
 ]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
