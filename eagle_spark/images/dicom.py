@@ -10,6 +10,7 @@ import hashlib
 import logging
 import struct
 import zlib
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -22,6 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
 
 from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.images.body_part import MODALITIES, is_chest, is_radiograph
 from eagle_spark.images.codestream import frame_shape
 from eagle_spark.images.decode import MAX_FILE_BYTES, check_segments, check_size
 from eagle_spark.images.presentation import show
@@ -31,8 +33,6 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 logging.getLogger("pylibjpeg").setLevel(logging.CRITICAL)
 
 INSTALL = "pip install 'eagle-spark[dicom]' brings it"
-MODALITIES = frozenset(("CR", "DR", "DX", "RG"))
-CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")  # in what BodyPartExamined may say
 MAX_BITS = 16
 MAX_READS = 200_000  # elements and items of sequences in a header: a real one has some hundreds
 MAX_ELEMENT = 2**20  # bytes of one that is kept; the largest is a table of 65,536 grey values
@@ -158,14 +158,13 @@ def _header(data: bytes) -> Dataset:
         length = getattr(header.get_item(tag), "length", 0) or 0
         if MAX_ELEMENT < length < 0xFFFFFFFF:
             raise ImageRejected(Reason.CORRUPT, f"dicom: element {tag} of {length} bytes")
-    modality = str(header.get("Modality") or "").upper()
-    if modality and modality not in MODALITIES:
+    modality, part = _joined(header, "Modality"), _joined(header, "BodyPartExamined")
+    if modality and not is_radiograph(modality):
         raise ImageRejected(
             Reason.NOT_A_CHEST_XRAY,
             f"dicom: modality {modality[:_TEXT]}, wanted {', '.join(sorted(MODALITIES))}",
         )
-    part = str(header.get("BodyPartExamined") or "").upper()
-    if part and not any(name in part for name in CHEST):
+    if not is_chest(part):
         raise ImageRejected(Reason.NOT_A_CHEST_XRAY, f"dicom: body part {part[:_TEXT]}")
     if "Rows" not in header or "Columns" not in header:
         if stream.tell() > len(data):
@@ -252,6 +251,13 @@ def _tags(header: Dataset, keep_patient_id: bool) -> dict[str, str | None]:
 def patient_key(patient_id: str, issuer: str | None) -> str:
     """Return what stands for a patient: SHA-256 of issuer (or nothing), newline, id; in UTF-8."""
     return hashlib.sha256(f"{issuer or ''}\n{patient_id}".encode()).hexdigest()
+
+
+def _joined(header: Dataset, keyword: str) -> str:
+    """Return one or several values of an element, in upper case; empty where there is none."""
+    value = header.get(keyword)
+    several = value if isinstance(value, MutableSequence) else [value or ""]
+    return "\\".join(str(one) for one in several).replace("\0", "").strip().upper()
 
 
 def _text(header: Dataset, keyword: str) -> str | None:
