@@ -1,8 +1,8 @@
 """Free text in `BodyPartExamined` and `Modality`: whether it names a chest, and an X-ray.
 
 DICOM has terms for both (PS3.16 Annex L, PS3.3 C.7.3.1.1.1). What consoles send is typed by people:
-in the language of the clinic, with accents that a wrong character set has damaged, cut off after the
-16 characters of the value representation CS.
+in the language of the clinic, with accents that a wrong character set has damaged, cut off after
+the 16 characters of the value representation CS.
 """
 
 from __future__ import annotations

@@ -18,16 +18,17 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread, uid
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.body_part import MODALITIES, is_chest, is_radiograph
-from eagle_spark.images.codestream import frame_shape
+from eagle_spark.images.codestream import JPEG_LS, Frame, find_codestream, read_frame
 from eagle_spark.images.decode import MAX_FILE_BYTES, check_segments, check_size
 from eagle_spark.images.presentation import show
 from eagle_spark.images.quiet import no_warnings
+from eagle_spark.images.stored_bits import normalise_words
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 logging.getLogger("pylibjpeg").setLevel(logging.CRITICAL)
@@ -49,8 +50,11 @@ _IMAGE = (
     "HighBit",
     "PixelRepresentation",
 )
+# Where a bit plane of an overlay lies, of each of the 16 overlays that there may be.
+_OVERLAY_BITS = tuple((group << 16) | 0x0102 for group in range(0x6000, 0x6020, 2))
 _KEPT = (
     *_IMAGE,
+    *_OVERLAY_BITS,
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     "RescaleIntercept",
@@ -80,6 +84,16 @@ _PLUGINS = {
     **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), "pylibjpeg"),
     uid.RLELossless: "pylibjpeg",
 }
+# What a codestream is, whatever the file calls it: marker of its frame, None of JPEG 2000.
+_BY_MARKER: dict[int | None, uid.UID] = {
+    0xC0: uid.JPEGBaseline8Bit,
+    0xC1: uid.JPEGExtended12Bit,
+    0xC3: uid.JPEGLossless,
+    JPEG_LS: uid.JPEGLSLossless,
+    None: uid.JPEG2000,
+}
+_ITEM = b"\xfe\xff\x00\xe0"  # tag that begins each part of encapsulated pixels
+_META, _DICM = 132, b"DICM"  # where the file's meta group begins, and what stands before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +119,7 @@ def read_dicom(data: bytes, keep_patient_id: bool = False) -> Dicom:
     """
     try:
         with no_warnings():
-            data = _inflated(data)
+            data = _inflated(_with_preamble(data))
             header = _header(data)
             tags = _tags(header, keep_patient_id)
             return Dicom(show(_pixels(data, header), header), tags)
@@ -132,12 +146,18 @@ class _Stream(BytesIO):
         return super().read(size)
 
 
+def _with_preamble(data: bytes) -> bytes:
+    """Return a file that begins with its meta group as one that has what comes before it."""
+    if data[_META - 4 : _META] == _DICM or not data.startswith(b"\x02\0"):
+        return data
+    return bytes(_META - 4) + _DICM + data
+
+
 def _inflated(data: bytes) -> bytes:
     """Return a deflated file as a plain one, of bounded size."""
-    # The group's own length stands in its first element.
-    end = 144 + int.from_bytes(data[140:144], "little")
+    end = _end_of_meta(data)
     name = uid.DeflatedExplicitVRLittleEndian.encode()
-    if name not in data[132:end]:
+    if name not in data[_META:end]:
         return data
     body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[end:], MAX_FILE_BYTES + 1)
     if len(body) > MAX_FILE_BYTES:
@@ -145,19 +165,34 @@ def _inflated(data: bytes) -> bytes:
             Reason.FILE_TOO_LARGE, f"dicom: inflates to more than {MAX_FILE_BYTES} bytes"
         )
     plain = uid.ExplicitVRLittleEndian.encode().ljust(len(name), b"\0")
-    return data[:132] + data[132:end].replace(name, plain) + body
+    return data[:_META] + data[_META:end].replace(name, plain) + body
+
+
+def _end_of_meta(data: bytes) -> int:
+    """Return where the meta group ends, by its elements: its own length is often told wrong."""
+    at = _META
+    while at < len(data) and data[at : at + 2] == b"\x02\0":
+        if data[at + 4 : at + 6] in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
+            at += 12 + int.from_bytes(data[at + 8 : at + 12], "little")
+        else:
+            at += 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+    return at
 
 
 def _header(data: bytes) -> Dataset:
     """Return the tags that are kept, after all that can be said without pixels was checked."""
     stream = _Stream(data)
     header: Dataset = dcmread(
-        stream, stop_before_pixels=True, specific_tags=list(_KEPT), defer_size=MAX_ELEMENT
+        stream,
+        stop_before_pixels=True,
+        specific_tags=list(_KEPT),
+        defer_size=MAX_ELEMENT,
+        force=True,
     )
     for tag in list(header.keys()):
-        length = getattr(header.get_item(tag), "length", 0) or 0
+        length = getattr(header.get_item(tag, keep_deferred=True), "length", 0) or 0
         if MAX_ELEMENT < length < 0xFFFFFFFF:
-            raise ImageRejected(Reason.CORRUPT, f"dicom: element {tag} of {length} bytes")
+            del header[tag]  # nothing that is kept is so long
     modality, part = _joined(header, "Modality"), _joined(header, "BodyPartExamined")
     if modality and not is_radiograph(modality):
         raise ImageRejected(
@@ -170,8 +205,23 @@ def _header(data: bytes) -> Dataset:
         if stream.tell() > len(data):
             raise ImageRejected(Reason.TRUNCATED, "dicom: ends within its header")
         raise ImageRejected(Reason.NOT_AN_IMAGE, "dicom: holds no image")
+    _complete(header)
     _check_image(header)
     return header
+
+
+def _complete(header: Dataset) -> None:
+    """Give what describes the pixels its usual value where a file lacks it, or writes it oddly."""
+    usual = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "BitsAllocated": MAX_BITS}
+    for keyword, value in usual.items():
+        if header.get(keyword) is None:
+            setattr(header, keyword, value)
+    if header.get("BitsStored") is None:
+        header.BitsStored = header.BitsAllocated
+    if header.get("HighBit") is None:
+        header.HighBit = header.BitsStored - 1
+    colours = str(header.get("PhotometricInterpretation") or "").strip(" \0").upper()
+    header.PhotometricInterpretation = colours or "MONOCHROME2"
 
 
 def _check_image(header: Dataset) -> None:
@@ -189,49 +239,103 @@ def _check_image(header: Dataset) -> None:
 
 
 def _pixels(data: bytes, header: Dataset) -> NDArray[Any]:
-    """Return the stored values: (rows, columns), 8 or 16 bits, signed as the header says."""
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    plugin = _PLUGINS.get(syntax, "")
+    """Return the pixels: (rows, columns), 8 or 16 bits, signed as the header says.
+
+    What the bytes are is told by themselves, where the file says something else: by the items that
+    compressed pixels lie in, the first bytes of a codestream, and their number. `BitsStored` of the
+    header becomes what the pixels have.
+    """
+    syntax = _syntax(header)
     if syntax not in _NATIVE:
-        _check_decoder(syntax, plugin)
-    found = dcmread(_Stream(data), specific_tags=[*_IMAGE, "PixelData"])
+        _check_decoder(syntax)
+    found = dcmread(_Stream(data), specific_tags=[*_IMAGE, "PixelData"], force=True)
     if "PixelData" not in found or not found.PixelData:
         raise ImageRejected(Reason.TRUNCATED, "dicom: ends before its pixels")
-    shape = (int(header.Rows), int(header.Columns))
-    if syntax in _NATIVE:
-        wanted = shape[0] * shape[1] * header.BitsAllocated // 8
-        if len(found.PixelData) < wanted:
-            raise ImageRejected(
-                Reason.TRUNCATED, f"dicom: {len(found.PixelData)} bytes of pixels, wanted {wanted}"
-            )
-    else:
-        _check_frame(get_frame(found.PixelData, 0, number_of_frames=1), syntax, shape)
-    pixels: NDArray[Any]
-    pixels, _ = get_decoder(syntax).as_array(found, raw=True, index=0, decoding_plugin=plugin)
+    _complete(found)
+    raw, stored = found.PixelData, int(header.BitsStored)
+    frame = _joined_fragments(raw) if raw.startswith(_ITEM) else None
+    size = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+    codestream = None
+    if frame is not None or syntax not in _NATIVE or len(raw) < size:
+        codestream = find_codestream(raw if frame is None else frame)
+    if codestream is not None:
+        told = _check_frame(codestream, header)
+        syntax = _BY_MARKER.get(told.kind)
+        _check_decoder(syntax)
+        stored = min(stored, told.bits)
+        found.BitsAllocated = 8 if told.bits <= 8 else MAX_BITS
+        found.BitsStored, found.HighBit = told.bits, told.bits - 1
+        _replace_pixels(found, encapsulate([codestream]))
+    elif frame is not None:
+        if syntax != uid.RLELossless:
+            raise ImageRejected(Reason.CORRUPT, "dicom: a compressed frame of no known kind")
+        _replace_pixels(found, encapsulate([frame]))
+    elif len(raw) < size:
+        raise ImageRejected(Reason.TRUNCATED, f"dicom: {len(raw)} bytes of pixels, wanted {size}")
+    elif syntax not in _NATIVE:
+        syntax = uid.ExplicitVRLittleEndian
+    found.file_meta.TransferSyntaxUID = syntax
+    words, _ = get_decoder(syntax).as_array(
+        found,
+        raw=True,
+        index=0,
+        decoding_plugin=_PLUGINS.get(syntax, ""),
+        correct_unused_bits=False,
+    )
+    pixels, header.BitsStored = normalise_words(
+        words,
+        min(stored, 8 * words.itemsize),
+        int(header.HighBit),
+        header.PixelRepresentation == 1,
+        any(header.get(tag) for tag in _OVERLAY_BITS),
+    )
     return pixels
 
 
-def _check_decoder(syntax: uid.UID | None, plugin: str) -> None:
-    if syntax is None:
-        raise ImageRejected(Reason.CORRUPT, "dicom: names no transfer syntax")
-    if not plugin:
-        raise ImageRejected(Reason.NO_DECODER, f"dicom: no decoder for {syntax.name[:_TEXT]}")
+def _syntax(header: Dataset) -> uid.UID:
+    """Return the transfer syntax; where none is named, that in which the dataset was read."""
+    if named := header.file_meta.get("TransferSyntaxUID"):
+        return uid.UID(named)
+    implicit, little = header.original_encoding
+    if implicit:
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+
+
+def _joined_fragments(raw: bytes) -> bytes:
+    """Return the one frame of encapsulated pixels; where its parts begin, the items say."""
+    stream = BytesIO(raw)
+    parse_basic_offsets(stream)
+    return b"".join(generate_fragments(stream))
+
+
+def _replace_pixels(found: Dataset, encapsulated: bytes) -> None:
+    found.PixelData = encapsulated
+    found["PixelData"].is_undefined_length = True
+
+
+def _check_decoder(syntax: uid.UID | None) -> None:
+    plugin = _PLUGINS.get(syntax, "")
+    if syntax is None or not plugin:
+        name = syntax.name[:_TEXT] if syntax else "this kind of JPEG"
+        raise ImageRejected(Reason.NO_DECODER, f"dicom: no decoder for {name}")
     if plugin not in get_decoder(syntax).available_plugins:
         raise ImageRejected(
             Reason.NO_DECODER, f"dicom: no decoder for {syntax.name} installed; {INSTALL}"
         )
 
 
-def _check_frame(frame: bytes, syntax: uid.UID, shape: tuple[int, int]) -> None:
+def _check_frame(codestream: bytes, header: Dataset) -> Frame:
     """Check that what a decoder will make room for is what the header promised."""
-    if syntax == uid.RLELossless:  # has no size of its own; the decoder stops at the header's
-        return
-    check_segments(frame)
-    found = frame_shape(frame)
-    if found != (*shape, 1):
+    check_segments(codestream)
+    found = read_frame(codestream)
+    wanted = (int(header.Rows), int(header.Columns), 1)
+    shape = found and (found.rows, found.columns, found.components)
+    if found is None or shape != wanted:
         raise ImageRejected(
-            Reason.CORRUPT, f"dicom: header says {(*shape, 1)}, compressed frame {found}"
+            Reason.CORRUPT, f"dicom: header says {wanted}, compressed frame {shape}"
         )
+    return found
 
 
 def _tags(header: Dataset, keep_patient_id: bool) -> dict[str, str | None]:

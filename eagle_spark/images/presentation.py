@@ -20,18 +20,17 @@ Levels = NDArray[np.float64]
 
 _ROWS = 256  # looked up at a time
 _DEPTH = 65_535
+_WORD = 1 << 16
 
 
 def show(pixels: NDArray[Any], header: Dataset) -> Image.Image:
     """Return stored values (rows, columns) as a grey image, black as dark as it was on the film.
 
-    Rescale or modality LUT, then VOI LUT, else the first window, then MONOCHROME1 inverted; padding
-    becomes black. Of 8-bit values without a window the whole range is shown. Where deeper ones have
-    none (or one that no window can be), the file does not say what to show: mode `I;16` or `F` with
-    all of it, as in a 16-bit PNG.
-
-    Raises:
-        ValueError: for a LUT that is none.
+    Modality LUT, else rescale; then the first VOI LUT, else the first window, then MONOCHROME1
+    inverted; padding becomes black. A LUT, rescale or window that is incomplete, or none, is left
+    out, and the next in this order counts. Of 8-bit values without a window all are shown.
+    Where deeper ones have none, the file does not say what to show: mode `I;16` or `F` with all of
+    it, as in a 16-bit PNG.
     """
     bits = int(header.BitsStored)
     low = -(1 << (bits - 1)) if header.get("PixelRepresentation") == 1 else 0
@@ -68,34 +67,52 @@ def window(levels: Levels, center: float, width: float, function: str) -> Levels
 
 
 def _modality(stored: Levels, header: Dataset) -> Levels:
-    if sequence := header.get("ModalityLUTSequence"):
-        return _mapped(stored, _Lut.of(sequence[0], header))
-    slope, intercept = _first(header.get("RescaleSlope")), _first(header.get("RescaleIntercept"))
-    if slope is None or intercept is None:
+    for item in header.get("ModalityLUTSequence") or ():
+        if lut := _Lut.of(item, header, stored):
+            return _mapped(stored, lut)
+    slopes, intercepts = _numbers(header, "RescaleSlope"), _numbers(header, "RescaleIntercept")
+    if not (slopes and intercepts and slopes[0] and intercepts[0] is not None):
         return stored
-    levels = stored * slope + intercept
-    if not np.isfinite(levels).all():
-        raise ValueError("a rescale that is no number")
-    return levels
+    levels = stored * slopes[0] + intercepts[0]
+    return levels if np.isfinite(levels).all() else stored
 
 
 def _voi(levels: Levels, header: Dataset) -> Levels | None:
-    """Return what the file's VOI LUT or first window shows, 0 to 1; None where there is none."""
-    if sequence := header.get("VOILUTSequence"):
-        # The brightest entry is white: how many bits they have is often told wrong.
-        lut = _Lut.of(sequence[0], header)
-        return _mapped(levels, lut) / (lut.entries.max() or 1.0)
-    center, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
-    if center is None or width is None:
+    """Return what the file's first VOI LUT or window shows, 0 to 1; None where there is none."""
+    for item in header.get("VOILUTSequence") or ():
+        if lut := _Lut.of(item, header, levels):
+            # The brightest entry is white: how many bits they have is often told wrong.
+            return _mapped(levels, lut) / lut.entries.max()
+    function = str(header.get("VOILUTFunction") or "LINEAR").upper()
+    windows = zip(_numbers(header, "WindowCenter"), _numbers(header, "WindowWidth"), strict=False)
+    for center, width in windows:
+        if center is not None and width is not None:
+            shown = window(levels, center, width, function)
+            if shown is not None:
+                return shown
+    return None
+
+
+def _numbers(header: Dataset, keyword: str) -> list[float | None]:
+    """Return the numbers of an element, read from its text; None for each that is none.
+
+    pydicom raises for all of them where one is a word, or has a decimal comma.
+    """
+    item = header.get_item(keyword)
+    value = None if item is None else item.value
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    texts = value.split("\\") if isinstance(value, str) else value
+    several = texts if isinstance(texts, list | MutableSequence) else [texts]
+    return [_number(one) for one in several]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = float(str(value).strip(" \0").replace(",", "."))
+    except ValueError:
         return None
-    return window(levels, center, width, str(header.get("VOILUTFunction") or "LINEAR").upper())
-
-
-def _first(value: Any) -> float | None:
-    """Return the first of one or several numbers; None where there is none."""
-    if isinstance(value, MutableSequence):
-        value = value[0] if value else None
-    return None if value in (None, "") else float(value)
+    return found if np.isfinite(found) else None
 
 
 class _Lut(NamedTuple):
@@ -105,17 +122,32 @@ class _Lut(NamedTuple):
     entries: Levels
 
     @classmethod
-    def of(cls, item: Dataset, header: Dataset) -> _Lut:
-        count, first, _ = (int(number) for number in item.LUTDescriptor)
-        count = count or 1 << 16
-        found = item.LUTData
+    def of(cls, item: Dataset, header: Dataset, levels: Levels) -> _Lut | None:
+        """Return the table of an item of a LUT sequence; None where it is incomplete.
+
+        Args:
+            levels: what is looked up. The sign of the first entry's level stands in no element: its
+                value representation follows the stored pixels (PS3.3 C.11.2.1.1), so the reading
+                whose range holds more of the levels is taken.
+        """
+        try:
+            count, first, _ = (int(number) for number in item.LUTDescriptor)
+            found = item.LUTData
+        except (AttributeError, TypeError, ValueError):
+            return None
+        count = (count % _WORD) or _WORD
         if isinstance(found, bytes):
             order = "<" if header.original_encoding[1] else ">"
             found = np.frombuffer(found, f"{order}u2" if len(found) >= 2 * count else "u1")
-        entries = np.asarray(found, np.float64).reshape(-1)[:count]
-        if len(entries) < count:
-            raise ValueError(f"a LUT of {count} entries that has {len(entries)}")
-        return cls(first, entries)
+        entries = np.asarray(found, np.float64).reshape(-1)[:count] % _WORD  # never signed
+        if len(entries) < count or np.ptp(entries) == 0:
+            return None
+        low, high = levels.min(), levels.max()
+
+        def overlap(start: int) -> float:
+            return float(min(start + count - 1, high) - max(start, low))
+
+        return cls(max((first, first - _WORD, first + _WORD), key=overlap), entries)
 
 
 def _mapped(levels: Levels, lut: _Lut) -> Levels:
@@ -129,8 +161,16 @@ def _padding(stored: Levels, header: Dataset) -> NDArray[np.bool_]:
     if not isinstance(value, int):
         return np.zeros(len(stored), np.bool_)
     limit = header.get("PixelPaddingRangeLimit")
-    low, high = sorted((value, limit if isinstance(limit, int) else value))
+    ends = (value, limit if isinstance(limit, int) else value)
+    # Written with the other sign, as their value representation follows that of the pixels.
+    low, high = sorted(_of_sign(end, stored) for end in ends)
     return (stored >= low) & (stored <= high)
+
+
+def _of_sign(value: int, stored: Levels) -> int:
+    """Return the 16-bit value, signed or unsigned, whichever the stored ones can be."""
+    readings = (value, value - _WORD, value + _WORD)
+    return next((one for one in readings if stored[0] <= one <= stored[-1]), value)
 
 
 def _deep(levels: Levels) -> NDArray[np.uint16] | NDArray[np.float32]:
