@@ -148,11 +148,15 @@ def to_grey(image: Image.Image) -> Image.Image:
     """Return an 8-bit image as mode `L`, by the luma weights of ITU-R 601.
 
     Transparent pixels become black, the colour of an unexposed margin; the colour stored under
-    full transparency is arbitrary and must not show.
+    full transparency is arbitrary and must not show. An alpha that hides everything is none:
+    writers leave the fourth byte of a pixel 0.
     """
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        return ImageChops.multiply(layers.convert("L"), layers.getchannel("A"))
+        alpha = layers.getchannel("A")
+        if alpha.getextrema()[1]:
+            return ImageChops.multiply(layers.convert("L"), alpha)
+        return layers.convert("L")
     return image.convert("L")
 
 

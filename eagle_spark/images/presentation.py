@@ -82,7 +82,8 @@ def _voi(levels: Levels, header: Dataset) -> Levels | None:
     for item in header.get("VOILUTSequence") or ():
         if lut := _Lut.of(item, header, levels):
             # The brightest entry is white: how many bits they have is often told wrong.
-            return _mapped(levels, lut) / lut.entries.max()
+            mapped: Levels = _mapped(levels, lut) / lut.entries.max()
+            return mapped
     function = str(header.get("VOILUTFunction") or "LINEAR").upper()
     windows = zip(_numbers(header, "WindowCenter"), _numbers(header, "WindowWidth"), strict=False)
     for center, width in windows:

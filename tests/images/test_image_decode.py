@@ -242,3 +242,15 @@ def test_changed_files_give_pixels_or_a_reason(data: st.DataObject) -> None:
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=8)):
         changed[place] = value
     reason_of(bytes(changed[: data.draw(st.sampled_from([len(changed), len(changed) // 2]))]))
+
+
+def test_an_alpha_that_hides_everything_is_none() -> None:
+    layers = colour().convert("RGBA")
+    layers.putalpha(0)
+    hidden = read_radiograph(encoded(layers, "PNG"), 64).pixels
+    assert (hidden == read_radiograph(encoded(colour(), "PNG"), 64).pixels).all()
+
+
+def test_a_wrong_checksum_behind_the_pixels_costs_none() -> None:
+    data = encoded(grey(), "PNG")
+    assert (read_radiograph(data[:-1] + b"\0", 64).pixels == read_radiograph(data, 64).pixels).all()
