@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiers import tier_of
+from tiers import file_of, tier_of
 
 SLOWEST = 15
 MAX_SECONDS = 10  # of a test without the marker `slow` or `extended`
@@ -64,7 +64,7 @@ class Timings:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.tier == "all" or not self.tests:  # some tests, run by hand
             return
-        files = sums({name: name.partition("::")[0] for name in self.tests}, self.tests)
+        files = sums({name: file_of(name) for name in self.tests}, self.tests)
         tiers = sums(self.tiers, self.tests)
         output = BUILD / f"test-times-{self.tier}.json"
         BUILD.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ _OTHER_SPELLINGS = frozenset(("RX", "XR", "XRAY"))
 
 # How words for chest, lungs and ribs begin, without accents.
 _STEMS = (
-    *("chest", "chst", "cxr", "thora", "torac", "toraks", "toraco", "thx", "lung", "pulm", "rib"),
+    *("chest", "chst", "cxr", "thora", "torac", "toraks", "thx", "lung", "pulm", "rib"),
     *("pecho", "peito", "petto", "costill", "costela", "costol", "polmon"),
     *("poitrine", "poumon", "brust", "rippe", "borst", "longen", "bryst", "brost"),
     *("klatka", "klatki", "pluc", "hrudn", "plic", "mellkas", "keuhko", "gogus", "akciger"),
