@@ -49,6 +49,7 @@ def reseal(folder: Path, **changes: object) -> None:
 def fit_to_drawn_images(folder: Path, size: int) -> dict[str, Any]:
     """Write the model's `novelty.npz` of drawn X-rays; return the limits of a review."""
     import numpy as np
+    from nights import sound_images
 
     from eagle_spark.dataset.sample import write_unlabelled
     from eagle_spark.images.decode import read_radiograph
@@ -59,15 +60,8 @@ def fit_to_drawn_images(folder: Path, size: int) -> dict[str, Any]:
 
     with TemporaryDirectory() as drawn:
         write_unlabelled(Path(drawn), 90, 11)
-        files = sorted(Path(drawn).rglob("*.png"))
-        sound = [path for path in files if path.stat().st_size > 10_000]
-        pixels = np.stack(
-            [
-                read_radiograph(path.read_bytes(), size).pixels
-                for path in sound
-                if "truncated" not in path.name
-            ]
-        )
+        sound = sound_images(Path(drawn))
+        pixels = np.stack([read_radiograph(path.read_bytes(), size).pixels for path in sound])
     statistics = load_engine(open_bundle(str(folder)), "openvino", 1).predict(pixels).statistics
     # Limits come from images that the densities were not fitted to.
     fitted = slice(None, 2 * len(pixels) // 3)

@@ -16,12 +16,12 @@ from eagle_spark.evaluation.evaluate import evaluate
 from eagle_spark.evaluation.labelled import labelled_images, read_spellings
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.images.masks import read_mask
-from eagle_spark.model.bundle import open_bundle, seal
+from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import load_engine
-from eagle_spark.model.metadata import METADATA
 from eagle_spark.model.metrics import overlap_figures
 from eagle_spark.settings import EvaluateSettings
 from planted import encoded, picture, put, tinted
+from untrained import reseal
 
 CLASSES = ("A", "B", "C")
 
@@ -153,9 +153,7 @@ def test_figures_are_those_of_the_engine_asked_by_hand(
 def carded(model: Path, out: Path, **card: Any) -> Path:
     """The same model with more in its card."""
     shutil.copytree(model, out)
-    known = dict(open_bundle(str(out)).metadata)
-    (out / METADATA).unlink()
-    seal(out, {key: known[key] for key in known if key not in ("model_id", "digests")} | card)
+    reseal(out, **card)
     return out
 
 
