@@ -35,14 +35,15 @@ $(VENV)/.libraries: requirements.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-$(READY): $(VENV)/.libraries pyproject.toml setup.py conf/spark-defaults.conf conf/log4j2.properties hadoop/jars.lock
+$(READY): $(VENV)/.libraries Makefile pyproject.toml setup.py conf/spark-defaults.conf conf/log4j2.properties hadoop/jars.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python hadoop/jars.py iceberg pyspark
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
 	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf conf/log4j2.properties "$$spark/conf/"
-	@# pyspark's scripts ask for any python3 on the PATH; they have to ask for this one.
-	grep -q '^export PYSPARK_PYTHON=' $(BIN)/find-spark-home || \
-	  sed -i '2i export PYSPARK_PYTHON="$${PYSPARK_PYTHON:-$(CURDIR)/$(BIN)/python}"' $(BIN)/find-spark-home
+	@# pyspark's scripts take the Spark and Python that the shell's variables name.
+	for program in beeline pyspark spark-class spark-shell spark-sql spark-submit; do \
+	  printf '#!/bin/sh\nexec "%s" -I -m eagle_spark.environment %s "$$@"\n' '$(CURDIR)/$(BIN)/python' $$program \
+	    > $(BIN)/$$program && chmod +x $(BIN)/$$program; done
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml

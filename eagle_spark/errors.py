@@ -34,6 +34,7 @@ class Reason(str, Enum):
     MULTIPLE_FRAMES = "multiple_frames"
     NOT_A_CHEST_XRAY = "not_a_chest_xray"
     COLOUR = "colour"
+    NO_CONTRAST = "no_contrast"
     NO_DECODER = "no_decoder"
     MASK_MISSING = "mask_missing"
     MASK_INVALID = "mask_invalid"

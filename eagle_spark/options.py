@@ -126,7 +126,7 @@ def _default_text(item: dataclasses.Field[Any]) -> str:
 
 def _read_conf_file(path: str, fields: dict[str, dataclasses.Field[Any]]) -> dict[str, Any]:
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"--conf-file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

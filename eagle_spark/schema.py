@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +50,12 @@ class Column:
     nullable: bool = False
 
     @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Name and type of each field of a struct; none of another type."""
+        inner = self.type.removeprefix("STRUCT<").removesuffix(">")
+        return re.findall(r"(\w+): (\w+)", inner) if inner != self.type else []
+
+    @property
     def ddl(self) -> str:
         null = "" if self.nullable else " NOT NULL"
         comment = self.comment.replace("'", "\\'")
@@ -72,13 +79,24 @@ class Table:
     def additions(self, there: Sequence[str]) -> list[str]:
         """Return the SQL that adds the columns an older table lacks; only those that may be null.
 
-        Each comes after the one before it here.
+        Each comes after the one before it here; a field of a struct comes last.
+
+        Args:
+            there: names of the table's columns; fields of its structs as `column.field`.
         """
-        return [
-            f"ALTER TABLE {self.full_name} ADD COLUMN {column.ddl} AFTER {before.name}"
+        columns = [
+            f"{column.ddl} AFTER {before.name}"
             for before, column in pairwise(self.columns)
             if column.name not in there and column.nullable
         ]
+        fields = [
+            f"{column.name}.{field} {kind}"
+            for column in self.columns
+            if column.name in there
+            for field, kind in column.fields
+            if f"{column.name}.{field}" not in there
+        ]
+        return [f"ALTER TABLE {self.full_name} ADD COLUMN {one}" for one in (*columns, *fields)]
 
     def schema(self) -> StructType:
         """Return the Spark schema, as written and as asserted before each write."""

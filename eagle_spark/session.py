@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from eagle_spark.environment import JAVA, find_java, other_sparks, spark_environment
 from eagle_spark.errors import OutputError, PlatformError
 from eagle_spark.storage import absolute_uri, join, locate
 
@@ -52,19 +52,26 @@ LOCAL_RULES = {
 
 
 def check_java() -> None:
-    """Raise PlatformError unless a Java of version 17 or newer is found.
-
-    `JAVA_HOME` counts before the `PATH`, as it does for Spark.
-    """
-    home = os.environ.get("JAVA_HOME")
-    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
-    wanted = "Java 17 or 21 is needed (Debian: apt-get install openjdk-17-jre-headless)"
-    if not java or not os.path.exists(java):
-        raise PlatformError(f"{wanted}; found none in JAVA_HOME or on the PATH")
+    """Raise PlatformError unless a Java of version 17 or newer is there."""
+    java = find_java(os.environ)
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version.group(1)) < 17:
-        raise PlatformError(f"{wanted}; {java} says {shown.splitlines()[:1]}")
+        raise PlatformError(f"{JAVA}; {java} says {shown.splitlines()[:1]}")
+
+
+def _use_own_spark() -> None:
+    """Let this process start the Spark of its environment, whatever its variables name.
+
+    spark-submit has started it already, with the variables that it was given.
+    """
+    if "PYSPARK_GATEWAY_PORT" in os.environ or "pyspark" in sys.modules:
+        return
+    others, wanted = other_sparks(os.environ), spark_environment(os.environ)
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
+    sys.path[:] = [folder for folder in sys.path if folder not in others]
 
 
 def check_warehouse(uri: str) -> None:
@@ -107,6 +114,7 @@ def open_session(
     check_java()
     if warehouse is not None:
         check_warehouse(warehouse)
+    _use_own_spark()
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 

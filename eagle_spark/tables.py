@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _DICOM = Column(
     "dicom",
-    "STRUCT<patient_id: STRING, view: STRING, study_uid: STRING, sop_uid: STRING, manufacturer: STRING, device: STRING>",
-    "tags of a DICOM file, patient_id as sha256 of issuer, newline and id unless asked for; null for other files",
+    "STRUCT<patient_id: STRING, view: STRING, study_uid: STRING, sop_uid: STRING, manufacturer: STRING, device: STRING, intent: STRING>",
+    "tags of a DICOM file, patient_id as sha256 of issuer, newline and id unless asked for, intent as PresentationIntentType; null for other files",
     True,
 )
 
@@ -51,6 +51,7 @@ IMAGES = Table(
         Column("metadata", "MAP<STRING, STRING>", "other columns of the workbook row; null without one", True),
         Column("ingested_at", "TIMESTAMP", "when preprocess took the file, UTC"),
         _DICOM,
+        Column("detail", "STRING", "what the reader decided where the file lacks or contradicts something; null where nothing", True),
     ),
     partitioned_by="split",
     properties=(
@@ -85,12 +86,12 @@ PREDICTIONS = Table(
         Column("file_modified", "TIMESTAMP", "modification time of the file, UTC"),
         Column("status", "STRING", "scored or rejected"),
         Column("reason", "STRING", "why rejected, short name; null when scored", True),
-        Column("detail", "STRING", "what was found; null when scored", True),
+        Column("detail", "STRING", "what is wrong with a rejected file, or what the reader decided where a scored one lacks or contradicts something", True),
         Column("label", "STRING", "most probable class; null when rejected", True),
         Column("confidence", "DOUBLE", "probability of that class, 0-1", True),
         Column("probabilities", "MAP<STRING, DOUBLE>", "probability of every class, sum 1", True),
         Column("needs_review", "BOOLEAN", "true where a person has to look; null when rejected", True),
-        Column("review_reasons", "ARRAY<STRING>", "why: confidence, novelty, mask; empty where nobody has to", True),
+        Column("review_reasons", "ARRAY<STRING>", "why: confidence, novelty, mask, for_processing; empty where nobody has to", True),
         Column("novelty", "DOUBLE", "how unlike the training data the image is: 0 usual there, above 1 needs review", True),
         Column("mask", "BINARY", "predicted lungs as a 1-bit PNG at the model's size", True),
         Column("lung_area", "DOUBLE", "share of the image that the predicted lungs cover, 0-1", True),
@@ -194,7 +195,7 @@ class Warehouse:
             OutputError: when a table of that name has other columns.
         """
         self.spark.sql(table.create)
-        for change in table.additions(self.spark.table(table.full_name).columns):
+        for change in table.additions(_names(self.spark.table(table.full_name).schema)):
             self.spark.sql(change)
         found = self.spark.table(table.full_name).schema
         if _shape(found) != _shape(table.schema()):
@@ -397,3 +398,22 @@ def _of_branch(table: Table, branch: str) -> str:
 
 def _shape(schema: StructType) -> list[tuple[str, str]]:
     return [(field.name, field.dataType.simpleString()) for field in schema.fields]
+
+
+def _names(schema: StructType) -> list[str]:
+    """Return the names of the columns, and `column.field` of structs."""
+    from pyspark.sql.types import StructType
+
+    return [
+        name
+        for column in schema.fields
+        for name in (
+            column.name,
+            *(
+                f"{column.name}.{field}"
+                for field in (
+                    column.dataType.names if isinstance(column.dataType, StructType) else ()
+                )
+            ),
+        )
+    ]

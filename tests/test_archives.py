@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.storage import FileEntry, locate
+from eagle_spark.storage import FileEntry, archives, locate
 from eagle_spark.storage.archives import BROKEN, MOST_OPEN, Archives, is_archive, list_members
 
 FILES = {"a/1.png": b"one", "a/2.png": b"two" * 1000, "b c/ünï.png": b"three"}
@@ -173,7 +174,7 @@ def test_what_is_no_archive_at_all_is_one_row(tmp_path: Path) -> None:
 
 
 def test_members_that_are_not_what_they_seem_are_rejected(tmp_path: Path) -> None:
-    names = ["../out.png", "/abs.png", "a//b.png", "back\\slash.png"]
+    names = ["../out.png", "C:/abs.png", "a/../b.png", "a/back\\slash.png"]
     path = write_zip(tmp_path / "n.zip", [("sound.png", b"s"), *((name, b"x") for name in names)])
     assert read_all(path) == {
         "!/sound.png": b"s",
@@ -185,6 +186,89 @@ def test_members_that_are_not_what_they_seem_are_rejected(tmp_path: Path) -> Non
         "!/../out.png": Reason.BAD_MEMBER,
         "!/link.png": Reason.BAD_MEMBER,
     }
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        (b"back\\slash.png", "back/slash.png"),
+        (b"night\\sub\\a.png", "night/sub/a.png"),
+        (b"/abs.png", "abs.png"),
+        (b"./a.png", "a.png"),
+        (b"a//b/./c.png", "a/b/c.png"),
+        ("tórax.png".encode(), "tórax.png"),
+        ("胸部/正位.png".encode(), "胸部/正位.png"),
+        ("tórax.png".encode("cp850"), "tórax.png"),
+        ("compañía.png".encode("cp437"), "compañía.png"),
+        ("胸部/正位.png".encode("gbk"), "胸部/正位.png"),
+    ],
+)
+def test_names_of_other_programs_are_paths(tmp_path: Path, stored: bytes, read: str) -> None:
+    """Names as they stand in a zip without the flag for UTF-8."""
+    path = write_zip(tmp_path / "n.zip", [("?" * len(stored), b"x")])
+    path.write_bytes(path.read_bytes().replace(b"?" * len(stored), stored))
+    assert read_all(path) == {f"!/{read}": b"x"}
+
+
+def test_names_that_become_the_same_path_stay_apart(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "n.zip", [("a.png", b"1"), ("./a.png", b"2"), ("/a.png", b"3")])
+    assert read_all(path) == {"!/a.png": b"1", "!/a.png#2": b"2", "!/a.png#3": b"3"}
+
+
+def test_bits_of_another_system_make_no_link(tmp_path: Path) -> None:
+    path = tmp_path / "n.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for system in (0, 3):
+            entry = zipfile.ZipInfo(f"{system}.png")
+            entry.create_system, entry.external_attr = system, 0o120777 << 16
+            archive.writestr(entry, b"x")
+    assert read_all(path) == {"!/0.png": b"x", "!/3.png": Reason.BAD_MEMBER}
+
+
+def small_tar(name: str) -> tuple[bytes, bytes]:
+    """A tar of one member: up to its end, and with it."""
+    entry = tarfile.TarInfo(name)
+    entry.size = 1
+    body = entry.tobuf() + b"x".ljust(512, b"\0")
+    return body, body + bytes(1024)
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 10_240])
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_a_tar_behind_another_is_read_too(tmp_path: Path, zeros: int, ending: str) -> None:
+    data = small_tar("a.png")[0] + bytes(zeros) + small_tar("b.png")[1]
+    path = tmp_path / f"n{ending}"
+    path.write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
+    assert read_all(path) == {"!/a.png": b"x", "!/b.png": b"x"}
+
+
+def test_what_is_no_tar_behind_a_tar_is_told(tmp_path: Path) -> None:
+    (tmp_path / "n.tar").write_bytes(small_tar("a.png")[1] + b"garbage" * 200)
+    assert read_all(tmp_path / "n.tar") == {"!/a.png": b"x", "": Reason.BAD_ARCHIVE}
+
+
+def test_zeros_without_an_end_are_not_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MOST_ZEROS", 4096)
+    (tmp_path / "n.tar").write_bytes(small_tar("a.png")[1] + bytes(8192))
+    assert read_all(tmp_path / "n.tar") == {"!/a.png": b"x", "": Reason.BAD_ARCHIVE}
+
+
+def test_attributes_of_20_kb_cost_no_archive(tmp_path: Path) -> None:
+    path = tmp_path / "n.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("a.png")
+        entry.size = 1
+        entry.pax_headers = {"LIBARCHIVE.xattr.com.apple.ResourceFork": "A" * 20_000}
+        archive.addfile(entry, io.BytesIO(b"x"))
+    assert read_all(path) == {"!/a.png": b"x"}
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "sub/desktop.ini", "a.png:Zone.Identifier"])
+def test_what_windows_leaves_is_no_member(tmp_path: Path, name: str) -> None:
+    path = write_zip(tmp_path / "n.zip", [("a.png", b"x"), (name, b"y")])
+    assert read_all(path) == {"!/a.png": b"x"}
 
 
 def test_a_member_without_a_name_is_rejected(tmp_path: Path) -> None:

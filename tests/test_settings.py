@@ -100,6 +100,13 @@ def test_a_bad_value_in_the_conf_file_is_named(tmp_path: Path, text: str, said: 
         parse_settings(PreprocessSettings, ["--conf-file", str(conf)])
 
 
+def test_a_byte_order_mark_in_front_of_the_conf_file_is_no_key(tmp_path: Path) -> None:
+    conf = tmp_path / "x.toml"
+    conf.write_bytes(b"\xef\xbb\xbfsize = 96\r\n")
+    given = ["--conf-file", str(conf), "--input", "i", "--warehouse", "w"]
+    assert parse_settings(PreprocessSettings, given).size == 96
+
+
 def test_a_missing_conf_file_is_named() -> None:
     with pytest.raises(SettingsError, match=r"/nowhere/x\.toml cannot be read"):
         parse_settings(PreprocessSettings, [*NEEDED, "--conf-file", "/nowhere/x.toml"])

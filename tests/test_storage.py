@@ -16,13 +16,23 @@ from typing import IO, ClassVar
 import pytest
 
 from eagle_spark.errors import ImageRejected, InputError, Reason, SettingsError
-from eagle_spark.storage import absolute_uri, join, list_folder, locate, read_image
+from eagle_spark.storage import absolute_uri, is_hidden, join, list_folder, locate, read_image
+from eagle_spark.storage.site import _read as site_cache
 from eagle_spark.storage.site import file_permission
 
 
 @pytest.mark.parametrize("uri", ["/a/b", "file:///a/b", "file:/a/b", "/a/./b/", "file:///a/b/"])
 def test_every_spelling_of_a_local_path_is_one_uri(uri: str) -> None:
     assert absolute_uri(uri) == "file:///a/b"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "_SUCCESS", "Thumbs.db", "ehthumbs.db", "Desktop.ini", "a:Zone.Identifier"],
+)
+def test_what_systems_leave_in_folders_is_hidden(name: str) -> None:
+    assert is_hidden(name)
+    assert not is_hidden(f"{name}.png" if name[0] not in "._" else "DS_Store")
 
 
 def test_hdfs_uris_keep_their_authority() -> None:
@@ -279,6 +289,58 @@ def test_a_umask_in_symbols_is_refused(site: Path) -> None:
     write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": "u=rwx,g=rx,o="})
     with pytest.raises(SettingsError, match=r"umask-mode.*027, got u=rwx"):
         file_permission()
+
+
+def test_the_name_of_hadoop_1_is_understood(site: Path) -> None:
+    write_site(site, "core-site.xml", fs__default__name="hdfs://old:9000")
+    assert absolute_uri("hdfs:///a") == "hdfs://old:9000/a"
+
+
+def test_variables_are_replaced(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAMENODE_PORT", "9001")
+    address = "hdfs://${master}:${env.NAMENODE_PORT}"
+    write_site(site, "core-site.xml", fs__defaultFS=address, master="${master.host}")
+    write_site(site, "hdfs-site.xml", master__host="nn")
+    assert absolute_uri("hdfs:///a") == "hdfs://nn:9001/a"
+
+
+@pytest.mark.parametrize("value", ["${loop}", "${nothing}"])
+def test_a_variable_that_leads_nowhere_stays(site: Path, value: str) -> None:
+    write_site(site, "core-site.xml", fs__defaultFS=f"hdfs://{value}", loop="${loop}")
+    with pytest.raises(SettingsError):
+        absolute_uri("hdfs:///a")
+
+
+INCLUDE = '<configuration xmlns:xi="http://www.w3.org/2001/XInclude">{}</configuration>'
+
+
+def test_included_files_are_read(site: Path) -> None:
+    (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="more/other.xml"/>'))
+    (site / "more").mkdir()
+    write_site(site / "more", "other.xml", fs__defaultFS="hdfs://nn:9000")
+    assert absolute_uri("hdfs:///a") == "hdfs://nn:9000/a"
+
+
+def test_an_included_file_that_is_missing_is_named_or_replaced(site: Path) -> None:
+    (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="no.xml"/>'))
+    with pytest.raises(
+        SettingsError, match=r"core-site\.xml: includes .*no\.xml, which is missing"
+    ):
+        absolute_uri("hdfs:///a")
+    fallback = "<property><name>fs.defaultFS</name><value>hdfs://nn:1</value></property>"
+    (site / "core-site.xml").write_text(
+        INCLUDE.format(
+            f'<xi:include href="no.xml"><xi:fallback>{fallback}</xi:fallback></xi:include> '
+        )
+    )
+    site_cache.cache_clear()
+    assert absolute_uri("hdfs:///a") == "hdfs://nn:1/a"
+
+
+def test_files_that_include_each_other_come_to_an_end(site: Path) -> None:
+    (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="core-site.xml"/>'))
+    with pytest.raises(SettingsError, match="include each other"):
+        absolute_uri("hdfs:///a")
 
 
 def test_a_damaged_site_file_is_named(site: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from py4j.protocol import Py4JJavaError
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
-from eagle_spark.schema import Column, change_branch
+from eagle_spark.schema import Column, Table, change_branch
 from eagle_spark.session import open_session
 from eagle_spark.tables import REJECTS, TABLES, Run, Warehouse, versions
 
@@ -87,6 +87,25 @@ def test_an_older_table_gets_the_columns_that_it_lacks(warehouse: Warehouse) -> 
     assert paths(warehouse) == ["a", "a", "b"]
     with pytest.raises(OutputError, match="other columns"):
         warehouse.ensure(replace(REJECTS, columns=(*REJECTS.columns, replace(new, nullable=False))))
+
+
+@pytest.mark.spark
+def test_an_older_struct_gets_the_fields_that_it_lacks(warehouse: Warehouse) -> None:
+    def with_tags(fields: str) -> Table:
+        tags = Column("tags", f"STRUCT<{fields}>", "of the file", nullable=True)
+        return replace(REJECTS, columns=(*REJECTS.columns, tags))
+
+    older, later = with_tags("a: STRING"), with_tags("a: STRING, b: STRING")
+    warehouse.ensure(older)
+    rows = warehouse.spark.sql(
+        "SELECT 'p' AS path, 'l' AS label, 's' AS source, 'r' AS reason, 'd' AS detail,"
+        " 'i' AS run_id, TIMESTAMP '2026-01-01' AS rejected_at, named_struct('a', 'x') AS tags"
+    )
+    warehouse.append(older, rows)
+    warehouse.ensure(later)
+    (row,) = warehouse.read(later).collect()
+    assert row.tags.asDict() == {"a": "x", "b": None}
+    warehouse.append(later, warehouse.spark.createDataFrame([row], later.schema()))
 
 
 @pytest.mark.spark

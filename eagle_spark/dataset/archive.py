@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eagle_spark.errors import InputError
 from eagle_spark.storage import is_hidden
-from eagle_spark.storage.archives import entry_fault
+from eagle_spark.storage.archives import entry_fault, member_name
 
 # A whole archive of images, workbooks and text stays far below either; bombs do not.
 MAX_RATIO = 200  # bytes unpacked per byte of the archive
@@ -30,6 +30,8 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 def checked_files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the files of an archive, hidden ones left out, after all entries were checked.
 
+    Their `filename` becomes the path that `member_name` gives.
+
     Raises:
         InputError: for an entry that leaves the folder it is unpacked into, is no plain file or
             folder, is encrypted, comes twice or stands where a folder has to be; and for an
@@ -39,6 +41,7 @@ def checked_files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     for entry in archive.infolist():
         if fault := entry_fault(entry):
             raise InputError(f"{name}: entry {entry.orig_filename!r} {fault}; nothing was uploaded")
+        entry.filename = member_name(entry)
     files = [entry for entry in archive.infolist() if not entry.is_dir()]
     _check_size(archive, files)
     seen: set[str] = set()

@@ -44,6 +44,7 @@ DECODED = pa.schema(
         ("mask", pa.binary()),
         ("perceptual_hash", pa.binary()),
         ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
+        ("detail", pa.string()),
     ]
 )
 _REPORT = pa.schema(
@@ -157,6 +158,7 @@ def decode_one(
             "pixels": radiograph.pixels.tobytes(),
             "perceptual_hash": perceptual_hash(radiograph.pixels),
             "dicom": radiograph.dicom,
+            "detail": radiograph.detail,
         }
         if radiograph.dicom and candidate["patient_id"] is None:
             decoded["patient_id"] = radiograph.dicom["patient_id"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from eagle_spark.errors import InputError
 from eagle_spark.storage import FileEntry, absolute_uri, printable
 
-WORKBOOK_ENDING = ".metadata.xlsx"
-WANTED = f"<Class>/images/*, <Class>/masks/* where there are masks, <Class>{WORKBOOK_ENDING}"
+WANTED = "<Class>/images/*, <Class>/masks/* where there are masks, <Class>.metadata.xlsx"
+# A browser numbers a file that it downloads a second time.
+_WORKBOOK = re.compile(r"(?P<label>.+)\.metadata( ?\(\d+\))?\.xlsx", re.IGNORECASE)
+_IMAGES = frozenset(("images", "image"))
+_MASKS = frozenset(("masks", "mask", "lung masks", "lung mask"))  # the last two of COVID-QU-Ex
+_TABLES = (".xlsx", ".xls", ".ods", ".csv")
+_DASHES = re.compile("[\u2010-\u2015\u2212]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +41,37 @@ class ClassFolder:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a root holds: classes ordered by label, workbooks ordered by URI."""
+    """What a root holds.
+
+    Attributes:
+        classes: ordered by label.
+        workbooks: ordered by URI.
+        left_out: folder below the root, or the name of a table, -> files that are not used.
+    """
 
     classes: tuple[ClassFolder, ...]
     workbooks: tuple[FileEntry, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def fold(name: str) -> str:
-    """Return the form in which names are compared: NFC, no case, no surrounding blanks."""
-    name = name.strip()
+    """Return the form in which names are compared.
+
+    NFC, no case, one kind of dash and blank, no blanks around it, and nothing invisible such as a
+    byte order mark.
+    """
     if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        return " ".join(name.lower().split())
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    plain = _DASHES.sub("-", unicodedata.normalize("NFC", visible))
+    return " ".join(unicodedata.normalize("NFC", plain.casefold()).split())
 
 
 def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     """Sort a flat listing of `root` into class folders and workbooks.
 
-    Other files at the top and folders beside `images/` and `masks/` are ignored.
+    What stands in other folders, and tables of other names, is counted as left out; other files at
+    the top and beside `images/` are ignored.
 
     Raises:
         InputError: when there is no class folder, or two that differ only by case or accents' form.
@@ -62,21 +81,29 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     images: defaultdict[str, list[FileEntry]] = defaultdict(list)
     masks: defaultdict[str, list[FileEntry]] = defaultdict(list)
     loose: defaultdict[str, list[FileEntry]] = defaultdict(list)
+    others: defaultdict[str, list[str]] = defaultdict(list)
     workbooks: list[FileEntry] = []
+    tables: list[str] = []
     sets_below: set[str] = set()
     for entry in entries:
-        top, *inner = entry.uri.removeprefix(base).split("/")
-        if not inner:
-            if _is_workbook(top):
-                workbooks.append(entry)
+        path = entry.uri.removeprefix(base)
+        top, *inner = path.split("/")
+        if len(inner) < 2 and workbook_label(entry.name):
+            workbooks.append(entry)
+        elif len(inner) < 2 and entry.name.lower().endswith(_TABLES):
+            tables.append(path)
+        elif not inner:
+            continue
         elif len(inner) == 1:
             loose[top].append(entry)
-        elif inner[0].casefold() == "images":
+        elif _plain(inner[0]) in _IMAGES:
             images[top].append(entry)
-        elif inner[0].casefold() == "masks":
+        elif _plain(inner[0]) in _MASKS:
             masks[top].append(entry)
-        elif len(inner) > 2 and inner[1].casefold() == "images":
-            sets_below.add(top)
+        else:
+            if len(inner) > 2 and _plain(inner[1]) in _IMAGES:
+                sets_below.add(top)
+            others[top].append(f"{top}/{inner[0]}")
     for top in loose.keys() - images.keys() - sets_below:
         images[top] = loose[top]
     if not images:
@@ -93,12 +120,32 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         )
         for top, files in images.items()
     ]
-    return Layout(tuple(sorted(classes, key=lambda folder: folder.label)), _ordered(workbooks))
+    left_out = Counter(tables)
+    left_out.update(folder for folders in others.values() for folder in folders)
+    left_out.update(
+        f"{top}/masks" for top in masks.keys() - images.keys() for _ in range(len(masks[top]))
+    )
+    return Layout(
+        tuple(sorted(classes, key=lambda folder: folder.label)),
+        _ordered(workbooks),
+        dict(sorted(left_out.items())),
+    )
 
 
-def _is_workbook(name: str) -> bool:
+def is_images_or_masks(folder: str) -> bool:
+    """Whether a folder of this name, in a class folder, holds its images or its masks."""
+    return _plain(folder) in _IMAGES | _MASKS
+
+
+def _plain(folder: str) -> str:
+    return fold(folder).replace("_", " ")
+
+
+def workbook_label(name: str) -> str | None:
+    """Return the class that a metadata workbook of this name is of; None for another file."""
     # Excel leaves `~$name.xlsx`, which is no workbook, beside a file that somebody has open.
-    return name.casefold().endswith(WORKBOOK_ENDING) and not name.startswith("~$")
+    found = None if name.startswith("~$") else _WORKBOOK.fullmatch(name)
+    return found["label"] if found else None
 
 
 def _ordered(entries: Iterable[FileEntry]) -> tuple[FileEntry, ...]:

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eagle_spark.dataset.layout import WORKBOOK_ENDING, ClassFolder, Layout, fold
+from eagle_spark.dataset.layout import ClassFolder, Layout, fold, is_images_or_masks, workbook_label
 from eagle_spark.dataset.workbook import BadRow, WorkbookRow
 from eagle_spark.errors import Reason
 from eagle_spark.storage import FileEntry, printable
 
 _EXTENSION = re.compile(r"(?<=.)\.(png|jpe?g|jfif|bmp|tiff?|gif|webp|dcm|dicom)$", re.IGNORECASE)
-_CLIMBS = re.compile(r"^/|\\|\0|://|^[A-Za-z]:/|(^|/)\.\.(/|$)")
+_CLIMBS = re.compile(r"^/|\0|://|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 
 Index = dict[str, list[FileEntry]]
 
@@ -75,7 +75,7 @@ def match(
     cited: defaultdict[str, list[_CitedRow]] = defaultdict(list)
     result: list[Candidate] = []
     for workbook in layout.workbooks:
-        label = printable(workbook.name[: -len(WORKBOOK_ENDING)])
+        label = printable(workbook_label(workbook.name) or workbook.name)
         folder = folders.setdefault(fold(label), ClassFolder(label, (), (), False))
         good, bad = rows[workbook.uri]
         cited[fold(label)] += [_CitedRow(workbook, row) for row in good]
@@ -92,7 +92,7 @@ def stem(name: str) -> str:
 
     Only extensions of images are taken off, so that dots inside names (DICOM UIDs) stay.
     """
-    return fold(_EXTENSION.sub("", name.strip()))
+    return _EXTENSION.sub("", fold(name)).strip()
 
 
 def _match_class(folder: ClassFolder, cited: Iterable[_CitedRow]) -> list[Candidate]:
@@ -102,9 +102,9 @@ def _match_class(folder: ClassFolder, cited: Iterable[_CitedRow]) -> list[Candid
     ambiguous: dict[str, str] = {}
     for one in cited:
         name = one.row.file_name
-        key = _row_key(name)
+        key = next((key for key in _row_keys(name, folder) if key in images), "")
         files = images.get(key, [])
-        if _CLIMBS.search(name):
+        if _CLIMBS.search(name.replace("\\", "/")):
             detail = f"FILE NAME leaves the class folder: {name!r}"
             result.append(_reject(one.uri, folder.label, Reason.UNSAFE_NAME, detail, one.row))
         elif not files:
@@ -179,16 +179,28 @@ def _index(files: Iterable[FileEntry], folder: ClassFolder) -> Index:
 def _keys(file: FileEntry, folder: ClassFolder) -> tuple[str, str]:
     """Return the keys of a file: its path below `images/` or `masks/`, then its stem alone."""
     *folders, name = file.uri.removeprefix(f"{folder.folder}/").split("/")
-    if folders and folders[0].casefold() in ("images", "masks"):
+    if folders and is_images_or_masks(folders[0]):
         folders = folders[1:]
     return _path_key(folders, name), stem(name)
 
 
-def _row_key(file_name: str) -> str:
-    parts = [part for part in file_name.split("/") if part.strip() not in ("", ".")]
+def _row_keys(file_name: str, folder: ClassFolder) -> list[str]:
+    """Return the keys that a FILE NAME may stand for, the most literal first.
+
+    A path begins below `images/`, or with `images`, or with the class folder and `images`.
+    """
+    parts = [
+        part for part in file_name.replace("\\", "/").split("/") if part.strip() not in ("", ".")
+    ]
     if len(parts) < 2:
-        return stem("".join(parts))
-    return _path_key(parts[:-1], parts[-1])
+        return [stem("".join(parts))]
+    keys = [_path_key(parts[:-1], parts[-1])]
+    if len(parts) > 2 and fold(parts[0]) == fold(folder.label):
+        parts = parts[1:]
+        keys.append(_path_key(parts[:-1], parts[-1]))
+    if fold(parts[0]) == "images":
+        keys.append(_path_key(parts[1:-1], parts[-1]))
+    return keys
 
 
 def _path_key(folders: Sequence[str], name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from eagle_spark.dataset.decoding import stage_decoded
-from eagle_spark.dataset.layout import find_layout
+from eagle_spark.dataset.layout import WANTED, Layout, find_layout
 from eagle_spark.dataset.leaks import FACTS, audit_splits, patients_of
 from eagle_spark.dataset.matching import Candidate, match
 from eagle_spark.dataset.split import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
+MAX_WARNINGS = 20
 REJECT_COLUMNS = ("path", "label", "source", "reason", "detail")
 Reject = tuple[str, str, str, str, str]
 
@@ -57,11 +59,14 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
     run = Run.begin("preprocess", settings)
     fractions = parse_fractions(settings.split)
     chosen = read_split_file(settings.split_file) if settings.split_file else None
-    candidates = list_candidates(settings.input, settings.source)
+    root = absolute_uri(settings.input)
+    layout = read_layout(root, list_folder(root))
+    candidates = candidates_of(layout, settings.source, _last_part(root))
     with open_session("preprocess", settings.warehouse) as spark:
         staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
         try:
-            return _preprocess(spark, run, candidates, chosen or fractions, staging)
+            left_out = sum(layout.left_out.values())
+            return _preprocess(spark, run, candidates, left_out, chosen or fractions, staging)
         finally:
             storage, path = locate(staging)
             storage.delete(path)
@@ -70,14 +75,11 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
 def list_candidates(root: str, source: str | None) -> list[Candidate]:
     """Return every entry of the folder, matched with its workbook row and mask; none is opened."""
     root = absolute_uri(root)
-    return candidates_of(root, list_folder(root), source, root.rsplit("/", 1)[-1] or root)
+    return candidates_of(read_layout(root, list_folder(root)), source, _last_part(root))
 
 
-def candidates_of(
-    root: str, entries: Iterable[FileEntry], source: str | None, default: str
-) -> list[Candidate]:
-    """Do so for a listing of `root`; `default` is the source where the workbook has none."""
-    layout = find_layout(root, entries)
+def candidates_of(layout: Layout, source: str | None, default: str) -> list[Candidate]:
+    """Do so for a layout; `default` is the source where the workbook has none."""
     rows = {}
     for workbook in layout.workbooks:
         storage, path = locate(workbook.uri)
@@ -87,10 +89,27 @@ def candidates_of(
     ]
 
 
+def read_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
+    """Return the layout of a listing; name on standard error what of it is not used."""
+    layout = find_layout(root, entries)
+    for place, count in list(layout.left_out.items())[:MAX_WARNINGS]:
+        print(
+            f"warning: {root}/{place} is not used, {count} files; wanted {WANTED}", file=sys.stderr
+        )
+    if (more := len(layout.left_out) - MAX_WARNINGS) > 0:
+        print(f"warning: {more} further folders and tables are not used", file=sys.stderr)
+    return layout
+
+
+def _last_part(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1] or uri
+
+
 def _preprocess(
     spark: SparkSession,
     run: Run,
     candidates: list[Candidate],
+    left_out: int,
     rule: SplitFile | tuple[float, float, float],
     staging: str,
 ) -> dict[str, Any]:
@@ -149,6 +168,7 @@ def _preprocess(
         "listed": len(candidates),
         "accepted": len(found),
         "rejected": len(rejects),
+        "left_out": left_out,
         "by_class": _counts(found["label"]),
         "by_split": {split: int((found["split"] == split).sum()) for split in SPLITS},
         "by_reason": _counts(reject[3] for reject in rejects),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 import unicodedata
 import warnings
 import zipfile
@@ -29,6 +30,8 @@ MAX_EMPTY_RUN = 10_000
 
 _WANTED = f"wanted an .xlsx workbook with the columns {', '.join(WANTED_COLUMNS)}"
 _OLD_OR_ENCRYPTED = b"\xd0\xcf\x11\xe0"  # an OLE container: .xls, or .xlsx behind a password
+_STRICT, _WORKBOOK = b"http://purl.oclc.org/ooxml/", "xl/workbook.xml"
+_CONTROL = re.compile("_x00(?:0[9ADad])_")  # the format's spelling of tab and line ends
 _ERROR_CELLS = frozenset(
     ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA")
 )
@@ -105,8 +108,15 @@ def _check_archive(data: bytes, name: str) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
+            is_strict = (
+                _STRICT in archive.read(_WORKBOOK) if _WORKBOOK in archive.namelist() else False
+            )
     except Exception as error:  # zipfile raises more than BadZipFile on hostile directories
         raise WorkbookError(f"{name}: {_WANTED}; got no workbook ({error})") from error
+    if is_strict:
+        raise WorkbookError(
+            f"{name}: {_WANTED}; got Strict Open XML: save it as Excel Workbook (.xlsx)"
+        )
     unpacked = sum(member.file_size for member in members)
     if unpacked > MAX_UNPACKED_BYTES:
         raise WorkbookError(
@@ -121,9 +131,9 @@ def _check_archive(data: bytes, name: str) -> None:
 
 
 def _read_rows(data: bytes, name: str) -> Iterator[WorkbookRow | BadRow]:
-    from openpyxl import load_workbook
+    from eagle_spark.dataset.xlsx import open_workbook
 
-    workbook = load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+    workbook = open_workbook(data)
     try:
         if not workbook.worksheets:
             raise WorkbookError(f"{name}: {_WANTED}; got one without a sheet")
@@ -203,11 +213,17 @@ def _read_row(row: int, named: dict[str, object], sheet: int) -> WorkbookRow | B
 
 
 def _text(value: object) -> str | None:
-    """Return a cell as trimmed NFC text, None where nothing is left; 12.0 becomes `12`."""
+    """Return a cell as trimmed, visible NFC text, None where nothing is left; 12.0 becomes `12`."""
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     elif isinstance(value, (datetime.date, datetime.time)):
         value = value.isoformat()
-    return unicodedata.normalize("NFC", str(value).strip()) or None
+    text = _CONTROL.sub(" ", str(value))
+    return unicodedata.normalize("NFC", _trimmed(text)) or None
+
+
+def _trimmed(text: str) -> str:
+    """Return `text` without blanks around it and without what is invisible."""
+    return "".join(one for one in text if unicodedata.category(one) != "Cf").strip()

@@ -41,6 +41,7 @@ class Report:
         clock: seconds since the epoch.
         storage: what kept it from writing, renaming, reading or deleting in the warehouse, or None.
         free: bytes left where it keeps temporary files.
+        native: what kept Python from loading a native library, or None.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Report:
     clock: float
     storage: str | None
     free: int
+    native: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,20 @@ def check_driver_storage(driver: Report) -> Check:
         mend = "start HDFS, or name the right NameNode: hdfs getconf -confKey fs.defaultFS"
     found = driver.storage or "writes, renames, reads and deletes"
     return Check("storage on driver", driver.storage is None, found, mend)
+
+
+def check_native(java: str | None, reports: Sequence[Report]) -> Check:
+    """Judge whether native libraries can be loaded, by Java and by every Python.
+
+    Args:
+        java: what kept Java from it, or None.
+        reports: of the driver and the executors.
+    """
+    mend = "TMPDIR and --conf spark.executor.extraJavaOptions=-Djava.io.tmpdir=FOLDER, not noexec"
+    troubles = [f"{report.place}: {report.native}" for report in reports if report.native]
+    troubles += [f"Java: {java}"] if java else []
+    found = "; ".join(troubles[:3]) or "Java's and Python's are loaded"
+    return Check("native libraries", not troubles, found, mend)
 
 
 def check_clocks(started: float, ended: float, reports: Sequence[Report], stored: float) -> Check:

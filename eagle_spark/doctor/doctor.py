@@ -15,6 +15,7 @@ from eagle_spark.doctor.checks import (
     check_driver_storage,
     check_executors,
     check_hadoop_conf,
+    check_native,
     check_overhead,
     check_rows,
     check_space,
@@ -32,6 +33,7 @@ from eagle_spark.doctor.probes import (
     leave_file,
     remove_file,
     report,
+    try_java_library,
     warehouse_space,
 )
 from eagle_spark.errors import EagleError, UserError
@@ -162,6 +164,7 @@ def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) ->
         reports = (
             ask_executors(spark, settings.warehouse, seen, there, slots, left) if answered else []
         )
+        java = try_java_library(spark, seen.rpartition("/")[0]) if reports else None
     except EagleError as error:
         yield Check("executors", False, str(error), SEE_LOGS)
         return
@@ -170,9 +173,10 @@ def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) ->
     if not (local and reports):
         yield check_executors(max(wanted, 1), there or int(local), reports)
     if not reports:
-        yield Check("versions, storage, clocks, space", None, "no executor answers")
+        yield Check("versions, libraries, storage, clocks, space", None, "no executor answers")
         return
     yield check_versions(driver, reports)
+    yield check_native(java, [driver, *reports])
     yield check_storage(reports, settings.warehouse)
     yield check_clocks(asked, time.time(), reports, stored)
     yield from check_space(driver, reports, warehouse_space(spark, settings.warehouse))

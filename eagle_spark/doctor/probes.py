@@ -41,7 +41,37 @@ def report(warehouse: str, seen: str | None = None) -> Report:
         clock=time.time(),
         storage=try_storage(warehouse, seen),
         free=shutil.disk_usage(local).free,
+        native=try_library(),
     )
+
+
+def try_library() -> str | None:
+    """Load a native library of Python's; return what went wrong, or None."""
+    try:
+        import pyarrow.lib  # noqa: F401
+    except ImportError as error:
+        return (str(error).splitlines() or ["ImportError"])[0]
+    return None
+
+
+def try_java_library(spark: SparkSession, folder: str) -> str | None:
+    """Let Java compress with Snappy, whose library it unpacks into its temporary folder first.
+
+    Args:
+        folder: URI of a folder in the warehouse, where every executor leaves a file.
+
+    Returns:
+        What went wrong on the driver or an executor, or None.
+    """
+    tasks = spark.sparkContext.defaultParallelism
+    try:
+        spark.sparkContext._jvm.org.xerial.snappy.Snappy.maxCompressedLength(1)  # type: ignore[union-attr]
+        rows = spark.range(tasks, numPartitions=tasks)
+        rows.write.option("compression", "snappy").parquet(join(folder, "snappy"))
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if "snappy" in line.lower()]
+        return " ".join((lines or [type(error).__name__])[0].split())[:200]
+    return None
 
 
 def java_version() -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from eagle_spark.dataset.layout import fold
 from eagle_spark.dataset.matching import Candidate
-from eagle_spark.dataset.preprocess import candidates_of
+from eagle_spark.dataset.preprocess import candidates_of, read_layout
 from eagle_spark.errors import InputError, Reason, SettingsError
 from eagle_spark.storage import FileEntry, absolute_uri, list_folder
 
@@ -55,7 +55,7 @@ def labelled_images(root: str, spellings: Mapping[str, str]) -> list[Candidate]:
     return [
         _labelled(candidate, spellings)
         for place, inside in sets.items()
-        for candidate in candidates_of(place, inside, None, source)
+        for candidate in candidates_of(read_layout(place, inside), None, source)
     ]
 
 

@@ -21,18 +21,23 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.images.png import check_chunks
+from eagle_spark.images.deep import deep_colour_as_grey, grey_range
+from eagle_spark.images.png import checked_png
 from eagle_spark.images.quiet import no_warnings
 from eagle_spark.images.sniff import HEAD_BYTES, sniff
 from eagle_spark.images.truncation import is_truncated
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 64_000_000
-"""Three times the largest chest detector; 0.3 GB as RGB. Pillow's own warning begins above it."""
+"""Three times the largest chest detector; 0.3 GB as RGB, 0.6 GB as RGB of 16 bits. Pillow's own
+warning begins above it."""
 MIN_SIDE = 16
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten. Each one is a pass over all pixels: 1,000 of
 them, in a file of 250 kB, took 21 s. LibTIFF has the same limit for JPEG in TIFF."""
+
+MIN_CONTRAST = 2
+"""Grey levels: an image in which all lie so near to each other shows nothing."""
 
 MAX_EXIF = 100
 """Segments of up to 64 kB; cameras write one. 2,000, in a file of 131 MB, took 85 s."""
@@ -43,12 +48,15 @@ _FILES: dict[str, type[ImageFile]] = {
     "bmp": BmpImageFile,
     "tiff": TiffImageFile,
 }
-DICOM_TAGS = ("patient_id", "view", "study_uid", "sop_uid", "manufacturer", "device")
+DICOM_TAGS = ("patient_id", "view", "study_uid", "sop_uid", "manufacturer", "device", "intent")
 """What is kept of a DICOM file's tags: the table column `dicom`."""
 _DEEP_MODES = frozenset(("I;16", "I;16B", "I", "F"))
+# What Pillow raises for sound files of kinds that it does not read.
+_UNREAD = ("cannot handle", "unknown pixel mode", "unknown data organization")
 _START_OF_SCAN, _EXIF = b"\xff\xda", b"Exif\0\0"
 _WHITE_IS_ZERO = 0
-_PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 262, 322, 323  # TIFF tags
+_PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 262, 322, 323, 339  # TIFF tags
+_UNSIGNED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +67,20 @@ class Radiograph:
         pixels: `(size, size)` uint8, grey, read-only.
         width: pixels across, as the file's header has it.
         height: pixels down, as the file's header has it.
-        dicom: its `DICOM_TAGS`, each None where not told; None for another kind of file.
+        dicom: its `DICOM_TAGS`, each None where the file lacks it; None for another kind of file.
+        guesses: how the reader decided where the file lacks, contradicts or leaves open something.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
     dicom: Mapping[str, str | None] | None = None
+    guesses: tuple[str, ...] = ()
+
+    @property
+    def detail(self) -> str | None:
+        """The guesses as the tables keep them; None where there are none."""
+        return "; ".join(self.guesses) or None
 
 
 def read_radiograph(data: bytes, size: int, *, keep_patient_id: bool = False) -> Radiograph:
@@ -83,18 +98,27 @@ def read_radiograph(data: bytes, size: int, *, keep_patient_id: bool = False) ->
 
     Raises:
         ImageRejected: EMPTY_FILE, FILE_TOO_LARGE, NOT_AN_IMAGE, TRUNCATED, CORRUPT,
-            TOO_MANY_PIXELS, TOO_SMALL or MULTIPLE_FRAMES; of DICOM also NOT_A_CHEST_XRAY, COLOUR or
-            NO_DECODER.
+            TOO_MANY_PIXELS, TOO_SMALL, MULTIPLE_FRAMES, NO_DECODER or NO_CONTRAST; of DICOM also
+            NOT_A_CHEST_XRAY or COLOUR.
     """
     if _kind(data) == "dicom":
-        return _read_dicom(data, size, keep_patient_id)
+        radiograph = _read_dicom(data, size, keep_patient_id)
+    else:
+        radiograph = _read_picture(data, size)
+    low, high = int(radiograph.pixels.min()), int(radiograph.pixels.max())
+    if high - low <= MIN_CONTRAST:
+        raise ImageRejected(Reason.NO_CONTRAST, f"all grey values lie between {low} and {high}")
+    return radiograph
+
+
+def _read_picture(data: bytes, size: int) -> Radiograph:
+    guesses: list[str] = []
     with open_frame(data) as image:
         width, height = image.size
         if isinstance(image, JpegImageFile):
             image.draft("L", (size, size))
-        image.load()
-        small = _shrink_deep(image, size) if is_deep(image) else _shrink(image, size)
-        return Radiograph(np.asarray(_upright(small, image)), width, height)
+        small = _shrink(load_grey(image, guesses), size, guesses)
+        return Radiograph(np.asarray(upright(small, image)), width, height, guesses=tuple(guesses))
 
 
 def _read_dicom(data: bytes, size: int, keep_patient_id: bool) -> Radiograph:
@@ -105,10 +129,11 @@ def _read_dicom(data: bytes, size: int, keep_patient_id: bool) -> Radiograph:
             Reason.NO_DECODER,
             "dicom: pydicom is not installed; pip install 'eagle-spark[dicom]' brings it",
         ) from error
-    found = dicom.read_dicom(data, keep_patient_id)
-    image = found.image
-    small = _shrink_deep(image, size) if is_deep(image) else _shrink(image, size)
-    return Radiograph(np.asarray(small), image.width, image.height, found.tags)
+    guesses: list[str] = []
+    found = dicom.read_dicom(data, keep_patient_id, guesses)
+    small = _shrink(found.image, size, guesses)
+    width, height = found.image.size
+    return Radiograph(np.asarray(small), width, height, found.tags, tuple(guesses))
 
 
 @contextmanager
@@ -123,7 +148,7 @@ def open_frame(data: bytes) -> Iterator[ImageFile]:
     try:
         with no_warnings():
             if kind == "png":
-                check_chunks(data)
+                data = checked_png(data)
             elif kind == "jpeg":
                 check_segments(data)
             elif kind == "dicom":
@@ -134,6 +159,8 @@ def open_frame(data: bytes) -> Iterator[ImageFile]:
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:
+        if str(error).startswith(_UNREAD):
+            raise ImageRejected(Reason.NO_DECODER, f"{kind}: {error}") from error
         short = is_truncated(kind, data, image, error)
         reason = Reason.TRUNCATED if short else Reason.CORRUPT
         raise ImageRejected(reason, f"{kind}: {error}") from error
@@ -144,49 +171,76 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in _DEEP_MODES
 
 
-def to_grey(image: Image.Image) -> Image.Image:
-    """Return an 8-bit image as mode `L`, by the luma weights of ITU-R 601.
+def load_grey(image: ImageFile, guesses: list[str]) -> Image.Image:
+    """Decode an opened image to grey at its own size: `L`, or `I;16` or `F` for more than 8 bits.
 
-    Transparent pixels become black, the colour of an unexposed margin; the colour stored under
-    full transparency is arbitrary and must not show. An alpha that hides everything is none:
-    writers leave the fourth byte of a pixel 0.
+    Colours become grey by the luma weights of ITU-R 601. Transparent pixels become black, the
+    colour of an unexposed margin; the colour stored under full transparency is arbitrary and must
+    not show. An alpha that hides everything is none: writers leave the fourth byte of a pixel 0.
+
+    Args:
+        image: as `open_frame` yields it; its pixels are loaded here.
+        guesses: grows by what is decided here.
     """
+    if (deep := deep_colour_as_grey(image, guesses)) is not None:
+        return deep
+    image.load()
+    if is_deep(image):
+        return _plain_deep(image)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         alpha = layers.getchannel("A")
         if alpha.getextrema()[1]:
             return ImageChops.multiply(layers.convert("L"), alpha)
+        guesses.append("an alpha of 0 everywhere is ignored")
         return layers.convert("L")
     return image.convert("L")
 
 
-def _shrink(image: Image.Image, size: int) -> Image.Image:
-    return to_grey(image).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+def _plain_deep(image: ImageFile) -> Image.Image:
+    """Return 16-bit, 32-bit or float pixels as `I;16` or `F`, a low value dark."""
+    values = np.asarray(image)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if values.dtype.kind == "i" and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
+        # Pillow reads unsigned 32 bits into signed ones.
+        values = values.view(np.uint32)
+    is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    if values.itemsize == 2:
+        values = values.astype(np.uint16, copy=False)
+        return Image.fromarray(~values if is_inverted else values)
+    values = values.astype(np.float32, copy=False)
+    return Image.fromarray(-values if is_inverted else values)
 
 
-def _shrink_deep(image: Image.Image, size: int) -> Image.Image:
-    """Return 16-bit, 32-bit or float pixels as `L`, the found range spread over 0 to 255.
+def _shrink(grey: Image.Image, size: int, guesses: list[str]) -> Image.Image:
+    if grey.mode == "L":
+        return grey.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return _shrink_deep(grey, size, guesses)
+
+
+def _shrink_deep(grey: Image.Image, size: int, guesses: list[str]) -> Image.Image:
+    """Return `I;16` or `F` as `L`, the range that is used spread over 0 to 255.
 
     Exports hold 10 to 14 bits in a 16-bit file, with or without an offset; the file does not say
-    which, and scaling by the full range would leave them black. The range is taken after the
-    resize, so that one dead detector pixel does not set it. A constant image becomes black.
+    which, and scaling by the full range would leave them black. `grey_range` says which is used. A
+    constant image becomes black.
     """
-    if image.mode == "I;16B":
-        deep = Image.fromarray(np.asarray(image).astype(np.uint16))
-    else:
-        deep = image.convert("F") if image.mode == "I" else image
-    values = np.asarray(deep.resize((size, size), Image.Resampling.BILINEAR), np.float64)
-    if not np.isfinite(values).all():
+    values = np.asarray(grey)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageRejected(Reason.CORRUPT, "pixels that are not finite numbers")
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        values = -values
-    values = values - values.min()
-    values = values / (values.max() or 1.0) * 255
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    low, high = grey_range(values)
+    least, most = values.min(), values.max()
+    if least < low or high < most:
+        guesses.append(f"grey values {low:g} to {high:g} are shown, of {least:g} to {most:g}")
+    kind = values.dtype.type
+    clipped = Image.fromarray(np.clip(values, kind(low), kind(high)))
+    small = np.asarray(clipped.resize((size, size), Image.Resampling.BILINEAR), np.float64)
+    spread = (small - low) / ((high - low) or 1.0) * 255
+    return Image.fromarray(np.rint(spread).clip(0, 255).astype(np.uint8))
 
 
-def _upright(small: Image.Image, image: ImageFile) -> Image.Image:
-    """Turn `small` as the EXIF data of `image` say; a square may be turned after the resize."""
+def upright(small: Image.Image, image: ImageFile) -> Image.Image:
+    """Turn the square `small` as the EXIF data of `image`, which it was made from, say."""
     if "exif" not in image.info or isinstance(image, TiffImageFile):  # Pillow turns TIFFs itself
         return small
     small.info = image.info

@@ -73,6 +73,7 @@ _KEPT = (
     "SOPInstanceUID",
     "Manufacturer",
     "ManufacturerModelName",
+    "PresentationIntentType",
 )
 # One decoder each, so that a file means the same wherever it is read. GDCM is none of them: it ends
 # the process on damaged data. pydicom's own RLE inflates whatever a run promises.
@@ -92,6 +93,13 @@ _BY_MARKER: dict[int | None, uid.UID] = {
     JPEG_LS: uid.JPEGLSLossless,
     None: uid.JPEG2000,
 }
+# Names of the same pixels: the codestream says whether and how they are lossless.
+_ALIKE = {
+    uid.JPEGExtended12Bit: uid.JPEGBaseline8Bit,
+    uid.JPEGLosslessSV1: uid.JPEGLossless,
+    uid.JPEGLSNearLossless: uid.JPEGLSLossless,
+    uid.JPEG2000Lossless: uid.JPEG2000,
+}
 _ITEM = b"\xfe\xff\x00\xe0"  # tag that begins each part of encapsulated pixels
 _META, _DICM = 132, b"DICM"  # where the file's meta group begins, and what stands before it
 
@@ -110,8 +118,13 @@ class Dicom:
     tags: dict[str, str | None]
 
 
-def read_dicom(data: bytes, keep_patient_id: bool = False) -> Dicom:
+def read_dicom(data: bytes, keep_patient_id: bool, guesses: list[str]) -> Dicom:
     """Decode the grey frame that `data` holds, shown as the file says.
+
+    Args:
+        data: the whole file.
+        keep_patient_id: take PatientID as it is, not its hash.
+        guesses: grows by how each contradiction or gap in the header was resolved.
 
     Raises:
         ImageRejected: NOT_AN_IMAGE, NOT_A_CHEST_XRAY, COLOUR, MULTIPLE_FRAMES, TOO_MANY_PIXELS,
@@ -120,9 +133,9 @@ def read_dicom(data: bytes, keep_patient_id: bool = False) -> Dicom:
     try:
         with no_warnings():
             data = _inflated(_with_preamble(data))
-            header = _header(data)
+            header = _header(data, guesses)
             tags = _tags(header, keep_patient_id)
-            return Dicom(show(_pixels(data, header), header), tags)
+            return Dicom(show(_pixels(data, header, guesses), header, guesses), tags)
     except (ImageRejected, MemoryError):
         raise
     except BaseException as error:
@@ -179,7 +192,7 @@ def _end_of_meta(data: bytes) -> int:
     return at
 
 
-def _header(data: bytes) -> Dataset:
+def _header(data: bytes, guesses: list[str]) -> Dataset:
     """Return the tags that are kept, after all that can be said without pixels was checked."""
     stream = _Stream(data)
     header: Dataset = dcmread(
@@ -201,27 +214,39 @@ def _header(data: bytes) -> Dataset:
         )
     if not is_chest(part):
         raise ImageRejected(Reason.NOT_A_CHEST_XRAY, f"dicom: body part {part[:_TEXT]}")
+    if part != "CHEST":
+        guesses.append(
+            f"body part {part[:_TEXT]} is taken for the chest" if part else "no body part"
+        )
     if "Rows" not in header or "Columns" not in header:
         if stream.tell() > len(data):
             raise ImageRejected(Reason.TRUNCATED, "dicom: ends within its header")
         raise ImageRejected(Reason.NOT_AN_IMAGE, "dicom: holds no image")
-    _complete(header)
+    guesses += _complete(header)
     _check_image(header)
     return header
 
 
-def _complete(header: Dataset) -> None:
-    """Give what describes the pixels its usual value where a file lacks it, or writes it oddly."""
-    usual = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "BitsAllocated": MAX_BITS}
-    for keyword, value in usual.items():
-        if header.get(keyword) is None:
-            setattr(header, keyword, value)
-    if header.get("BitsStored") is None:
-        header.BitsStored = header.BitsAllocated
-    if header.get("HighBit") is None:
-        header.HighBit = header.BitsStored - 1
+def _complete(header: Dataset) -> list[str]:
+    """Give what describes the pixels its usual value where a file lacks it, or writes it oddly.
+
+    Returns:
+        What was set.
+    """
     colours = str(header.get("PhotometricInterpretation") or "").strip(" \0").upper()
-    header.PhotometricInterpretation = colours or "MONOCHROME2"
+    header.PhotometricInterpretation = colours or None
+    usual = {
+        "SamplesPerPixel": lambda: 1,
+        "PixelRepresentation": lambda: 0,
+        "BitsAllocated": lambda: MAX_BITS,
+        "BitsStored": lambda: header.BitsAllocated,
+        "HighBit": lambda: header.BitsStored - 1,
+        "PhotometricInterpretation": lambda: "MONOCHROME2",
+    }
+    missing = [keyword for keyword in usual if not header.get(keyword) and header.get(keyword) != 0]
+    for keyword in missing:
+        setattr(header, keyword, usual[keyword]())
+    return [f"no {keyword}, {header.get(keyword)} assumed" for keyword in missing]
 
 
 def _check_image(header: Dataset) -> None:
@@ -238,14 +263,16 @@ def _check_image(header: Dataset) -> None:
     check_size(header.Columns, header.Rows, header.Columns * header.Rows)
 
 
-def _pixels(data: bytes, header: Dataset) -> NDArray[Any]:
+def _pixels(data: bytes, header: Dataset, guesses: list[str]) -> NDArray[Any]:
     """Return the pixels: (rows, columns), 8 or 16 bits, signed as the header says.
 
     What the bytes are is told by themselves, where the file says something else: by the items that
     compressed pixels lie in, the first bytes of a codestream, and their number. `BitsStored` of the
     header becomes what the pixels have.
     """
-    syntax = _syntax(header)
+    syntax = named = _syntax(header)
+    if not header.file_meta.get("TransferSyntaxUID"):
+        guesses.append(f"no TransferSyntaxUID, read as {syntax.name}")
     if syntax not in _NATIVE:
         _check_decoder(syntax)
     found = dcmread(_Stream(data), specific_tags=[*_IMAGE, "PixelData"], force=True)
@@ -262,6 +289,8 @@ def _pixels(data: bytes, header: Dataset) -> NDArray[Any]:
         told = _check_frame(codestream, header)
         syntax = _BY_MARKER.get(told.kind)
         _check_decoder(syntax)
+        if told.bits != stored:
+            guesses.append(f"BitsStored {stored}, the compressed frame has {told.bits}")
         stored = min(stored, told.bits)
         found.BitsAllocated = 8 if told.bits <= 8 else MAX_BITS
         found.BitsStored, found.HighBit = told.bits, told.bits - 1
@@ -274,6 +303,8 @@ def _pixels(data: bytes, header: Dataset) -> NDArray[Any]:
         raise ImageRejected(Reason.TRUNCATED, f"dicom: {len(raw)} bytes of pixels, wanted {size}")
     elif syntax not in _NATIVE:
         syntax = uid.ExplicitVRLittleEndian
+    if _ALIKE.get(syntax, syntax) != _ALIKE.get(named, named):
+        guesses.append(f"the pixels are {syntax.name}, the header says {named.name}")
     found.file_meta.TransferSyntaxUID = syntax
     words, _ = get_decoder(syntax).as_array(
         found,
@@ -282,13 +313,16 @@ def _pixels(data: bytes, header: Dataset) -> NDArray[Any]:
         decoding_plugin=_PLUGINS.get(syntax, ""),
         correct_unused_bits=False,
     )
+    stored = min(stored, 8 * words.itemsize)
     pixels, header.BitsStored = normalise_words(
         words,
-        min(stored, 8 * words.itemsize),
+        stored,
         int(header.HighBit),
         header.PixelRepresentation == 1,
         any(header.get(tag) for tag in _OVERLAY_BITS),
     )
+    if header.BitsStored != stored:
+        guesses.append(f"{stored} bits stored, the pixels use {header.BitsStored}")
     return pixels
 
 
@@ -349,6 +383,7 @@ def _tags(header: Dataset, keep_patient_id: bool) -> dict[str, str | None]:
         "sop_uid": _text(header, "SOPInstanceUID"),
         "manufacturer": _text(header, "Manufacturer"),
         "device": _text(header, "ManufacturerModelName"),
+        "intent": _text(header, "PresentationIntentType"),
     }
 
 

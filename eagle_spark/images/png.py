@@ -1,6 +1,7 @@
-"""PNG's outer structure: every chunk checked when reading, the few we need when writing.
+"""PNG's outer structure: the chunks of the pixels checked when reading, the few written.
 
-Pillow reads past the checksums of pixel data, so one flipped bit would go on as a wrong picture.
+Pillow reads past the checksums of pixel data, so one flipped bit would go on as a wrong picture. Of
+text and colour profiles, which no pixel here depends on, it refuses what is damaged or large.
 Source of the layout: ISO/IEC 15948.
 """
 
@@ -19,6 +20,8 @@ MAX_CHUNKS = 100_000
 """64 million pixels in chunks of 8 KiB need a third of this; more is an attack."""
 
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+# Orientation, and how many pictures there are: read where they are sound.
+_READ = (b"eXIf", b"acTL", b"fcTL", b"fdAT")
 _LENGTH_AND_TYPE = Struct(">I4s")
 _CHECKSUM = Struct(">I")
 _HEADER = Struct(">IIBBBBB")
@@ -27,17 +30,16 @@ _COMPRESSION = (
 )
 
 
-def check_chunks(data: bytes) -> None:
-    """Walk the chunks of a PNG; compare the checksums of those that the pixels come from.
-
-    Wrong ones of text, profiles and the end cost no pixel. Bytes after the end are not read.
+def checked_png(data: bytes) -> bytes:
+    """Return a PNG without the chunks and trailing bytes that its picture does not depend on.
 
     Raises:
         ImageRejected: TRUNCATED when the bytes end before the IEND chunk does; CORRUPT when a
-            checksum differs or there are more than `MAX_CHUNKS`.
+            checksum of a chunk of the pixels differs or there are more than `MAX_CHUNKS`.
     """
     view = memoryview(data)
     start = len(SIGNATURE)
+    parts = [view[:start]]
     for _ in range(MAX_CHUNKS):
         if start + _LENGTH_AND_TYPE.size > len(data):
             raise ImageRejected(Reason.TRUNCATED, "PNG without its end chunk")
@@ -45,12 +47,15 @@ def check_chunks(data: bytes) -> None:
         end = start + _LENGTH_AND_TYPE.size + length
         if end + _CHECKSUM.size > len(data):
             raise ImageRejected(Reason.TRUNCATED, f"PNG ends inside its {kind!r} chunk")
-        is_needed = kind in _NEEDED
-        if is_needed and zlib.crc32(view[start + 4 : end]) != _CHECKSUM.unpack_from(data, end)[0]:
-            raise ImageRejected(Reason.CORRUPT, f"PNG {kind!r} chunk has a wrong checksum")
-        if kind == b"IEND":
-            return
+        if kind in _NEEDED or kind in _READ:
+            is_sound = zlib.crc32(view[start + 4 : end]) == _CHECKSUM.unpack_from(data, end)[0]
+            if is_sound:
+                parts.append(view[start : end + _CHECKSUM.size])
+            elif kind in _NEEDED:
+                raise ImageRejected(Reason.CORRUPT, f"PNG {kind!r} chunk has a wrong checksum")
         start = end + _CHECKSUM.size
+        if kind == b"IEND":
+            return b"".join((*parts, chunk(b"IEND", b"")))
     raise ImageRejected(Reason.CORRUPT, f"PNG with more than {MAX_CHUNKS} chunks")
 
 

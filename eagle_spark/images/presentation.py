@@ -23,7 +23,7 @@ _DEPTH = 65_535
 _WORD = 1 << 16
 
 
-def show(pixels: NDArray[Any], header: Dataset) -> Image.Image:
+def show(pixels: NDArray[Any], header: Dataset, guesses: list[str]) -> Image.Image:
     """Return stored values (rows, columns) as a grey image, black as dark as it was on the film.
 
     Modality LUT, else rescale; then the first VOI LUT, else the first window, then MONOCHROME1
@@ -31,16 +31,23 @@ def show(pixels: NDArray[Any], header: Dataset) -> Image.Image:
     out, and the next in this order counts. Of 8-bit values without a window all are shown.
     Where deeper ones have none, the file does not say what to show: mode `I;16` or `F` with all of
     it, as in a 16-bit PNG.
+
+    Args:
+        pixels: as `normalise_words` gives them.
+        header: complete in what describes the pixels.
+        guesses: grows by what is left out, and by each sign that is taken from what fits.
     """
     bits = int(header.BitsStored)
     low = -(1 << (bits - 1)) if header.get("PixelRepresentation") == 1 else 0
     stored = np.arange(low, low + (1 << bits), dtype=np.float64)
-    levels = _modality(stored, header)
-    shown = _voi(levels, header)
+    levels = _modality(stored, header, guesses)
+    shown = _voi(levels, header, guesses)
+    if shown is None:
+        guesses.append("no window")
     if shown is None and bits <= 8:
         shown = (levels - levels.min()) / (np.ptp(levels) or 1.0)
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
-    padding = _padding(stored, header)
+    padding = _padding(stored, header, guesses)
     if shown is not None:
         grey = np.rint((1 - shown if inverted else shown) * 255).astype(np.uint8)
         grey[padding] = 0
@@ -66,24 +73,29 @@ def window(levels: Levels, center: float, width: float, function: str) -> Levels
     return np.clip((levels - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _modality(stored: Levels, header: Dataset) -> Levels:
+def _modality(stored: Levels, header: Dataset, guesses: list[str]) -> Levels:
     for item in header.get("ModalityLUTSequence") or ():
-        if lut := _Lut.of(item, header, stored):
+        if lut := _Lut.of(item, header, stored, guesses):
             return _mapped(stored, lut)
+        guesses.append("an incomplete modality LUT is left out")
     slopes, intercepts = _numbers(header, "RescaleSlope"), _numbers(header, "RescaleIntercept")
-    if not (slopes and intercepts and slopes[0] and intercepts[0] is not None):
-        return stored
-    levels = stored * slopes[0] + intercepts[0]
-    return levels if np.isfinite(levels).all() else stored
+    if slopes and intercepts and slopes[0] and intercepts[0] is not None:
+        levels = stored * slopes[0] + intercepts[0]
+        if np.isfinite(levels).all():
+            return levels
+    if slopes or intercepts:
+        guesses.append("an incomplete rescale, or one of slope 0, is left out")
+    return stored
 
 
-def _voi(levels: Levels, header: Dataset) -> Levels | None:
+def _voi(levels: Levels, header: Dataset, guesses: list[str]) -> Levels | None:
     """Return what the file's first VOI LUT or window shows, 0 to 1; None where there is none."""
     for item in header.get("VOILUTSequence") or ():
-        if lut := _Lut.of(item, header, levels):
+        if lut := _Lut.of(item, header, levels, guesses):
             # The brightest entry is white: how many bits they have is often told wrong.
             mapped: Levels = _mapped(levels, lut) / lut.entries.max()
             return mapped
+        guesses.append("an incomplete VOI LUT is left out")
     function = str(header.get("VOILUTFunction") or "LINEAR").upper()
     windows = zip(_numbers(header, "WindowCenter"), _numbers(header, "WindowWidth"), strict=False)
     for center, width in windows:
@@ -91,6 +103,7 @@ def _voi(levels: Levels, header: Dataset) -> Levels | None:
             shown = window(levels, center, width, function)
             if shown is not None:
                 return shown
+        guesses.append("a window without a centre and a width is left out")
     return None
 
 
@@ -103,6 +116,8 @@ def _numbers(header: Dataset, keyword: str) -> list[float | None]:
     value = None if item is None else item.value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace")
+    if value in (None, ""):
+        return []
     texts = value.split("\\") if isinstance(value, str) else value
     several = texts if isinstance(texts, list | MutableSequence) else [texts]
     return [_number(one) for one in several]
@@ -123,13 +138,14 @@ class _Lut(NamedTuple):
     entries: Levels
 
     @classmethod
-    def of(cls, item: Dataset, header: Dataset, levels: Levels) -> _Lut | None:
+    def of(cls, item: Dataset, header: Dataset, levels: Levels, guesses: list[str]) -> _Lut | None:
         """Return the table of an item of a LUT sequence; None where it is incomplete.
 
         Args:
             levels: what is looked up. The sign of the first entry's level stands in no element: its
                 value representation follows the stored pixels (PS3.3 C.11.2.1.1), so the reading
                 whose range holds more of the levels is taken.
+            guesses: grows by that reading where it is not the usual one.
         """
         try:
             count, first, _ = (int(number) for number in item.LUTDescriptor)
@@ -148,7 +164,10 @@ class _Lut(NamedTuple):
         def overlap(start: int) -> float:
             return float(min(start + count - 1, high) - max(start, low))
 
-        return cls(max((first, first - _WORD, first + _WORD), key=overlap), entries)
+        start = max((first, first - _WORD, first + _WORD), key=overlap)
+        if start != first:
+            guesses.append(f"a LUT begins at {start}, written as {first}")
+        return cls(start, entries)
 
 
 def _mapped(levels: Levels, lut: _Lut) -> Levels:
@@ -157,7 +176,7 @@ def _mapped(levels: Levels, lut: _Lut) -> Levels:
     return mapped
 
 
-def _padding(stored: Levels, header: Dataset) -> NDArray[np.bool_]:
+def _padding(stored: Levels, header: Dataset, guesses: list[str]) -> NDArray[np.bool_]:
     value = header.get("PixelPaddingValue")
     if not isinstance(value, int):
         return np.zeros(len(stored), np.bool_)
@@ -165,6 +184,8 @@ def _padding(stored: Levels, header: Dataset) -> NDArray[np.bool_]:
     ends = (value, limit if isinstance(limit, int) else value)
     # Written with the other sign, as their value representation follows that of the pixels.
     low, high = sorted(_of_sign(end, stored) for end in ends)
+    if (low, high) != tuple(sorted(ends)):
+        guesses.append(f"the padding is {low}, written as {value}")
     return (stored >= low) & (stored <= high)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.engines import Predictions
-from eagle_spark.model.review import mask_measures
+from eagle_spark.model.review import image_flags, mask_measures
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,13 @@ def answers(bundle: Bundle, pixels: NDArray[np.uint8], outputs: Predictions) -> 
             lungs=lungs,
             lung_area=measures["area"],
         )
+
+
+def with_image_flags(answer: Answer, dicom: Mapping[str, str | None] | None) -> Answer:
+    """Return an answer that also carries why a person has to look at the image itself.
+
+    Args:
+        answer: what the model says of the image.
+        dicom: as `Radiograph` has it.
+    """
+    return replace(answer, reasons=(*answer.reasons, *map(str, image_flags(dicom))))

@@ -24,9 +24,26 @@ class Flag(str, Enum):
     CONFIDENCE = "confidence"
     NOVELTY = "novelty"
     MASK = "mask"
+    FOR_PROCESSING = "for_processing"
 
     def __str__(self) -> str:
         return self.value
+
+
+MODEL_FLAGS = (Flag.CONFIDENCE, Flag.NOVELTY, Flag.MASK)
+"""Those that a model's answer to an image gives."""
+
+
+def image_flags(dicom: Mapping[str, str | None] | None) -> list[Flag]:
+    """Return why a person has to look at an image whatever the model's answer is.
+
+    A detector's raw image, DICOM's `FOR PROCESSING`, is not what anybody reads or trains on.
+
+    Args:
+        dicom: as `Radiograph` has it.
+    """
+    intent = (dicom or {}).get("intent") or ""
+    return [Flag.FOR_PROCESSING] if intent.upper() == "FOR PROCESSING" else []
 
 
 def mask_measures(lungs: NDArray[np.bool_]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from eagle_spark.errors import ImageRejected
 from eagle_spark.images.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
 from eagle_spark.images.hashes import image_id
 from eagle_spark.images.masks import encode_mask
-from eagle_spark.model.answer import Answer, answers
+from eagle_spark.model.answer import Answer, answers, with_image_flags
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.scoring.rows import PREDICTION, SAME
@@ -121,7 +121,11 @@ class Predictor:
             with self._timed("encode"):
                 told = answers(bundle, pixels, outputs)
                 for (name, one), answer in zip(decoded.items(), told, strict=True):
-                    seen[name] = prediction(answer) | {"engine": self.engine, "dicom": one.dicom}
+                    seen[name] = prediction(with_image_flags(answer, one.dicom)) | {
+                        "engine": self.engine,
+                        "dicom": one.dicom,
+                        "detail": one.detail,
+                    }
         now = datetime.now(timezone.utc)
         for row in rows:
             if "status" not in row:

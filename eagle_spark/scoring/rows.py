@@ -42,7 +42,7 @@ SAME = "same"  # status of a row that is to be taken from another one with the s
 # What the model said of the bytes, whatever the file is called.
 SAID = (
     *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
-    *("mask", "lung_area", "engine", "dicom"),
+    *("mask", "lung_area", "engine", "dicom", "detail"),
 )
 _PNG_HEADER = 26  # bytes: signature, and of the first chunk width, height, depth and kind
 

@@ -21,6 +21,7 @@ from eagle_spark.errors import (
     PlatformError,
 )
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.quiet import no_warnings
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine, load_engine
 from eagle_spark.options import Parser, local_path
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from highdicom.seg import Segmentation
 
 NAME = "eagle_spark"
+# Of type 2 in DICOM's patient and study modules: a file that was anonymised may lack them.
+MAY_BE_EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 
 
 def segment(data: bytes, bundle: Bundle) -> Segmentation:
@@ -68,32 +74,50 @@ def _object(data: bytes, mask: NDArray[np.bool_], bundle: Bundle) -> Segmentatio
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
-    source = dcmread(BytesIO(data), stop_before_pixels=True)
-    # A projection has no slices: measures of pixels without a thickness are none to highdicom's
-    # own reader. The image that is referred to has the spacing.
-    source.pop("PixelSpacing", None)
     try:
-        return hd.seg.Segmentation(
-            source_images=[source],
-            pixel_array=mask,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[lung],
-            series_instance_uid=hd.UID(),
-            series_number=1,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer=NAME,
-            manufacturer_model_name=NAME,
-            software_versions=__version__,
-            device_serial_number=bundle.model_id[:16],
-            content_label="LUNGS",
-            content_description="Research use only",
-            omit_empty_frames=False,
-        )
+        with no_warnings():
+            source = dcmread(BytesIO(data), stop_before_pixels=True, force=True)
+            source.decode()
+            # What is written repeats the text, and not how the source encoded it.
+            source.SpecificCharacterSet = "ISO_IR 192"
+            # A projection has no slices: measures of pixels without a thickness are none to
+            # highdicom's own reader. The image that is referred to has the spacing.
+            source.pop("PixelSpacing", None)
+            for keyword in MAY_BE_EMPTY:
+                source.setdefault(keyword, "")
+            return hd.seg.Segmentation(
+                source_images=[source],
+                pixel_array=mask,
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[lung],
+                series_instance_uid=hd.UID(),
+                series_number=1,
+                sop_instance_uid=hd.UID(),
+                instance_number=1,
+                manufacturer=NAME,
+                manufacturer_model_name=NAME,
+                software_versions=__version__,
+                device_serial_number=bundle.model_id[:16],
+                content_label="LUNGS",
+                content_description="Research use only",
+                omit_empty_frames=False,
+            )
     except (AttributeError, KeyError) as error:
         # Of the whole sentence the attribute alone: nothing that stands in the file.
         name = getattr(error, "name", None) or "an attribute"
         raise InputError(f"the image lacks {name}, which a Segmentation repeats") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(_refused(error)) from error
+
+
+def _refused(error: Exception) -> str:
+    """Return that an image cannot be repeated, in words that cannot be a patient's."""
+    return (
+        "the patient, study or series of the image cannot be repeated in a Segmentation:"
+        f" {type(error).__name__}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,9 +151,13 @@ def _write(image: str, model: str, out: Path) -> None:
         raise OutputError(f"--out {out} exists")
     found = segment(read_image(absolute_uri(image), MAX_FILE_BYTES), open_bundle(model))
     try:
-        found.save_as(out)
+        with no_warnings():
+            found.save_as(out)
     except OSError as error:
         raise OutputError(f"--out {out} cannot be written: {error.strerror}") from error
+    except Exception as error:
+        out.unlink(missing_ok=True)
+        raise InputError(_refused(error)) from error
 
 
 def _failed(message: str, code: int) -> int:

@@ -26,21 +26,28 @@ from eagle_spark.storage import FileEntry, is_hidden, locate, printable
 INSIDE = "!/"
 MOST_OPEN = 4
 BUFFER_BYTES = 1 << 18
+_ZEROS = bytes(tarfile.BLOCKSIZE)
 BROKEN = -1  # position of the archive itself where it cannot be read to its end
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
 
 # zipfile unpacks the others without an end: 4 kB of bzip2 into 4 GB.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-_ENCRYPTED = 0x1 | 0x40
+_ENCRYPTED, _UTF8 = 0x1 | 0x40, 0x800  # bits of an entry's flags
+_UNIX = 3  # system on which an entry was made
+# Names in GBK, in pairs of bytes; in code page 437 these are frames and Greek letters.
+_HANZI = re.compile(rb"(?:[\0-\x7f]|[\xb0-\xf7][\xa1-\xfe])*")
 # What the bytes of an archive may lead to; any other OSError is the storage's.
 _BAD = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
     *(EOFError, NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError),
 )
 MOST_BYTES = 2**63 - 1
-# Bytes of headers before a member of a tar. Names have 4,096 at most; time and memory of tarfile go
-# by the square of a header before Python 3.11.10.
-MOST_HEADERS = 1 << 14
+# Bytes of headers before a member of a tar. Attributes of macOS and SELinux have some 20,000; time
+# and memory of tarfile go by the square of a header before Python 3.11.10.
+MOST_HEADERS = 1 << 15
+MOST_ZEROS = (
+    1 << 26
+)  # bytes between two tars in one file; tar fills its last record, of 10 kB to 1 MB
 MOST_DIRECTORY = 1 << 26  # bytes in the file; zipfile's objects take ten times as much
 MOST_NAMES = 1 << 29  # bytes of memory for the names of an archive
 
@@ -147,16 +154,40 @@ class Archives:
         return self._open[uri]
 
 
+def member_name(entry: zipfile.ZipInfo) -> str:
+    """Return the path of an entry of a zip archive, relative and with slashes.
+
+    Some writers take backslashes for slashes, begin with `/` or `./`, and store UTF-8 or GBK
+    without the flag that says so.
+    """
+    name = entry.orig_filename  # `filename` ends at the first NUL
+    if not entry.flag_bits & _UTF8 and not name.isascii():
+        name = _decoded(name.encode("cp437"))
+    if "/" not in name:
+        name = name.replace("\\", "/")
+    end = "/" if name.endswith("/") else ""
+    return "/".join(part for part in name.split("/") if part not in ("", ".")) + end
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("gbk" if _HANZI.fullmatch(name) else "cp437")
+
+
 def entry_fault(entry: zipfile.ZipInfo) -> str:
     """Return what is wrong with an entry of a zip archive; empty when nothing is."""
-    name = entry.orig_filename  # `filename` ends at the first NUL
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if name.startswith("/") or re.match("[A-Za-z]:", name):
+    name = member_name(entry)
+    kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == _UNIX else 0
+    if re.match("[A-Za-z]:", name):
         return "has an absolute path"
     if "\\" in name or "\0" in name:
         return "has a backslash or NUL in its name"
-    if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
-        return "has an empty, '.' or '..' part in its path"
+    if ".." in name.split("/"):
+        return "has a '..' part in its path"
+    if not name.strip("/"):
+        return "has no name"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or device"
     if entry.flag_bits & _ENCRYPTED:
@@ -262,7 +293,16 @@ class _Tar(tarfile.TarFile):
     OPEN_METH = {"tar": "taropen", "gz": "gzopen"}  # noqa: RUF012 - xz asks for up to 4 GB
 
     def next(self) -> tarfile.TarInfo | None:
-        """Return the next member, None at the end; raise tarfile.ReadError beyond a bound."""
+        """Return the next member, None at the end; raise tarfile.ReadError beyond a bound.
+
+        Zero blocks are no end where a member follows: of a tar that another was written behind.
+        """
+        entry = self._next()
+        while entry is None and self._skip_zeros():
+            entry = self._next()
+        return entry
+
+    def _next(self) -> tarfile.TarInfo | None:
         whole = self.fileobj
         self.fileobj = cast(BinaryIO, _Bounded(cast(BinaryIO, whole), MOST_HEADERS))
         try:
@@ -276,6 +316,18 @@ class _Tar(tarfile.TarFile):
             raise tarfile.ReadError("a member of negative size")  # after which it comes again
         self.members: list[tarfile.TarInfo] = []  # or it keeps them all
         return entry
+
+    def _skip_zeros(self) -> bool:
+        """Go on to the first block that is not zero; return whether there is one behind zeros."""
+        file = cast(BinaryIO, self.fileobj)
+        file.seek(self.offset)
+        for at in range(self.offset, self.offset + MOST_ZEROS, tarfile.BLOCKSIZE):
+            block = file.read(tarfile.BLOCKSIZE)
+            if block != _ZEROS:
+                is_behind = len(block) == tarfile.BLOCKSIZE and at > self.offset
+                self.offset = at if is_behind else self.offset
+                return is_behind
+        raise tarfile.ReadError(f"more than {MOST_ZEROS} bytes of zeros")
 
 
 def _check_length(found: int, listed: int) -> None:
@@ -300,8 +352,8 @@ def _entries(uri: str) -> Entries:
 def _zip_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
     with _zip_of(stream) as archive:
         for entry in archive.infolist():
-            if not entry.filename.endswith("/"):  # is_dir() fails for an empty name
-                yield entry.orig_filename, entry.file_size, entry.header_offset
+            if not entry.filename.endswith(("/", "\\")):  # is_dir() fails for an empty name
+                yield member_name(entry), entry.file_size, entry.header_offset
 
 
 def _tar_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
@@ -315,7 +367,7 @@ def _tar_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
         # tarfile takes a damaged header for the end.
         file = cast(BinaryIO, archive.fileobj)
         file.seek(archive.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        if file.read(tarfile.BLOCKSIZE) != _ZEROS:
             raise tarfile.ReadError("no end of archive")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol
 from uuid import uuid4
 
+_OF_WINDOWS = ("thumbs.db", "desktop.ini", ":zone.identifier")
 CHUNK = 1 << 20  # bytes held of a file that is copied
 
 
@@ -76,8 +77,11 @@ class Storage(Protocol):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is skipped in listings, as Hadoop does: it begins with `.` or `_`."""
-    return name.startswith((".", "_"))
+    """Whether a name is skipped in listings.
+
+    It begins with `.` or `_`, as Hadoop has it, or Windows keeps notes of its own there.
+    """
+    return name.startswith((".", "_")) or name.lower().endswith(_OF_WINDOWS)
 
 
 def partial_of(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,8 +12,14 @@ from xml.etree import ElementTree
 from eagle_spark.errors import SettingsError
 
 DEFAULT_FS = "fs.defaultFS"
+_OLD_NAMES = {"fs.default.name": DEFAULT_FS}
 DEFAULT_PORT = 8020  # of a NameNode
 UMASK = "fs.permissions.umask-mode"
+MAX_DEPTH = 20  # of files that include each other, and of variables: Hadoop's own limit
+_INCLUDE, _FALLBACK = (
+    f"{{http://www.w3.org/2001/XInclude}}{tag}" for tag in ("include", "fallback")
+)
+_VARIABLE = re.compile(r"\$\{([^}$\s]+)\}")
 
 
 def conf_dir() -> Path | None:
@@ -39,16 +45,63 @@ def _read(folder: Path) -> dict[str, str]:
     found = {}
     for path in (folder / "core-site.xml", folder / "hdfs-site.xml"):
         try:
-            properties = ElementTree.parse(path).iter("property")  # noqa: S314 - of this site
+            properties = list(_properties(path))
         except FileNotFoundError:
             continue
-        except (OSError, ElementTree.ParseError) as error:
-            raise SettingsError(f"{path}: cannot be read: {error}") from error
-        for one in properties:
+        for name, value in properties:
+            found[_OLD_NAMES.get(name, name)] = value
+    return {name: _replaced(value, found) for name, value in found.items()}
+
+
+def _properties(path: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield names and values of a site file, in order, with those of files that it includes.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        SettingsError: when it cannot be read, or one that it includes is missing.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()  # noqa: S314 - of this site
+    except FileNotFoundError:
+        raise
+    except (OSError, ElementTree.ParseError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+    yield from _properties_of(root, path, depth)
+
+
+def _properties_of(
+    parent: ElementTree.Element, path: Path, depth: int
+) -> Iterator[tuple[str, str]]:
+    for one in parent:
+        if one.tag == "property":
             name, value = (one.findtext(tag, "").strip() for tag in ("name", "value"))
             if value:
-                found[name] = value
-    return found
+                yield name, value
+        elif one.tag == _INCLUDE:
+            included = path.parent / one.get("href", "")
+            if depth >= MAX_DEPTH:
+                raise SettingsError(f"{path}: files include each other more than {MAX_DEPTH} deep")
+            try:
+                yield from list(_properties(included, depth + 1))
+            except FileNotFoundError as error:
+                fallback = one.find(_FALLBACK)
+                if fallback is None:
+                    raise SettingsError(f"{path}: includes {included}, which is missing") from error
+                yield from _properties_of(fallback, path, depth + 1)
+
+
+def _replaced(value: str, settings: Mapping[str, str]) -> str:
+    """Return `value` with `${name}` and `${env.NAME}` replaced, as Hadoop does."""
+    for _ in range(MAX_DEPTH):
+        for name in _VARIABLE.findall(value):
+            variable = name.removeprefix("env.")
+            found = os.environ.get(variable) if variable != name else settings.get(name)
+            if found is not None:
+                value = value.replace(f"${{{name}}}", found)
+                break
+        else:
+            break
+    return value
 
 
 def file_permission() -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eagle_spark.model.calibration import NEVER_SURE, enough_confidence
 from eagle_spark.model.engines import Shipped
 from eagle_spark.model.novelty import AXES, Novelty, detail, fit_novelty
-from eagle_spark.model.review import MASK_MEASURES, Flag, Limits, mask_measures
+from eagle_spark.model.review import MASK_MEASURES, MODEL_FLAGS, Limits, mask_measures
 from eagle_spark.training.data import stack_pixels
 
 if TYPE_CHECKING:
@@ -126,4 +126,4 @@ def flags_of(outcomes: pd.DataFrame, limits: Limits) -> dict[str, Bools]:
     measures: list[Any] = outcomes[list(MASK_MEASURES)].to_dict("records")
     confidence = [max(probabilities) for probabilities in outcomes["probabilities"]]
     found = [limits.flags(*one) for one in zip(confidence, novelty, measures, strict=True)]
-    return {str(flag): np.array([flag in own for own in found], bool) for flag in Flag}
+    return {str(flag): np.array([flag in own for own in found], bool) for flag in MODEL_FLAGS}

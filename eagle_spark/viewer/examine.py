@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eagle_spark.errors import ImageRejected, PlatformError
 from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id
-from eagle_spark.model.answer import Answer, answers
+from eagle_spark.model.answer import Answer, answers, with_image_flags
 from eagle_spark.model.bundle import INTENDED_USE, open_bundle
 from eagle_spark.model.engines import choose_engine, load_engine
 from eagle_spark.storage import printable, read_image
@@ -29,6 +29,7 @@ class Examination:
         width, height: pixels, as the file's header has it; 0 where it was rejected.
         view: the picture to look at, see `view_of`; None where nobody looks.
         seconds: to read and decode, and to ask the model.
+        detail: what the reader decided where the file lacks or contradicts something.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Examination:
     rejected: ImageRejected | None
     view: NDArray[np.uint8] | None
     seconds: tuple[float, float]
+    detail: str | None = None
 
 
 class Examiner:
@@ -84,9 +86,10 @@ class Examiner:
             spent = (time.perf_counter() - started, 0.0)
             return Examination(path, name, 0, 0, None, rejected, None, spent)
         decoded = time.perf_counter()
-        answer = self._ask(film.pixels)
+        answer = with_image_flags(self._ask(film.pixels), film.dicom)
         spent = (decoded - started, time.perf_counter() - decoded)
-        return Examination(path, name, film.width, film.height, answer, None, view, spent)
+        size = (film.width, film.height)
+        return Examination(path, name, *size, answer, None, view, spent, film.detail)
 
     def _ask(self, pixels: NDArray[np.uint8]) -> Answer:
         batch = pixels[np.newaxis]
@@ -103,6 +106,7 @@ class Examiner:
         if answer := found.answer:
             left, right = sides(answer.lungs)
             record |= {
+                "detail": found.detail and printable(found.detail),
                 "width": found.width,
                 "height": found.height,
                 "label": answer.label,

@@ -172,6 +172,7 @@ ENGLISH = Words(
         "confidence": "the model is less sure than it should be",
         "novelty": "the image is unlike those that the model knows",
         "mask": "the lungs found have an unusual shape",
+        "for_processing": "it is a raw image of the detector, not one to be read",
     },
     reasons={
         Reason.EMPTY_FILE: "the file is empty",
@@ -186,6 +187,7 @@ ENGLISH = Words(
         Reason.NOT_A_CHEST_XRAY: "it is not a chest X-ray",
         Reason.COLOUR: "the image is in colour",
         Reason.NO_DECODER: "nothing is installed here that reads it",
+        Reason.NO_CONTRAST: "the image is of one grey",
     },
 )
 
@@ -263,6 +265,7 @@ SPANISH = Words(
         "confidence": "el modelo está menos seguro de lo que debería",
         "novelty": "la imagen no se parece a las que el modelo conoce",
         "mask": "los pulmones hallados tienen una forma poco común",
+        "for_processing": "es una imagen sin procesar del detector, no una para leer",
     },
     reasons={
         Reason.EMPTY_FILE: "el archivo está vacío",
@@ -277,6 +280,7 @@ SPANISH = Words(
         Reason.NOT_A_CHEST_XRAY: "no es una radiografía de tórax",
         Reason.COLOUR: "la imagen es en color",
         Reason.NO_DECODER: "aquí no hay instalado nada que la lea",
+        Reason.NO_CONTRAST: "la imagen es de un solo gris",
     },
 )
 

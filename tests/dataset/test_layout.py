@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eagle_spark.dataset.layout import find_layout
+from eagle_spark.dataset.layout import find_layout, fold, workbook_label
 from eagle_spark.errors import InputError
 from eagle_spark.storage import FileEntry, list_folder
 
@@ -119,3 +119,59 @@ def test_a_local_folder_is_found_by_every_spelling(tmp_path: Path, spelling: str
     (folder,) = find_layout(root, list_folder(root)).classes
     assert folder.label == "Viral Pneumonia"
     assert folder.images[0].uri == f"file://{image}"
+
+
+@pytest.mark.parametrize("name", ["lung masks", "Lung_Masks", "MASKS", "mask", "masks "])
+def test_masks_may_stand_in_folders_of_these_names(name: str) -> None:
+    paths = ("COVID/images/a.png", f"COVID/{name}/a.png")
+    (folder,) = find_layout(ROOT, listing(*paths)).classes
+    assert [entry.name for entry in folder.masks] == ["a.png"]
+
+
+def test_what_is_not_used_is_counted() -> None:
+    found = find_layout(
+        ROOT,
+        listing(
+            *("COVID/images/a.png", "COVID/infection masks/a.png", "COVID/infection masks/b.png"),
+            *("COVID/notes.xlsx", "COVID.csv", "README.txt", "Normal/masks/x.png"),
+        ),
+    )
+    assert found.left_out == {
+        "COVID.csv": 1,
+        "COVID/infection masks": 2,
+        "COVID/notes.xlsx": 1,
+        "Normal/masks": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("COVID.metadata.xlsx", "COVID/COVID.metadata.xlsx", "COVID.metadata (1).xlsx"),
+        *("COVID.METADATA.XLSX", "COVID.metadata(2).xlsx"),
+    ],
+)
+def test_a_workbook_is_found_by_its_name(path: str) -> None:
+    found = find_layout(ROOT, listing("COVID/a.png", path))
+    assert [workbook_label(entry.name) for entry in found.workbooks] == ["COVID"]
+    assert [entry.name for entry in found.classes[0].images] == ["a.png"]
+    assert found.left_out == {}
+
+
+def test_an_open_workbook_of_excel_is_none() -> None:
+    assert workbook_label("~$COVID.metadata.xlsx") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A-1", "\ufeffA-1"),
+        ("A-1", "a\u20131"),
+        ("A 1", "A\u00a01"),
+        ("A 1", "A \n1 "),
+        ("t\u00f3rax", "TO\u0301RAX\u200b"),
+    ],
+    ids=ascii,
+)
+def test_names_are_compared_by_what_is_seen(one: str, other: str) -> None:
+    assert fold(one) == fold(other)

@@ -277,3 +277,74 @@ def test_any_damage_gives_rows_or_a_workbook_error() -> None:
         except WorkbookError:
             continue
         assert len(good) + len(bad) <= 20
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["\ufeffFILE NAME", "FILE NAME\u200b", "FILE\nNAME", "FILE\u00a0NAME", "FILE NAME_x000D_"],
+    ids=ascii,
+)
+def test_a_header_is_what_is_seen_of_it(title: str) -> None:
+    assert only_row("a", *REST, header=(title, *HEADER[1:])).file_name == "a"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["\ufeffA-1", "A-1\u200b", "A-1\u200e", "A-1_x000D_", "A-1_x000D_\n", "\u00a0A-1 "],
+    ids=ascii,
+)
+def test_a_name_is_what_is_seen_of_it(cell: str) -> None:
+    assert only_row(cell, *REST).file_name == "A-1"
+
+
+@pytest.mark.parametrize(
+    ("part", "old", "new"),
+    [
+        ("xl/styles.xml", b'<fills count="2">', b'<fills count="3"><fill/>'),
+        ("xl/styles.xml", b"<fonts", b'<fonts count="x"><font><b val="?"/></font></fonts><fonts'),
+        (
+            "docProps/core.xml",
+            b"<dcterms:created",
+            b"<dcterms:created>01/03/2020</dcterms:created><x",
+        ),
+        ("xl/theme/theme1.xml", b"<a:theme", b"<broken"),
+    ],
+    ids=["fill", "font", "properties", "theme"],
+)
+def test_looks_and_properties_cost_nothing(part: str, old: bytes, new: bytes) -> None:
+    data = packed([HEADER, ("A-1", *REST)])
+    changed = rewritten(data, part, lambda text: text.replace(old, new, 1))
+    assert changed != data
+    good, bad = read_workbook(changed, "x.xlsx")
+    assert ([row.file_name for row in good], bad) == (["A-1"], [])
+
+
+def test_dates_are_known_by_the_styles_that_are_read() -> None:
+    data = packed([HEADER, (datetime.datetime(2020, 3, 1), *REST)])
+    changed = rewritten(
+        data, "xl/styles.xml", lambda text: text.replace(b"<fills", b"<fills><fill/></fills><x", 1)
+    )
+    _, (bad,) = read_workbook(changed, "x.xlsx")
+    assert "is no text but a datetime" in bad.detail
+
+
+def test_a_chart_sheet_in_front_is_left_out() -> None:
+    book = Workbook()
+    book.active.append(list(HEADER))
+    book.active.append(["A-1", *REST])
+    book.create_chartsheet("chart", 0)
+    stream = io.BytesIO()
+    book.save(stream)
+    (row,), _ = read_workbook(stream.getvalue(), "x.xlsx")
+    assert row.file_name == "A-1"
+
+
+def test_strict_open_xml_is_named() -> None:
+    main = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    data = rewritten(
+        packed([HEADER]),
+        "xl/workbook.xml",
+        lambda text: text.replace(main, b"http://purl.oclc.org/ooxml/spreadsheetml/main"),
+    )
+    with pytest.raises(WorkbookError, match=r"x\.xlsx.*got Strict Open XML: save it as"):
+        read_workbook(data, "x.xlsx")

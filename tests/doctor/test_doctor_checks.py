@@ -13,6 +13,7 @@ from eagle_spark.doctor.checks import (
     check_driver_storage,
     check_executors,
     check_hadoop_conf,
+    check_native,
     check_overhead,
     check_rows,
     check_space,
@@ -145,6 +146,16 @@ def test_a_driver_that_cannot_write(trouble: str, mend: str) -> None:
     broken = check_driver_storage(replace(FINE, storage=trouble))
     assert (broken.ok, broken.found) == (False, trouble)
     assert mend in broken.mend
+
+
+def test_native_libraries_that_cannot_be_loaded_are_named_by_place() -> None:
+    assert check_native(None, [FINE]).ok
+    broken = replace(FINE, place="node7", native="libarrow.so.22: cannot open shared object file")
+    check = check_native("NoClassDefFoundError: org.xerial.snappy.Snappy", [FINE, broken])
+    assert check.ok is False
+    assert "node7: libarrow.so.22" in check.found
+    assert "Java: NoClassDefFoundError" in check.found
+    assert "noexec" in check.mend
 
 
 def test_clocks_within_the_question_are_right_others_are_named() -> None:

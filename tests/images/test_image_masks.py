@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.images.decode import read_radiograph
 from eagle_spark.images.masks import decode_mask, encode_mask, read_mask
 from planted import EXPECTED, PLANTED, encoded, grey
 
@@ -95,3 +98,65 @@ def test_decoding_refuses_what_is_no_encoded_mask() -> None:
 @given(st.integers(16, 60))
 def test_reading_an_encoded_mask_at_its_size_changes_nothing(side: int) -> None:
     assert (read_mask(encode_mask(lungs(side)), side) == lungs(side)).all()
+
+
+def labelled(*levels: int) -> NDArray[np.uint8]:
+    """A mask with the left lung of the first level, the right of the second, then the heart."""
+    mask = np.zeros((64, 64), np.uint8)
+    places = (np.s_[16:48, 8:28], np.s_[16:48, 36:56], np.s_[50:60, 20:40])
+    for place, level in zip(places, levels, strict=False):
+        mask[place] = level
+    return mask
+
+
+@pytest.mark.parametrize("levels", [(1, 2), (1, 2, 3), (100, 255), (40, 255), (255, 40), (7, 8)])
+def test_labels_are_all_lung(levels: tuple[int, ...]) -> None:
+    mask = labelled(*levels)
+    assert (read_mask(encoded(Image.fromarray(mask), "PNG"), 64) == (mask > 0)).all()
+
+
+def test_labels_of_16_bits_are_all_lung() -> None:
+    mask = labelled(1, 2).astype(np.uint16) * 1000
+    assert (read_mask(encoded(Image.fromarray(mask), "PNG"), 64) == (mask > 0)).all()
+
+
+@pytest.mark.parametrize("quality", [30, 75, 100])
+def test_jpeg_leaves_a_mask_as_it_was(quality: int) -> None:
+    data = encoded(as_levels(255), "JPEG", quality=quality)
+    assert (read_mask(data, 64) == lungs()).mean() > 0.99
+    again = Image.open(BytesIO(data)).convert("L")  # and so it does where it is a PNG by now
+    assert (read_mask(encoded(again, "PNG"), 64) == lungs()).mean() > 0.99
+
+
+def test_smooth_edges_are_cut_in_the_middle() -> None:
+    smooth = as_levels(255).resize((300, 300), Image.Resampling.BICUBIC)
+    assert (read_mask(encoded(smooth, "PNG"), 64) == lungs()).mean() > 0.97
+
+
+@pytest.mark.parametrize("level", [1, 20, 60, 100])
+def test_a_lung_that_would_be_lost_rejects_the_mask(level: int) -> None:
+    mask = labelled(level, 255).astype(np.int64)
+    rising = np.arange(64, dtype=np.int64)[:, None]  # every grey between, on a narrow strip
+    mask[:, :2] = np.minimum(255, rising * 4 + np.arange(2))
+    with pytest.raises(ImageRejected) as rejected:
+        read_mask(encoded(Image.fromarray(mask.astype(np.uint8)), "PNG"), 64)
+    assert rejected.value.reason == Reason.MASK_INVALID
+    assert "neither background" in rejected.value.detail
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_mask_is_turned_as_its_image_is(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    mask = np.zeros((64, 64), np.uint8)
+    mask[4:20, 4:40] = 255
+    options = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif}
+    data = encoded(Image.fromarray(mask), kind, **options)
+    image = read_radiograph(data, 64).pixels >= 128
+    assert (read_mask(data, 64) == image).mean() > 0.99
+
+
+def test_an_alpha_that_hides_all_hides_no_mask() -> None:
+    layers = np.dstack([labelled(255, 255)] * 3 + [np.zeros((64, 64), np.uint8)])
+    assert read_mask(encoded(Image.fromarray(layers, "RGBA"), "PNG"), 64).any()

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from dicom_files import dicom
 
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.scoring.inventory import list_images, spool_listing
 from eagle_spark.scoring.predict import Predictor
+from planted import put
 
 pytestmark = pytest.mark.train  # the model of these tests is made by TensorFlow
 
@@ -38,3 +40,21 @@ def test_a_row_does_not_depend_on_the_batch_of_its_image(
             if row["status"] == "scored":
                 assert row["confidence"] == pytest.approx(other["confidence"], abs=1e-3)
                 assert np.mean(decode_mask(row["mask"]) != decode_mask(other["mask"])) < 1e-3
+
+
+def test_guesses_and_raw_images_are_in_the_row(model_folder: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    put(images / "plain.dcm", dicom(WindowCenter="2048", WindowWidth="4096"))
+    raw = {"PresentationIntentType": "FOR PROCESSING", "BodyPartExamined": "TORAX"}
+    put(images / "raw.dcm", dicom(**raw))
+    spool_listing(list_images(str(images)), str(tmp_path / "listing"))
+    listing = pq.read_table(tmp_path / "listing")
+    model_id = open_bundle(str(model_folder)).model_id
+    predictor = Predictor(str(model_folder), model_id, "openvino", threads=1, run_id="run")
+    plain, row = (one for batch in predictor(listing.to_batches()) for one in batch.to_pylist())
+    assert plain["detail"] is None
+    assert "for_processing" not in plain["review_reasons"]
+    assert row["detail"] == "body part TORAX is taken for the chest; no window"
+    assert row["dicom"]["intent"] == "FOR PROCESSING"
+    assert row["needs_review"]
+    assert "for_processing" in row["review_reasons"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import highdicom as hd
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from dicom_files import chest, dicom, shipped
 from PIL import Image
-from pydicom import dcmread
+from pydicom import config, dcmread
 
 from eagle_spark.images.decode import read_radiograph
 from eagle_spark.model.bundle import open_bundle
@@ -59,6 +61,63 @@ def test_the_mask_is_read_back_as_the_model_gives_it(
     assert plain.Modality == "SEG"
     assert (plain.StudyInstanceUID, plain.PatientID) == (source.StudyInstanceUID, source.PatientID)
     assert plain.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lung"
+
+
+ANONYMISED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        dict.fromkeys((*ANONYMISED, "AccessionNumber", "ReferringPhysicianName", "PatientName")),
+        {"PatientID": None},
+        {"SpecificCharacterSet": "UTF8"},
+        {"SpecificCharacterSet": None},
+        {"SpecificCharacterSet": "no such set"},
+    ],
+    ids=["anonymised", "no_id", "misspelt_charset", "no_charset", "unknown_charset"],
+)
+def test_what_may_be_empty_is_empty(
+    model_folder: Path, tmp_path: Path, tags: dict[str, str | None]
+) -> None:
+    image = put(tmp_path / "a.dcm", dicom(chest(), **WHOLE | tags))
+    out = tmp_path / "seg.dcm"
+    assert main([str(image), "--model", str(model_folder), "--out", str(out)]) == 0
+    found = dcmread(out)
+    assert found.StudyInstanceUID == "1.2.3"
+    assert [keyword for keyword in tags if tags[keyword] is None and found.get(keyword)] in (
+        [],
+        ["SpecificCharacterSet"],
+    )
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"PatientSex": "Sæx"}, {"PatientBirthDate": "19500199"}, {"StudyInstanceUID": "x^y"}],
+    ids=str,
+)
+def test_no_word_of_the_patient_is_in_an_error(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tags: dict[str, str]
+) -> None:
+    with settings_ignored():
+        image = put(tmp_path / "a.dcm", dicom(chest(), **WHOLE | tags))
+    code = main([str(image), "--model", str(model_folder), "--out", str(tmp_path / "seg.dcm")])
+    shown = capsys.readouterr()
+    assert code in (0, 2)
+    assert shown.err.count("\n") <= 1
+    assert not any(value in shown.err for value in tags.values())
+    assert "At^All" not in shown.err
+
+
+@contextmanager
+def settings_ignored() -> Iterator[None]:
+    """Let pydicom write what it would refuse."""
+    before = config.settings.writing_validation_mode
+    config.settings.writing_validation_mode = config.IGNORE
+    try:
+        yield
+    finally:
+        config.settings.writing_validation_mode = before
 
 
 def test_what_cannot_be_segmented_is_said_in_one_line(

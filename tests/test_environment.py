@@ -1,0 +1,137 @@
+"""The shell that starts a job is set up for another Spark, Python, locale or machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eagle_spark import environment
+from eagle_spark.environment import find_java, main, other_sparks, spark_environment, spark_home
+from eagle_spark.errors import PlatformError
+
+ROOT = Path(__file__).resolve().parent.parent
+JAVA_PATH = {"PATH": os.environ["PATH"]}
+# What tutorials put into .bashrc, and cron does not.
+TUTORIAL = {
+    "SPARK_HOME": "/opt/no-spark",
+    "PYSPARK_PYTHON": "/usr/bin/python3",
+    "PYSPARK_DRIVER_PYTHON": "jupyter",
+    "PYSPARK_DRIVER_PYTHON_OPTS": "notebook",
+    "PYTHONPATH": "/opt/no-spark/python:/opt/no-spark/python/lib/py4j-0.10.7-src.zip",
+    "LC_ALL": "C",
+}
+
+
+def test_this_environments_spark_and_python_are_used_whatever_the_shell_names() -> None:
+    found = spark_environment(JAVA_PATH | TUTORIAL)
+    assert found["SPARK_HOME"] == spark_home()
+    assert found["PYSPARK_PYTHON"] == sys.executable
+    assert "PYSPARK_DRIVER_PYTHON" not in found
+    assert "PYSPARK_DRIVER_PYTHON_OPTS" not in found
+    assert found["LC_ALL"].upper().endswith("UTF-8")
+
+
+def test_what_is_the_sites_own_stays() -> None:
+    own = {
+        "PYSPARK_PYTHON": "./environment/bin/python",  # in a container of YARN
+        "PYTHONPATH": "/srv/own",
+        "LANG": "es_MX.UTF-8",
+        "SPARK_LOCAL_IP": "10.0.0.7",
+        "SPARK_SUBMIT_OPTS": "-Dx=y",
+        "HADOOP_CONF_DIR": "/etc/hadoop",
+    }
+    assert own.items() <= spark_environment(JAVA_PATH | own).items()
+
+
+def test_pyspark_may_have_another_driver() -> None:
+    found = spark_environment(JAVA_PATH | TUTORIAL, "pyspark")
+    assert found["PYSPARK_DRIVER_PYTHON"] == "jupyter"
+
+
+@pytest.mark.parametrize("variables", [{}, {"LANG": ""}, {"LANG": "C"}, {"LC_CTYPE": "POSIX"}])
+def test_a_locale_without_accents_is_replaced(variables: dict[str, str]) -> None:
+    found = spark_environment(JAVA_PATH | variables)
+    counts = next(found[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if found.get(name))
+    assert counts.upper().endswith("UTF-8")
+
+
+def test_another_spark_on_the_python_path_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "spark" / "pyspark").mkdir(parents=True)
+    (tmp_path / "own").mkdir()
+    entries = [str(tmp_path / "spark"), "/x/lib/py4j-0.10.7-src.zip", str(tmp_path / "own")]
+    environ = JAVA_PATH | {"PYTHONPATH": os.pathsep.join(entries)}
+    assert other_sparks(environ) == entries[:2]
+    assert spark_environment(environ)["PYTHONPATH"] == entries[2]
+
+
+@pytest.mark.parametrize("home", ["/nowhere", "/usr/bin/java", "/etc/passwd"])
+def test_a_java_home_without_java_is_named(home: str) -> None:
+    with pytest.raises(PlatformError, match=rf"JAVA_HOME is {home}, where there is no bin/java"):
+        find_java({"JAVA_HOME": home})
+
+
+def test_no_java_at_all_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match=r"Java 17 or 21 is needed.*JAVA_HOME is not set"):
+        find_java({"PATH": str(tmp_path)})
+
+
+def test_what_cannot_be_mended_is_one_line_and_one_json_object(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    assert main(["spark-submit", "x.py"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    found = json.loads(shown.out)
+    assert (found["exit_code"], found["kind"]) == (2, "PlatformError")
+    assert shown.err == f"error: {found['error']}\n"
+
+
+def test_native_libraries_are_unpacked_where_they_may_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(
+        environment, "runs_programs", lambda folder: folder.startswith(str(tmp_path))
+    )
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/usual")
+    options = spark_environment(JAVA_PATH | {"SPARK_SUBMIT_OPTS": "-Dx=y"})["SPARK_SUBMIT_OPTS"]
+    assert options == f'-Dx=y "-Djava.io.tmpdir={tmp_path / "tmp"}"'
+    monkeypatch.setattr(environment, "runs_programs", lambda _: False)
+    with pytest.raises(PlatformError, match=r"/usual is mounted noexec.*set TMPDIR"):
+        spark_environment(JAVA_PATH)
+
+
+def test_a_host_name_without_an_address_becomes_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert spark_environment(JAVA_PATH)["SPARK_LOCAL_IP"] == "127.0.0.1"
+
+
+@pytest.mark.spark
+@pytest.mark.slow(reason="a job by its spark-submit, in a shell that is set up for another Spark")
+def test_a_job_runs_in_the_shell_of_a_tutorial(tmp_path: Path) -> None:
+    warehouse = tmp_path / "tórax"
+    done = subprocess.run(
+        [
+            *(ROOT / ".venv/bin/spark-submit", ROOT / "submit/maintain.py"),
+            *("--warehouse", warehouse),
+        ],
+        env=TUTORIAL | {"PATH": "/usr/bin:/bin", "JAVA_HOME": os.environ.get("JAVA_HOME", "")},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["run_id"]
+    assert (warehouse / "cxr").is_dir()
