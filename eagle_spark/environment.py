@@ -14,9 +14,7 @@ import shutil
 import socket
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from eagle_spark.errors import PlatformError
 
@@ -24,6 +22,8 @@ JAVA = "Java 17 or 21 is needed (Debian: apt-get install openjdk-17-jre-headless
 _DRIVER_PYTHON = ("PYSPARK_DRIVER_PYTHON", "PYSPARK_DRIVER_PYTHON_OPTS")
 _LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first that is set counts
 _UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "UTF-8")
+_JAVA_OPTIONS = ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
+JAVA_TMP = "/tmp"  # noqa: S108
 _NOEXEC = getattr(os, "ST_NOEXEC", 0)
 
 
@@ -44,15 +44,19 @@ def spark_environment(environ: Mapping[str, str], program: str = "spark-submit")
         if others := other_sparks(environ):
             own = [entry for entry in _python_path(environ) if entry not in others]
             wanted["PYTHONPATH"] = os.pathsep.join(own)
-    # A relative path is that of an environment that YARN unpacks into its containers.
-    if not environ.get("PYSPARK_PYTHON", "").startswith("."):
+    python = environ.get("PYSPARK_PYTHON", "")
+    # A relative path is that of an environment that YARN unpacks into its containers; the driver's
+    # is then chosen beside it.
+    is_relative = "/" in python and not python.startswith("/")
+    if not is_relative:
         wanted["PYSPARK_PYTHON"] = sys.executable
-    for name in _DRIVER_PYTHON if program != "pyspark" else ():
+    keeps_driver = is_relative or program == "pyspark"
+    for name in ("PYTHONHOME", *(() if keeps_driver else _DRIVER_PYTHON)):
         wanted.pop(name, None)
     name = next((name for name in _LOCALE if environ.get(name)), "LANG")
     if (environ.get(name) or "C") in ("C", "POSIX"):
         wanted[name] = _utf8_locale()
-    if folder := _native_folder():
+    if folder := _native_folder(environ):
         options = (environ.get("SPARK_SUBMIT_OPTS"), f'"-Djava.io.tmpdir={folder}"')
         wanted["SPARK_SUBMIT_OPTS"] = " ".join(filter(None, options))
     if not environ.get("SPARK_LOCAL_IP") and not _has_address(socket.gethostname()):
@@ -89,7 +93,7 @@ def spark_home() -> str | None:
 
 def other_sparks(environ: Mapping[str, str]) -> list[str]:
     """Return the entries of `PYTHONPATH` that hold another Spark than `spark_home`."""
-    own = sysconfig.get_path("purelib")
+    own = os.path.realpath(sysconfig.get_path("purelib"))
     return [
         entry
         for entry in _python_path(environ)
@@ -116,20 +120,28 @@ def _utf8_locale() -> str:
     return _UTF8_LOCALES[0]
 
 
-def _native_folder() -> str | None:
-    """Return where Java may unpack native libraries and run them; None where it does so anyway."""
-    usual = tempfile.gettempdir()
-    if runs_programs(usual):
+def _native_folder(environ: Mapping[str, str]) -> str | None:
+    """Return where Java may unpack native libraries and run them; None where it does so anyway.
+
+    Java's own choice is `/tmp`, whatever `TMPDIR` is.
+    """
+    options = " ".join(environ.get(name, "") for name in _JAVA_OPTIONS)
+    if "-Djava.io.tmpdir=" in options or runs_programs(JAVA_TMP):
         return None
-    for folder in (Path(sys.prefix, "tmp"), Path("~/.cache/eagle_spark").expanduser()):
+    folders = (
+        environ.get("TMPDIR", ""),
+        os.path.join(sys.prefix, "tmp"),
+        os.path.expanduser("~/.cache/eagle_spark"),
+    )
+    for folder in filter(None, folders):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            os.makedirs(folder, exist_ok=True)
+            if os.access(folder, os.W_OK) and runs_programs(folder):
+                return folder
         except OSError:
             continue
-        if os.access(folder, os.W_OK) and runs_programs(str(folder)):
-            return str(folder)
     raise PlatformError(
-        f"{usual} is mounted noexec, and Spark unpacks native libraries there; set TMPDIR to a"
+        f"{JAVA_TMP} is mounted noexec, and Java unpacks native libraries there; set TMPDIR to a"
         " folder that is not"
     )
 

@@ -125,8 +125,10 @@ def tiff_of_tile(side: int) -> bytes:
     return tiff((256, SIDE), (257, SIDE), (258, 8), (259, 8), (262, 1), *tile)
 
 
-def text_bomb() -> bytes:
-    return png(SIDE, SIDE, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**23))))
+def large_text() -> bytes:
+    data, header = encoded(grey(), "PNG"), len(SIGNATURE) + 25
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**23)))
+    return data[:header] + text + data[header:]
 
 
 def crowded() -> bytes:
@@ -156,6 +158,7 @@ _CASES: dict[str, tuple[Callable[[], bytes], Reason | None]] = {
     "one_bit.png": (lambda: encoded(grey().convert("1"), "PNG"), None),
     "sixteen_bit.png": (lambda: encoded(deep(), "PNG"), None),
     "commented.png": (commented, None),
+    "large_text.png": (large_text, None),  # 8 MB in 8 kB
     "tail.png": (lambda: encoded(grey(), "PNG") + b"and more", None),
     "grey.jpg": (lambda: encoded(grey(), "JPEG"), None),
     "colour.jpg": (lambda: encoded(colour(), "JPEG"), None),
@@ -196,7 +199,6 @@ _CASES: dict[str, tuple[Callable[[], bytes], Reason | None]] = {
         Reason.CORRUPT,
     ),
     "no_tags.tif": (lambda: tiff((256, SIDE)), Reason.CORRUPT),
-    "text_bomb.png": (text_bomb, Reason.CORRUPT),
     "crowded.png": (crowded, Reason.CORRUPT),
     "not_a_number.tif": (lambda: encoded(floats(np.nan), "TIFF"), Reason.CORRUPT),
     "infinite.tif": (lambda: encoded(floats(np.inf), "TIFF"), Reason.CORRUPT),
@@ -205,6 +207,7 @@ _CASES: dict[str, tuple[Callable[[], bytes], Reason | None]] = {
     "bomb.bmp": (lambda: bmp_of_size(BOMB, BOMB), Reason.TOO_MANY_PIXELS),
     "bomb.tif": (lambda: tiff_of_size(BOMB, BOMB), Reason.TOO_MANY_PIXELS),
     "tile_bomb.tif": (lambda: tiff_of_tile(BOMB), Reason.TOO_MANY_PIXELS),
+    "black.png": (lambda: encoded(Image.new("L", (SIDE, SIDE)), "PNG"), Reason.NO_CONTRAST),
     "one_pixel.png": (lambda: encoded(grey().resize((1, 1)), "PNG"), Reason.TOO_SMALL),
     "line.png": (lambda: encoded(grey().resize((400, 15)), "PNG"), Reason.TOO_SMALL),
     "animated.png": (lambda: two_frames("PNG"), Reason.MULTIPLE_FRAMES),

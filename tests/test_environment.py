@@ -24,6 +24,7 @@ TUTORIAL = {
     "PYSPARK_DRIVER_PYTHON": "jupyter",
     "PYSPARK_DRIVER_PYTHON_OPTS": "notebook",
     "PYTHONPATH": "/opt/no-spark/python:/opt/no-spark/python/lib/py4j-0.10.7-src.zip",
+    "PYTHONHOME": "/opt/no-python",
     "LC_ALL": "C",
 }
 
@@ -32,8 +33,7 @@ def test_this_environments_spark_and_python_are_used_whatever_the_shell_names() 
     found = spark_environment(JAVA_PATH | TUTORIAL)
     assert found["SPARK_HOME"] == spark_home()
     assert found["PYSPARK_PYTHON"] == sys.executable
-    assert "PYSPARK_DRIVER_PYTHON" not in found
-    assert "PYSPARK_DRIVER_PYTHON_OPTS" not in found
+    assert not found.keys() & {"PYSPARK_DRIVER_PYTHON", "PYSPARK_DRIVER_PYTHON_OPTS", "PYTHONHOME"}
     assert found["LC_ALL"].upper().endswith("UTF-8")
 
 
@@ -97,12 +97,14 @@ def test_native_libraries_are_unpacked_where_they_may_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(
-        environment, "runs_programs", lambda folder: folder.startswith(str(tmp_path))
-    )
-    monkeypatch.setattr("tempfile.gettempdir", lambda: "/usual")
+    monkeypatch.setattr(environment, "JAVA_TMP", "/usual")
+    monkeypatch.setattr(environment, "runs_programs", lambda folder: folder != "/usual")
     options = spark_environment(JAVA_PATH | {"SPARK_SUBMIT_OPTS": "-Dx=y"})["SPARK_SUBMIT_OPTS"]
     assert options == f'-Dx=y "-Djava.io.tmpdir={tmp_path / "tmp"}"'
+    own = JAVA_PATH | {"TMPDIR": str(tmp_path / "own")}
+    assert str(tmp_path / "own") in spark_environment(own)["SPARK_SUBMIT_OPTS"]
+    given = JAVA_PATH | {"JAVA_TOOL_OPTIONS": "-Djava.io.tmpdir=/srv"}
+    assert "SPARK_SUBMIT_OPTS" not in spark_environment(given)
     monkeypatch.setattr(environment, "runs_programs", lambda _: False)
     with pytest.raises(PlatformError, match=r"/usual is mounted noexec.*set TMPDIR"):
         spark_environment(JAVA_PATH)

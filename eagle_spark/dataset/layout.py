@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eagle_spark.errors import InputError
@@ -13,7 +13,7 @@ from eagle_spark.storage import FileEntry, absolute_uri, printable
 
 WANTED = "<Class>/images/*, <Class>/masks/* where there are masks, <Class>.metadata.xlsx"
 # A browser numbers a file that it downloads a second time.
-_WORKBOOK = re.compile(r"(?P<label>.+)\.metadata( ?\(\d+\))?\.xlsx", re.IGNORECASE)
+_WORKBOOK = re.compile(r"(?P<label>.+)\.metadata(?P<number> ?\(\d+\))?\.xlsx", re.IGNORECASE)
 _IMAGES = frozenset(("images", "image"))
 _MASKS = frozenset(("masks", "mask", "lung masks", "lung mask"))  # the last two of COVID-QU-Ex
 _TABLES = (".xlsx", ".xls", ".ods", ".csv")
@@ -82,26 +82,26 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     masks: defaultdict[str, list[FileEntry]] = defaultdict(list)
     loose: defaultdict[str, list[FileEntry]] = defaultdict(list)
     others: defaultdict[str, list[str]] = defaultdict(list)
-    workbooks: list[FileEntry] = []
+    workbooks: defaultdict[str, list[FileEntry]] = defaultdict(list)
     tables: list[str] = []
     sets_below: set[str] = set()
     for entry in entries:
         path = entry.uri.removeprefix(base)
         top, *inner = path.split("/")
-        if len(inner) < 2 and workbook_label(entry.name):
-            workbooks.append(entry)
+        if len(inner) < 2 and (label := workbook_label(entry.name)):
+            workbooks[fold(label)].append(entry)
         elif len(inner) < 2 and entry.name.lower().endswith(_TABLES):
             tables.append(path)
         elif not inner:
             continue
         elif len(inner) == 1:
             loose[top].append(entry)
-        elif _plain(inner[0]) in _IMAGES:
+        elif is_images(inner[0]):
             images[top].append(entry)
-        elif _plain(inner[0]) in _MASKS:
+        elif is_masks(inner[0]):
             masks[top].append(entry)
         else:
-            if len(inner) > 2 and _plain(inner[1]) in _IMAGES:
+            if len(inner) > 2 and is_images(inner[1]):
                 sets_below.add(top)
             others[top].append(f"{top}/{inner[0]}")
     for top in loose.keys() - images.keys() - sets_below:
@@ -120,6 +120,13 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         )
         for top, files in images.items()
     ]
+    used = [entry for found in workbooks.values() for entry in _plainest(base, found)]
+    tables += [
+        entry.uri.removeprefix(base)
+        for found in workbooks.values()
+        for entry in found
+        if entry not in used
+    ]
     left_out = Counter(tables)
     left_out.update(folder for folders in others.values() for folder in folders)
     left_out.update(
@@ -127,18 +134,37 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     )
     return Layout(
         tuple(sorted(classes, key=lambda folder: folder.label)),
-        _ordered(workbooks),
+        _ordered(used),
         dict(sorted(left_out.items())),
     )
 
 
-def is_images_or_masks(folder: str) -> bool:
-    """Whether a folder of this name, in a class folder, holds its images or its masks."""
-    return _plain(folder) in _IMAGES | _MASKS
+def is_images(folder: str) -> bool:
+    """Whether a folder of this name, in a class folder, holds its images."""
+    return _plain(folder) in _IMAGES
+
+
+def is_masks(folder: str) -> bool:
+    """Whether a folder of this name, in a class folder, holds its masks."""
+    return _plain(folder) in _MASKS
 
 
 def _plain(folder: str) -> str:
     return fold(folder).replace("_", " ")
+
+
+def _plainest(base: str, workbooks: Sequence[FileEntry]) -> list[FileEntry]:
+    """Return of one class' workbooks those beside its folder, else those in it.
+
+    One that a browser has numbered counts where there is no other alone.
+    """
+
+    def rank(entry: FileEntry) -> tuple[bool, bool]:
+        found = _WORKBOOK.fullmatch(entry.name)
+        return bool(found and found["number"]), "/" in entry.uri.removeprefix(base)
+
+    first = min(map(rank, workbooks))
+    return [entry for entry in workbooks if rank(entry) == first]
 
 
 def workbook_label(name: str) -> str | None:

@@ -7,7 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eagle_spark.dataset.layout import ClassFolder, Layout, fold, is_images_or_masks, workbook_label
+from eagle_spark.dataset.layout import (
+    ClassFolder,
+    Layout,
+    fold,
+    is_images,
+    is_masks,
+    workbook_label,
+)
 from eagle_spark.dataset.workbook import BadRow, WorkbookRow
 from eagle_spark.errors import Reason
 from eagle_spark.storage import FileEntry, printable
@@ -102,8 +109,8 @@ def _match_class(folder: ClassFolder, cited: Iterable[_CitedRow]) -> list[Candid
     ambiguous: dict[str, str] = {}
     for one in cited:
         name = one.row.file_name
-        key = next((key for key in _row_keys(name, folder) if key in images), "")
-        files = images.get(key, [])
+        key = next((key for key in _row_keys(name, folder) if key in images), None)
+        files = images[key] if key is not None else []
         if _CLIMBS.search(name.replace("\\", "/")):
             detail = f"FILE NAME leaves the class folder: {name!r}"
             result.append(_reject(one.uri, folder.label, Reason.UNSAFE_NAME, detail, one.row))
@@ -111,7 +118,7 @@ def _match_class(folder: ClassFolder, cited: Iterable[_CitedRow]) -> list[Candid
             detail = f"no image of class {folder.label!r} is named {name!r}"
             reason = Reason.METADATA_WITHOUT_FILE
             result.append(_reject(one.uri, folder.label, reason, detail, one.row))
-        elif len(files) > 1:
+        elif key is not None and len(files) > 1:
             ambiguous.setdefault(key, f"{_short(one.uri)} fits {_names(files)}")
         else:
             rows_of[files[0].uri].append(one)
@@ -179,7 +186,7 @@ def _index(files: Iterable[FileEntry], folder: ClassFolder) -> Index:
 def _keys(file: FileEntry, folder: ClassFolder) -> tuple[str, str]:
     """Return the keys of a file: its path below `images/` or `masks/`, then its stem alone."""
     *folders, name = file.uri.removeprefix(f"{folder.folder}/").split("/")
-    if folders and is_images_or_masks(folders[0]):
+    if folders and (is_images(folders[0]) or is_masks(folders[0])):
         folders = folders[1:]
     return _path_key(folders, name), stem(name)
 
@@ -195,11 +202,10 @@ def _row_keys(file_name: str, folder: ClassFolder) -> list[str]:
     if len(parts) < 2:
         return [stem("".join(parts))]
     keys = [_path_key(parts[:-1], parts[-1])]
-    if len(parts) > 2 and fold(parts[0]) == fold(folder.label):
-        parts = parts[1:]
-        keys.append(_path_key(parts[:-1], parts[-1]))
-    if fold(parts[0]) == "images":
-        keys.append(_path_key(parts[1:-1], parts[-1]))
+    for is_above in (lambda name: fold(name) == fold(folder.label), is_images):
+        if len(parts) > 1 and is_above(parts[0]):
+            parts = parts[1:]
+            keys.append(_path_key(parts[:-1], parts[-1]) if len(parts) > 1 else stem(parts[0]))
     return keys
 
 

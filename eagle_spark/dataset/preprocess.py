@@ -44,7 +44,7 @@ REJECT_COLUMNS = ("path", "label", "source", "reason", "detail")
 Reject = tuple[str, str, str, str, str]
 
 # What the driver has to know of each image to split the set and to see what changed.
-_FACTS = ("path", "label", "patient_id", "source", "image_id", "perceptual_hash")
+_FACTS = ("path", "label", "patient_id", "source", "image_id", "perceptual_hash", "detail")
 
 
 def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def _splits(
 def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
     """Return the found rows that the table does not hold exactly so."""
     keys = ["path", "label", "patient_id", "source", "image_id", "split"]
-    keys += ["mask_hash", "metadata_hash"]
+    keys += ["mask_hash", "metadata_hash", "detail"]
     known = set(present[keys].itertuples(index=False, name=None))
     new = [row not in known for row in found[keys].itertuples(index=False, name=None)]
     return found[np.array(new, bool)]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from eagle_spark.dataset.layout import is_masks
 from eagle_spark.errors import ImageRejected, InputError, OutputError
 from eagle_spark.images.decode import MAX_FILE_BYTES, open_frame, read_radiograph
 from eagle_spark.images.masks import read_mask
@@ -27,7 +28,6 @@ from eagle_spark.progress import Progress
 from eagle_spark.settings import ResizeSettings
 from eagle_spark.storage import LocalStorage, list_folder, printable, read_image, split_uri
 
-MASKS = "masks"  # folder whose images are masks
 WORKBOOK = ".xlsx"
 JPEG_QUALITY = 95
 BATCH = 16  # files that a process is handed at once
@@ -101,14 +101,14 @@ def resize_file(source: Path, target: Path, size: int, name: str) -> Done:
     try:
         data = read_image(str(source / name), MAX_FILE_BYTES)
         changed = (source / name).stat().st_mtime_ns
-        if sniff(data[:HEAD_BYTES]) is None and name.endswith(WORKBOOK):
+        if sniff(data[:HEAD_BYTES]) is None and name.lower().endswith(WORKBOOK):
             return _write(target / name, data, changed, Done(name, "copied"))
         wanted = target / _name_of(name, data)
         if _is_right(wanted, changed, size):
             return Done(name, "kept")
         if _has_size(data, size):
             return _write(target / name, data, changed, Done(name, "copied"))
-        small = _encoded(data, size, is_mask=MASKS in Path(name).parts[:-1])
+        small = _encoded(data, size, is_mask=any(map(is_masks, Path(name).parts[:-1])))
     except ImageRejected as rejected:
         return Done(name, "rejected", rejected)
     return _write(wanted, small, changed, Done(name, "resized"))

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from eagle_spark.dataset.layout import fold
@@ -31,6 +32,7 @@ MAX_EMPTY_RUN = 10_000
 _WANTED = f"wanted an .xlsx workbook with the columns {', '.join(WANTED_COLUMNS)}"
 _OLD_OR_ENCRYPTED = b"\xd0\xcf\x11\xe0"  # an OLE container: .xls, or .xlsx behind a password
 _STRICT, _WORKBOOK = b"http://purl.oclc.org/ooxml/", "xl/workbook.xml"
+_HEAD_BYTES = 1 << 16
 _CONTROL = re.compile("_x00(?:0[9ADad])_")  # the format's spelling of tab and line ends
 _ERROR_CELLS = frozenset(
     ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA")
@@ -108,12 +110,13 @@ def _check_archive(data: bytes, name: str) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            is_strict = (
-                _STRICT in archive.read(_WORKBOOK) if _WORKBOOK in archive.namelist() else False
-            )
+            head = b""
+            if _WORKBOOK in archive.namelist():
+                with archive.open(_WORKBOOK) as part:
+                    head = part.read(_HEAD_BYTES)
     except Exception as error:  # zipfile raises more than BadZipFile on hostile directories
         raise WorkbookError(f"{name}: {_WANTED}; got no workbook ({error})") from error
-    if is_strict:
+    if _STRICT in head:
         raise WorkbookError(
             f"{name}: {_WANTED}; got Strict Open XML: save it as Excel Workbook (.xlsx)"
         )
@@ -220,10 +223,15 @@ def _text(value: object) -> str | None:
         value = int(value)
     elif isinstance(value, (datetime.date, datetime.time)):
         value = value.isoformat()
-    text = _CONTROL.sub(" ", str(value))
-    return unicodedata.normalize("NFC", _trimmed(text)) or None
+    return _visible(str(value)) or None
 
 
-def _trimmed(text: str) -> str:
-    """Return `text` without blanks around it and without what is invisible."""
-    return "".join(one for one in text if unicodedata.category(one) != "Cf").strip()
+@lru_cache(maxsize=4096)  # a shared string may stand in every cell
+def _visible(text: str) -> str:
+    """Return `text` composed, without blanks around it and without what is invisible."""
+    if "_x00" in text:
+        text = _CONTROL.sub(" ", text)
+    if text.isascii():
+        return text.strip()
+    seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFC", seen.strip())

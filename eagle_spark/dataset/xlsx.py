@@ -6,6 +6,7 @@ openpyxl reads properties, themes, fonts and charts first, and fails where one o
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.styles.stylesheet import Stylesheet
@@ -38,10 +39,11 @@ class _ValueReader(ExcelReader):
     def _read_formats(self) -> None:
         if ARC_STYLE not in self.valid_files:
             return
-        styles = fromstring(self.archive.read(ARC_STYLE))
+        styles: Any = fromstring(self.archive.read(ARC_STYLE))
         for part in list(styles):
             if localname(part) not in _FORMATS:
                 styles.remove(part)
-        formats = Stylesheet.from_tree(styles)
-        self.wb._date_formats = formats.date_formats
-        self.wb._timedelta_formats = formats.timedelta_formats
+        formats: Any = Stylesheet.from_tree(styles)
+        book: Any = self.wb
+        book._date_formats = formats.date_formats
+        book._timedelta_formats = formats.timedelta_formats

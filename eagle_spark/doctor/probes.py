@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.accumulators import AccumulatorParam
     from pyspark.sql import SparkSession
 
+_NOT_LOADED = re.compile(r"UnsatisfiedLinkError|NoClassDefFoundError|org\.xerial")
 LEAST_SECONDS = 5.0  # that executors which are there have for their answer
 
 
@@ -67,10 +68,10 @@ def try_java_library(spark: SparkSession, folder: str) -> str | None:
     try:
         spark.sparkContext._jvm.org.xerial.snappy.Snappy.maxCompressedLength(1)  # type: ignore[union-attr]
         rows = spark.range(tasks, numPartitions=tasks)
-        rows.write.option("compression", "snappy").parquet(join(folder, "snappy"))
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if "snappy" in line.lower()]
-        return " ".join((lines or [type(error).__name__])[0].split())[:200]
+        rows.write.option("compression", "snappy").parquet(join(folder, "java"))
+    except Exception as error:  # others than these are for other checks
+        lines = [line for line in str(error).splitlines() if _NOT_LOADED.search(line)]
+        return " ".join(lines[0].split())[:200] if lines else None
     return None
 
 

@@ -36,6 +36,7 @@ MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten. Each one is a pass over all pixels: 1,000 of
 them, in a file of 250 kB, took 21 s. LibTIFF has the same limit for JPEG in TIFF."""
 
+MAX_DETAIL = 1000
 MIN_CONTRAST = 2
 """Grey levels: an image in which all lie so near to each other shows nothing."""
 
@@ -56,7 +57,7 @@ _UNREAD = ("cannot handle", "unknown pixel mode", "unknown data organization")
 _START_OF_SCAN, _EXIF = b"\xff\xda", b"Exif\0\0"
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 262, 322, 323, 339  # TIFF tags
-_UNSIGNED = 1
+_UNSIGNED, _FULL = 1, 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ class Radiograph:
 
     @property
     def detail(self) -> str | None:
-        """The guesses as the tables keep them; None where there are none."""
-        return "; ".join(self.guesses) or None
+        """The guesses as the tables keep them, each once; None where there are none."""
+        return "; ".join(dict.fromkeys(self.guesses))[:MAX_DETAIL] or None
 
 
 def read_radiograph(data: bytes, size: int, *, keep_patient_id: bool = False) -> Radiograph:
@@ -159,10 +160,10 @@ def open_frame(data: bytes) -> Iterator[ImageFile]:
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:
-        if str(error).startswith(_UNREAD):
-            raise ImageRejected(Reason.NO_DECODER, f"{kind}: {error}") from error
-        short = is_truncated(kind, data, image, error)
-        reason = Reason.TRUNCATED if short else Reason.CORRUPT
+        if is_truncated(kind, data, image, error):
+            reason = Reason.TRUNCATED
+        else:
+            reason = Reason.NO_DECODER if str(error).startswith(_UNREAD) else Reason.CORRUPT
         raise ImageRejected(reason, f"{kind}: {error}") from error
 
 
@@ -201,9 +202,13 @@ def _plain_deep(image: ImageFile) -> Image.Image:
     """Return 16-bit, 32-bit or float pixels as `I;16` or `F`, a low value dark."""
     values = np.asarray(image)
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    if values.dtype.kind == "i" and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
-        # Pillow reads unsigned 32 bits into signed ones.
-        values = values.view(np.uint32)
+    if values.dtype.kind == "i":
+        # Pillow reads unsigned 32 bits into signed ones. Floats have fewer: so differences alone.
+        is_unsigned = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
+        least = (values.view(np.uint32) if is_unsigned else values).min()
+        values = values.view(np.uint32) - least.astype(np.uint32)
+        if values.max() <= _FULL:
+            values = values.astype(np.uint16)
     is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     if values.itemsize == 2:
         values = values.astype(np.uint16, copy=False)
@@ -231,7 +236,8 @@ def _shrink_deep(grey: Image.Image, size: int, guesses: list[str]) -> Image.Imag
     low, high = grey_range(values)
     least, most = values.min(), values.max()
     if least < low or high < most:
-        guesses.append(f"grey values {low:g} to {high:g} are shown, of {least:g} to {most:g}")
+        shown = f"{low:.10g} to {high:.10g} are shown, of {least:.10g} to {most:.10g}"
+        guesses.append(f"grey values {shown}")
     kind = values.dtype.type
     clipped = Image.fromarray(np.clip(values, kind(low), kind(high)))
     small = np.asarray(clipped.resize((size, size), Image.Resampling.BILINEAR), np.float64)

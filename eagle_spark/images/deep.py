@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from io import BytesIO
 
@@ -18,6 +19,8 @@ MAX_MARKED = 0.0125
 """Share of the area, at either end of the range, that may be a marker instead of the patient."""
 MAX_GAP = 0.012
 """Share of the range without its ends: 3 of 255 grey levels."""
+MAX_GROWTH = 3
+"""Times the widest step before it: values become rarer towards the ends of any range."""
 MIN_DENSITY = 1e-4
 """Share of the area that has to lie within `MAX_GAP`, or it is a gap."""
 
@@ -25,7 +28,8 @@ _SAMPLE = 1 << 20  # pixels that the range is taken from
 _ROWS = 256  # turned grey at a time
 _LUMA = np.array([299, 587, 114], np.uint32)  # thousandths, ITU-R 601
 _FULL = 65_535
-_PLANAR = 284  # TIFF tag; 2: each colour by itself
+_BITS, _PLANAR = 258, 284  # TIFF tags; planar 2: each colour by itself
+_SIXTEEN = re.compile(r"(LA|RGB|RGBX|RGBA|RGBa);16[BLN]")
 # A raw mode gives the high byte of each 16-bit sample; that of the other byte order the low one.
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER_ORDER = {"B": "L", "L": "B"}
@@ -38,19 +42,22 @@ def grey_range(values: NDArray[np.generic]) -> tuple[float, float]:
 
     A burnt-in letter, a marker or a hot pixel stands apart from the patient's grey values. From the
     percentile `MAX_MARKED` on the range grows outwards until the next `MIN_DENSITY` of the area is
-    further away than `MAX_GAP`. An image without such extremes keeps all of its values.
+    further away than `MAX_GAP`, than the grey levels of the image usually are, and than
+    `MAX_GROWTH` times what it was before. An image without such extremes keeps all of its values.
 
     Args:
         values: `(height, width)`, integers or finite floats.
 
     Returns:
-        Lowest and highest value shown; equal where all values but the extremes are.
+        Lowest and highest value shown; equal where the values between the percentiles are.
     """
     step = max(1, math.isqrt(values.size // _SAMPLE))
     ordered = np.sort(values[::step, ::step], axis=None).astype(np.float64)
     outer = math.ceil(len(ordered) * MAX_MARKED)
     low, high = ordered[outer], ordered[-1 - outer]
-    gap = MAX_GAP * (high - low)
+    steps = np.diff(ordered[outer:-outer])
+    steps = steps[steps > 0]
+    gap = max(MAX_GAP * (high - low), 1.5 * float(np.median(steps)) if len(steps) else 0.0)
     lowest = -_grown(-ordered[outer::-1], gap, len(ordered))
     highest = _grown(ordered[-1 - outer :], gap, len(ordered))
     return lowest, highest
@@ -60,7 +67,8 @@ def _grown(tail: NDArray[np.float64], gap: float, count: int) -> float:
     """Return how far the ascending values of `tail` go without a gap."""
     near = max(1, round(count * MIN_DENSITY))
     steps = tail[near:] - tail[:-near]
-    gaps = np.flatnonzero(steps > gap)
+    before = np.concatenate([[0.0], np.maximum.accumulate(steps)[:-1]])
+    gaps = np.flatnonzero(steps > np.maximum(gap, MAX_GROWTH * before))
     return float(tail[gaps[0]] if len(gaps) else tail[-1])
 
 
@@ -77,11 +85,13 @@ def deep_colour_as_grey(image: ImageFile, guesses: list[str]) -> Image.Image | N
     Raises:
         ImageRejected: NO_DECODER for TIFFs that hold each colour by itself.
     """
-    raw = _raw_mode(image)
-    if image.mode not in ("RGB", "RGBA") or ";16" not in raw:
-        return None
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_PLANAR) == 2:
-        raise ImageRejected(Reason.NO_DECODER, "tiff: 16 bits, each colour by itself")
+        bits = image.tag_v2.get(_BITS, ())
+        if len(bits) > 1 and max(bits) > 8:
+            raise ImageRejected(Reason.NO_DECODER, "tiff: 16 bits, each colour by itself")
+    raw = _raw_mode(image)
+    if image.mode not in ("RGB", "RGBA") or not _SIXTEEN.fullmatch(raw):
+        return None
     if raw.startswith("LA"):  # high and low byte of grey, then of alpha
         _set_raw_mode(image, "RGBA")
         image.load()
@@ -114,6 +124,7 @@ def _grey_of(
         guesses: grows by what is decided here.
     """
     width, height = high.size
+    key = high.info.get("transparency")  # a colour that stands for transparent
     grey = np.empty((height, width), np.uint16)
     hidden = np.empty((height, width), np.uint16) if alpha else None
     for top in range(0, height, _ROWS):
@@ -122,6 +133,8 @@ def _grey_of(
         words = _words(first, other, colours)
         rows = slice(top, box[3])
         grey[rows] = words if words.ndim == 2 else (words @ _LUMA + 500) // 1000
+        if isinstance(key, tuple):
+            grey[rows][(words == key).all(axis=2)] = 0
         if hidden is not None and alpha:
             hidden[rows] = _words(first, other, alpha)
     if hidden is None:
@@ -138,7 +151,8 @@ def _grey_of(
 def _words(
     high: NDArray[np.uint8], low: NDArray[np.uint8], channels: tuple[Channels, Channels]
 ) -> NDArray[np.uint32]:
-    words: NDArray[np.uint32] = high[..., channels[0]].astype(np.uint32) << 8
+    words = high[..., channels[0]].astype(np.uint32)
+    words <<= 8
     words |= low[..., channels[1]]
     return words
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import struct
 import zlib
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -235,7 +235,7 @@ def _complete(header: Dataset) -> list[str]:
     """
     colours = str(header.get("PhotometricInterpretation") or "").strip(" \0").upper()
     header.PhotometricInterpretation = colours or None
-    usual = {
+    usual: dict[str, Callable[[], object]] = {
         "SamplesPerPixel": lambda: 1,
         "PixelRepresentation": lambda: 0,
         "BitsAllocated": lambda: MAX_BITS,

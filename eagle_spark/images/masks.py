@@ -16,10 +16,9 @@ from eagle_spark.images.png import write_bits
 
 GAP = 0.125
 """Share of the range of grey values: groups that are further apart are different labels."""
-MAX_LABELS = 16
-"""Grey values of a mask that neither smooth edges nor JPEG have changed."""
-MAX_STRAY = 0.1
-"""Part of the set pixels that an area of neither background nor lung may have."""
+AREA = 8
+"""Part of the shorter side: an area as large is no smooth edge, and no noise of JPEG."""
+_ROWS = 256  # looked at together
 
 
 def read_mask(data: bytes, size: int) -> NDArray[np.bool_]:
@@ -37,8 +36,8 @@ def read_mask(data: bytes, size: int) -> NDArray[np.bool_]:
     try:
         with open_frame(data) as image:
             values = np.asarray(load_grey(image, []))
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise ImageRejected(Reason.CORRUPT, "pixels that are not finite numbers")
+            if values.dtype.kind == "f":
+                values = _as_integers(values)
             lungs = Image.fromarray(_lungs(values))
             small = upright(lungs.resize((size, size), Image.Resampling.NEAREST), image)
     except ImageRejected as inner:
@@ -50,30 +49,58 @@ def read_mask(data: bytes, size: int) -> NDArray[np.bool_]:
 
 
 def _lungs(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which of the grey values `(height, width)` are lung."""
-    levels, counts = np.unique(values, return_counts=True)
-    levels = levels.astype(np.float64)
-    if len(levels) == 1:
-        return np.full(values.shape, levels[0] > 0)
+    """Return which of the grey values `(height, width)`, integers, are lung."""
+    levels = _levels(values)
     least, most = levels[0], levels[-1]
-    gaps = np.flatnonzero(np.diff(levels) > GAP * (most - least))
-    threshold = levels[gaps[0] + 1] if len(gaps) else max(most / 2, levels[1])
-    if len(gaps) and len(levels) <= MAX_LABELS:
-        strays = counts[(levels > least) & (levels < threshold)]
-    else:
-        # Edges and compression give few pixels of each grey; an area lies within a few levels.
-        inner = (levels > least + GAP * (most - least)) & (levels < threshold)
-        places = np.rint((levels[inner] - least) / (most - least) * 255).astype(int)
-        strays = np.convolve(np.bincount(places, counts[inner], 256), np.ones(5))
-    set_pixels = counts[levels >= threshold].sum()
-    if strays.max(initial=0) > MAX_STRAY * set_pixels:
+    if least == most:
+        return np.full(values.shape, least > 0)
+    gaps = np.flatnonzero(np.diff(levels) >= GAP * (most - least))
+    threshold = levels[gaps[0] + 1] if len(gaps) else (least + most + 1) // 2
+    lungs: NDArray[np.bool_] = values >= threshold
+    if _has_area(~lungs & (values > least)):
         raise ImageRejected(
             Reason.CORRUPT,
-            f"an area is neither background ({least:g}) nor lung (from {threshold:g} on);"
+            f"an area is neither background ({least}) nor lung (from {threshold} on);"
             " wanted one grey value for each",
         )
-    lungs: NDArray[np.bool_] = values >= threshold
     return lungs
+
+
+def _as_integers(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return floats as integers, their range spread over 16 bits."""
+    if not np.isfinite(values).all():
+        raise ImageRejected(Reason.CORRUPT, "pixels that are not finite numbers")
+    least, most = float(values.min()), float(values.max())
+    if least == most:
+        return np.full(values.shape, least > 0, np.uint16)
+    spread = values.astype(np.float32)
+    spread -= np.float32(least)
+    spread *= np.float32(65_535 / (most - least))
+    return np.rint(spread, out=spread).clip(0, 65_535, out=spread).astype(np.uint16)
+
+
+def _levels(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the values that there are, ascending."""
+    used = np.zeros(int(values.max()) + 1, np.bool_)
+    for top in range(0, len(values), _ROWS):
+        used[values[top : top + _ROWS]] = True
+    return np.flatnonzero(used)
+
+
+def _has_area(pixels: NDArray[np.bool_]) -> bool:
+    """Whether a square of `AREA` of the shorter side is set throughout.
+
+    Looked for in steps of half of it.
+    """
+    side = max(3, min(pixels.shape) // AREA)
+    for down in (0, side // 2):
+        for across in (0, side // 2):
+            part = pixels[down:, across:]
+            rows, columns = part.shape[0] // side, part.shape[1] // side
+            squares = part[: rows * side, : columns * side].reshape(rows, side, columns, side)
+            if squares.all(axis=(1, 3)).any():
+                return True
+    return False
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

@@ -17,8 +17,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.storage import FileEntry, is_hidden, locate, printable
@@ -173,7 +174,11 @@ def _decoded(name: bytes) -> str:
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError:
-        return name.decode("gbk" if _HANZI.fullmatch(name) else "cp437")
+        pass
+    if _HANZI.fullmatch(name):
+        with suppress(UnicodeDecodeError):
+            return name.decode("gbk")
+    return name.decode("cp437")
 
 
 def entry_fault(entry: zipfile.ZipInfo) -> str:
@@ -186,7 +191,7 @@ def entry_fault(entry: zipfile.ZipInfo) -> str:
         return "has a backslash or NUL in its name"
     if ".." in name.split("/"):
         return "has a '..' part in its path"
-    if not name.strip("/"):
+    if not name:
         return "has no name"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or device"
@@ -287,47 +292,50 @@ def _zip_of(stream: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
+class _Header(tarfile.TarInfo):
+    """A header, whatever zero blocks stand in front: of a tar that was written behind another."""
+
+    @classmethod
+    def fromtarfile(cls, archive: _Tar) -> tarfile.TarInfo:  # type: ignore[override]
+        is_first = archive.whole.tell() == archive.offset  # else a further part of a header
+        block = (archive.whole if is_first else archive.fileobj).read(tarfile.BLOCKSIZE)
+        if is_first:
+            start = archive.offset
+            while block and block == _ZEROS[: len(block)]:
+                archive.offset += len(block)
+                if archive.offset - start > MOST_ZEROS:
+                    raise tarfile.ReadError(f"more than {MOST_ZEROS} bytes of zeros")
+                block = archive.whole.read(tarfile.BLOCKSIZE)
+            archive.is_ended = not block and archive.offset > start
+        found = cls.frombuf(block, archive.encoding, archive.errors)
+        found.offset = archive.whole.tell() - tarfile.BLOCKSIZE
+        # What else a header of its kind consists of is read by tarfile, as for any other.
+        return cast(tarfile.TarInfo, cast(Any, found)._proc_member(archive))
+
+
 class _Tar(tarfile.TarFile):
     """A tar whose headers cost a bounded amount of memory, member by member."""
 
     OPEN_METH = {"tar": "taropen", "gz": "gzopen"}  # noqa: RUF012 - xz asks for up to 4 GB
 
+    tarinfo = _Header
+    is_ended = False  # whether the last block was of zeros
+
     def next(self) -> tarfile.TarInfo | None:
-        """Return the next member, None at the end; raise tarfile.ReadError beyond a bound.
-
-        Zero blocks are no end where a member follows: of a tar that another was written behind.
-        """
-        entry = self._next()
-        while entry is None and self._skip_zeros():
-            entry = self._next()
-        return entry
-
-    def _next(self) -> tarfile.TarInfo | None:
-        whole = self.fileobj
-        self.fileobj = cast(BinaryIO, _Bounded(cast(BinaryIO, whole), MOST_HEADERS))
+        """Return the next member, None at the end; raise tarfile.ReadError beyond a bound."""
+        self.whole = cast(BinaryIO, self.fileobj)
+        self.fileobj = cast(BinaryIO, _Bounded(self.whole, MOST_HEADERS))
         try:
             # ReadError comes through; tarfile would take a HeaderError for the end.
             entry = super().next()
         finally:
-            self.fileobj = whole
+            self.fileobj = self.whole
         if sum(len(key) + len(value) for key, value in self.pax_headers.items()) > MOST_HEADERS:
             raise tarfile.ReadError(f"global headers of more than {MOST_HEADERS} bytes")
         if entry and self.offset <= entry.offset:
             raise tarfile.ReadError("a member of negative size")  # after which it comes again
         self.members: list[tarfile.TarInfo] = []  # or it keeps them all
         return entry
-
-    def _skip_zeros(self) -> bool:
-        """Go on to the first block that is not zero; return whether there is one behind zeros."""
-        file = cast(BinaryIO, self.fileobj)
-        file.seek(self.offset)
-        for at in range(self.offset, self.offset + MOST_ZEROS, tarfile.BLOCKSIZE):
-            block = file.read(tarfile.BLOCKSIZE)
-            if block != _ZEROS:
-                is_behind = len(block) == tarfile.BLOCKSIZE and at > self.offset
-                self.offset = at if is_behind else self.offset
-                return is_behind
-        raise tarfile.ReadError(f"more than {MOST_ZEROS} bytes of zeros")
 
 
 def _check_length(found: int, listed: int) -> None:
@@ -352,8 +360,9 @@ def _entries(uri: str) -> Entries:
 def _zip_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
     with _zip_of(stream) as archive:
         for entry in archive.infolist():
-            if not entry.filename.endswith(("/", "\\")):  # is_dir() fails for an empty name
-                yield member_name(entry), entry.file_size, entry.header_offset
+            name = member_name(entry)
+            if not name.endswith("/"):
+                yield name, entry.file_size, entry.header_offset
 
 
 def _tar_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
@@ -364,10 +373,7 @@ def _tar_entries(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
             if not entry.isdir():
                 name = "/".join(part for part in entry.name.split("/") if part != ".")
                 yield name, entry.size, number
-        # tarfile takes a damaged header for the end.
-        file = cast(BinaryIO, archive.fileobj)
-        file.seek(archive.offset)
-        if file.read(tarfile.BLOCKSIZE) != _ZEROS:
+        if not archive.is_ended:  # tarfile takes a damaged header for the end
             raise tarfile.ReadError("no end of archive")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,9 @@ def _properties_of(
     parent: ElementTree.Element, path: Path, depth: int
 ) -> Iterator[tuple[str, str]]:
     for one in parent:
-        if one.tag == "property":
+        if one.tag == "configuration":
+            yield from _properties_of(one, path, depth + 1)
+        elif one.tag == "property":
             name, value = (one.findtext(tag, "").strip() for tag in ("name", "value"))
             if value:
                 yield name, value
@@ -91,17 +94,29 @@ def _properties_of(
 
 
 def _replaced(value: str, settings: Mapping[str, str]) -> str:
-    """Return `value` with `${name}` and `${env.NAME}` replaced, as Hadoop does."""
+    """Return `value` with its variables replaced: `${name}`, `${env.NAME}`, `${user.name}`.
+
+    One that has no value stays, as in Hadoop, and so does all else once `MAX_DEPTH` are replaced.
+    """
+    start = 0
     for _ in range(MAX_DEPTH):
-        for name in _VARIABLE.findall(value):
-            variable = name.removeprefix("env.")
-            found = os.environ.get(variable) if variable != name else settings.get(name)
-            if found is not None:
-                value = value.replace(f"${{{name}}}", found)
-                break
-        else:
+        found = _VARIABLE.search(value, start)
+        if found is None:
             break
+        if (text := _value_of(found[1], settings)) is None or found[0] in text:
+            start = found.end()
+        else:
+            value = value[: found.start()] + text + value[found.end() :]
     return value
+
+
+def _value_of(name: str, settings: Mapping[str, str]) -> str | None:
+    if name.startswith("env."):
+        variable, default = re.fullmatch(r"([^:-]*)(?::?-(.*))?", name[4:], re.DOTALL).groups()  # type: ignore[union-attr]
+        return os.environ.get(variable) or default
+    if name == "user.name":
+        return getpass.getuser()
+    return settings.get(name)
 
 
 def file_permission() -> int:

@@ -322,7 +322,7 @@ def test_looks_and_properties_cost_nothing(part: str, old: bytes, new: bytes) ->
 def test_dates_are_known_by_the_styles_that_are_read() -> None:
     data = packed([HEADER, (datetime.datetime(2020, 3, 1), *REST)])
     changed = rewritten(
-        data, "xl/styles.xml", lambda text: text.replace(b"<fills", b"<fills><fill/></fills><x", 1)
+        data, "xl/styles.xml", lambda text: text.replace(b"</fills>", b"<fill/></fills>", 1)
     )
     _, (bad,) = read_workbook(changed, "x.xlsx")
     assert "is no text but a datetime" in bad.detail

@@ -136,7 +136,12 @@ def test_figures_are_those_of_the_engine_asked_by_hand(
         (~right & flagged).sum(),
         (right & flagged).sum(),
     )
-    by_reason = {"confidence": result["wrong_flagged"], "novelty": 0, "mask": 0}
+    by_reason = {
+        "confidence": result["wrong_flagged"],
+        "novelty": 0,
+        "mask": 0,
+        "for_processing": 0,
+    }
     assert result["wrong_flagged_by"] == by_reason
     assert result["right_flagged_by"] == by_reason | {"confidence": result["right_flagged"]}
     mask = read_mask(half_mask(), bundle.size)

@@ -99,13 +99,10 @@ def test_a_file_that_arrives_shorter_fails_the_run(
 CLIMBING = [
     "../x.png",
     "a/../../x.png",
-    "/etc/x.png",
     "C:/x.png",
     "C:x.png",
     "..\\x.png",
-    "a\\x.png",
-    "a/./x.png",
-    "a//x.png",
+    "a/b\\x.png",
     "..",
     "../",
 ]

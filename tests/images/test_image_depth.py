@@ -120,7 +120,7 @@ def test_every_way_to_store_many_bits_shows_the_same(data: bytes) -> None:
 
 def test_colours_of_16_bits_are_weighted_as_those_of_8() -> None:
     red, green, blue = WORDS, WORDS[::-1], WORDS[:, ::-1]
-    luma = (299 * red.astype(int) + 587 * green + 114 * blue) // 1000
+    luma = (299 * red.astype(int) + 587 * green.astype(int) + 114 * blue.astype(int)) // 1000
     expected = pixels_of(png16(GREY, luma.astype(np.uint16)))
     assert np.abs(pixels_of(png16(RGB, red, green, blue)) - expected).max() <= 1
 
