@@ -17,7 +17,7 @@ import pytest
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.storage import archives, locate
-from eagle_spark.storage.archives import BROKEN, Archives, Member, list_members
+from eagle_spark.storage.archives import BROKEN, MOST_HEADERS, Archives, Member, list_members
 
 MOST_HELD = 8 << 20  # bytes of memory that any of these may take
 END = bytes(2 * tarfile.BLOCKSIZE)
@@ -126,7 +126,9 @@ def test_global_headers_do_not_pile_up(tmp_path: Path) -> None:
         member("x", record(f"k{i}", "v" * 10_000), tarfile.XGLTYPE) + SOUND for i in range(2000)
     )
     path.write_bytes(b"".join(headers) + BEHIND)
-    assert listed(path) == ["sound.png", ""]
+    *sound, broken = listed(path)
+    assert broken == ""
+    assert len(sound) == MOST_HEADERS // 10_000
 
 
 def test_a_size_that_leads_back_does_not_lead_round_and_round(tmp_path: Path) -> None:

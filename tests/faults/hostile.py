@@ -27,7 +27,22 @@ from hostile_trial import Case, Outcome, said, try_out
 from hostile_workbooks import WORKBOOKS
 from planted import EXPECTED, PLANTED, SIDE, encoded, grey
 
-MASKS = {"PNG that inflates to 256 MB": "mask_empty"}  # what is said of images as masks
+NO_MASK = "mask_invalid: corrupt: an area is neither background"
+# What becomes of images as masks: most of them are X-rays.
+MASKS = {
+    "PNG that inflates to 256 MB": "mask_empty",
+    "JPEG of 100 scans, 64 million pixels": "accepted",
+    "JPEG with EXIF of 64 kB of zeros": NO_MASK,
+    "JPEG with EXIF that points at itself": NO_MASK,
+    "JPEG with EXIF in 100 segments, 7 MB": NO_MASK,
+    "JPEG with 500 ICC segments, 33 MB": NO_MASK,
+    "JPEG that is HTML too": NO_MASK,
+    "JPEG with a second image behind it": NO_MASK,
+    "PNG in chunks of one byte": NO_MASK,
+    "PNG that is a zip too": NO_MASK,
+    "PNG with an ICC profile of 64 MB": NO_MASK,
+    "BMP that stands on its head": NO_MASK,
+}
 
 
 def _bytes(reader: Callable[[bytes, int], Any], make: Callable[[], bytes]) -> Callable[..., str]:
