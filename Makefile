@@ -41,9 +41,7 @@ $(READY): $(VENV)/.libraries Makefile pyproject.toml setup.py conf/spark-default
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
 	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf conf/log4j2.properties "$$spark/conf/"
 	@# pyspark's scripts take the Spark and Python that the shell's variables name.
-	for program in beeline pyspark spark-class spark-shell spark-sql spark-submit; do \
-	  printf '#!/bin/sh\nexec "%s" -I -m eagle_spark.environment %s "$$@"\n' '$(CURDIR)/$(BIN)/python' $$program \
-	    > $(BIN)/$$program && chmod +x $(BIN)/$$program; done
+	$(BIN)/python -c 'from eagle_spark.environment import wrap_programs; wrap_programs("$(BIN)")'
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml

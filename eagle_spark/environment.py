@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import locale
 import os
+import shlex
 import shutil
 import socket
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from eagle_spark.errors import PlatformError
 
@@ -98,6 +100,7 @@ def other_sparks(environ: Mapping[str, str]) -> list[str]:
         entry
         for entry in _python_path(environ)
         if "py4j" in os.path.basename(entry)
+        or os.path.basename(entry) == "pyspark.zip"
         or (os.path.isdir(os.path.join(entry, "pyspark")) and os.path.realpath(entry) != own)
     ]
 
@@ -157,6 +160,20 @@ def _has_address(host: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def wrap_programs(folder: str) -> None:
+    """Replace what pyspark has put into `.venv/bin` by calls of `main`."""
+    own = spark_home()
+    if own is None:
+        raise PlatformError("Spark is not installed beside this Python")
+    for program in sorted(os.listdir(os.path.join(own, "bin"))):
+        if "." in program or program == "find-spark-home":  # parts of the others
+            continue
+        call = shlex.join([sys.executable, "-I", "-m", "eagle_spark.environment", program])
+        path = Path(folder, program)
+        path.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
+        path.chmod(0o755)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -60,18 +60,19 @@ def check_java() -> None:
         raise PlatformError(f"{JAVA}; {java} says {shown.splitlines()[:1]}")
 
 
-def _use_own_spark() -> None:
+def use_own_spark() -> None:
     """Let this process start the Spark of its environment, whatever its variables name.
 
     spark-submit has started it already, with the variables that it was given.
     """
     if "PYSPARK_GATEWAY_PORT" in os.environ or "pyspark" in sys.modules:
         return
-    others, wanted = other_sparks(os.environ), spark_environment(os.environ)
+    others = {os.path.realpath(entry) for entry in other_sparks(os.environ)}
+    wanted = spark_environment(os.environ)
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     os.environ.update(wanted)
-    sys.path[:] = [folder for folder in sys.path if folder not in others]
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) not in others]
 
 
 def check_warehouse(uri: str) -> None:
@@ -114,7 +115,7 @@ def open_session(
     check_java()
     if warehouse is not None:
         check_warehouse(warehouse)
-    _use_own_spark()
+    use_own_spark()
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 

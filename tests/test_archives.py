@@ -201,6 +201,8 @@ def test_members_that_are_not_what_they_seem_are_rejected(tmp_path: Path) -> Non
         ("tórax.png".encode("cp850"), "tórax.png"),
         ("compañía.png".encode("cp437"), "compañía.png"),
         ("胸部/正位.png".encode("gbk"), "胸部/正位.png"),
+        ("胸部《1》.png".encode("gbk"), "胸部《1》.png"),
+        (b"\xd7\xfa.png", b"\xd7\xfa.png".decode("cp437")),  # a pair that GBK has not assigned
     ],
 )
 def test_names_of_other_programs_are_paths(tmp_path: Path, stored: bytes, read: str) -> None:
@@ -218,11 +220,15 @@ def test_names_that_become_the_same_path_stay_apart(tmp_path: Path) -> None:
 def test_bits_of_another_system_make_no_link(tmp_path: Path) -> None:
     path = tmp_path / "n.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for system in (0, 3):
+        for system in (0, 3, 19):
             entry = zipfile.ZipInfo(f"{system}.png")
             entry.create_system, entry.external_attr = system, 0o120777 << 16
             archive.writestr(entry, b"x")
-    assert read_all(path) == {"!/0.png": b"x", "!/3.png": Reason.BAD_MEMBER}
+    assert read_all(path) == {
+        "!/0.png": b"x",
+        "!/3.png": Reason.BAD_MEMBER,
+        "!/19.png": Reason.BAD_MEMBER,
+    }
 
 
 def small_tar(name: str) -> tuple[bytes, bytes]:
@@ -240,6 +246,12 @@ def test_a_tar_behind_another_is_read_too(tmp_path: Path, zeros: int, ending: st
     path = tmp_path / f"n{ending}"
     path.write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
     assert read_all(path) == {"!/a.png": b"x", "!/b.png": b"x"}
+
+
+@pytest.mark.parametrize("name", ["n.tar", "n.tar.gz"])
+def test_an_empty_tar_is_no_broken_one(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / name, [])
+    assert read_all(tmp_path / name) == {}
 
 
 def test_what_is_no_tar_behind_a_tar_is_told(tmp_path: Path) -> None:

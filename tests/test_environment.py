@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from eagle_spark import environment
-from eagle_spark.environment import find_java, main, other_sparks, spark_environment, spark_home
+from eagle_spark.environment import (
+    find_java,
+    main,
+    other_sparks,
+    spark_environment,
+    spark_home,
+    wrap_programs,
+)
 from eagle_spark.errors import PlatformError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,10 +71,29 @@ def test_a_locale_without_accents_is_replaced(variables: dict[str, str]) -> None
 def test_another_spark_on_the_python_path_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "spark" / "pyspark").mkdir(parents=True)
     (tmp_path / "own").mkdir()
-    entries = [str(tmp_path / "spark"), "/x/lib/py4j-0.10.7-src.zip", str(tmp_path / "own")]
+    entries = [
+        str(tmp_path / "spark"),
+        "/x/py4j-0.10.7-src.zip",
+        "/x/pyspark.zip",
+        str(tmp_path / "own"),
+    ]
     environ = JAVA_PATH | {"PYTHONPATH": os.pathsep.join(entries)}
-    assert other_sparks(environ) == entries[:2]
-    assert spark_environment(environ)["PYTHONPATH"] == entries[2]
+    assert other_sparks(environ) == entries[:3]
+    assert spark_environment(environ)["PYTHONPATH"] == entries[3]
+
+
+def test_the_wrappers_stand_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "it's a $(b) `c`" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    wrap_programs(str(tmp_path))
+    assert {"spark-submit", "spark-sql", "pyspark", "beeline"} <= set(os.listdir(tmp_path))
+    shown = subprocess.run(
+        [tmp_path / "spark-submit", "a b", "$x"], capture_output=True, text=True, timeout=20
+    )
+    assert shown.stdout == "-I -m eagle_spark.environment spark-submit a b $x\n"
 
 
 @pytest.mark.parametrize("home", ["/nowhere", "/usr/bin/java", "/etc/passwd"])

@@ -298,13 +298,14 @@ def test_the_name_of_hadoop_1_is_understood(site: Path) -> None:
 
 def test_variables_are_replaced(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAMENODE_PORT", "9001")
-    address = "hdfs://${master}:${env.NAMENODE_PORT}"
+    monkeypatch.setenv("EMPTY", "")
+    address = "hdfs://${master}:${env.NAMENODE_PORT}${env.EMPTY-x}${env.EMPTY:-}${env.NO-}"
     write_site(site, "core-site.xml", fs__defaultFS=address, master="${master.host}")
     write_site(site, "hdfs-site.xml", master__host="nn")
     assert absolute_uri("hdfs:///a") == "hdfs://nn:9001/a"
 
 
-@pytest.mark.parametrize("value", ["${loop}", "${nothing}"])
+@pytest.mark.parametrize("value", ["${loop}", "${nothing}", "${env.A:B}"])
 def test_a_variable_that_leads_nowhere_stays(site: Path, value: str) -> None:
     write_site(site, "core-site.xml", fs__defaultFS=f"hdfs://{value}", loop="${loop}")
     with pytest.raises(SettingsError):
@@ -314,8 +315,12 @@ def test_a_variable_that_leads_nowhere_stays(site: Path, value: str) -> None:
 INCLUDE = '<configuration xmlns:xi="http://www.w3.org/2001/XInclude">{}</configuration>'
 
 
-def test_included_files_are_read(site: Path) -> None:
-    (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="more/other.xml"/>'))
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_included_files_are_read(site: Path, is_absolute: bool) -> None:
+    prefix = f"file://{site}/" if is_absolute else ""
+    (site / "core-site.xml").write_text(
+        INCLUDE.format(f'<xi:include href="{prefix}more/other.xml"/>')
+    )
     (site / "more").mkdir()
     write_site(site / "more", "other.xml", fs__defaultFS="hdfs://nn:9000")
     assert absolute_uri("hdfs:///a") == "hdfs://nn:9000/a"

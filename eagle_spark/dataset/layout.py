@@ -13,9 +13,11 @@ from eagle_spark.storage import FileEntry, absolute_uri, printable
 
 WANTED = "<Class>/images/*, <Class>/masks/* where there are masks, <Class>.metadata.xlsx"
 # A browser numbers a file that it downloads a second time.
-_WORKBOOK = re.compile(r"(?P<label>.+)\.metadata(?P<number> ?\(\d+\))?\.xlsx", re.IGNORECASE)
+_WORKBOOK = re.compile(r"(?P<label>.+)\.metadata( ?\((?P<number>\d{1,9})\))?\.xlsx", re.IGNORECASE)
 _IMAGES = frozenset(("images", "image"))
 _MASKS = frozenset(("masks", "mask", "lung masks", "lung mask"))  # the last two of COVID-QU-Ex
+# Excel leaves `~$name.xlsx`, which is no workbook, beside a file that somebody has open.
+_OPEN_IN_EXCEL = "~$"
 _TABLES = (".xlsx", ".xls", ".ods", ".csv")
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 
@@ -90,6 +92,8 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         top, *inner = path.split("/")
         if len(inner) < 2 and (label := workbook_label(entry.name)):
             workbooks[fold(label)].append(entry)
+        elif entry.name.startswith(_OPEN_IN_EXCEL):
+            continue
         elif len(inner) < 2 and entry.name.lower().endswith(_TABLES):
             tables.append(path)
         elif not inner:
@@ -120,7 +124,7 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         )
         for top, files in images.items()
     ]
-    used = [entry for found in workbooks.values() for entry in _plainest(base, found)]
+    used = [entry for found in workbooks.values() for entry in _used(base, found)]
     tables += [
         entry.uri.removeprefix(base)
         for found in workbooks.values()
@@ -130,7 +134,9 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     left_out = Counter(tables)
     left_out.update(folder for folders in others.values() for folder in folders)
     left_out.update(
-        f"{top}/masks" for top in masks.keys() - images.keys() for _ in range(len(masks[top]))
+        "/".join(entry.uri.removeprefix(base).split("/")[:2])
+        for top in masks.keys() - images.keys()
+        for entry in masks[top]
     )
     return Layout(
         tuple(sorted(classes, key=lambda folder: folder.label)),
@@ -153,24 +159,25 @@ def _plain(folder: str) -> str:
     return fold(folder).replace("_", " ")
 
 
-def _plainest(base: str, workbooks: Sequence[FileEntry]) -> list[FileEntry]:
-    """Return of one class' workbooks those beside its folder, else those in it.
+def _used(base: str, workbooks: Sequence[FileEntry]) -> list[FileEntry]:
+    """Return which of the workbooks of one class are read.
 
-    One that a browser has numbered counts where there is no other alone.
+    Those beside the class folder; where there are none, those in it; where a browser has numbered
+    all of them, the one with the highest number.
     """
 
-    def rank(entry: FileEntry) -> tuple[bool, bool]:
+    def number(entry: FileEntry) -> int:
         found = _WORKBOOK.fullmatch(entry.name)
-        return bool(found and found["number"]), "/" in entry.uri.removeprefix(base)
+        return int(found["number"] or 0) if found else 0
 
-    first = min(map(rank, workbooks))
-    return [entry for entry in workbooks if rank(entry) == first]
+    plain = [entry for entry in workbooks if not number(entry)]
+    beside = [entry for entry in plain if "/" not in entry.uri.removeprefix(base)]
+    return beside or plain or [max(workbooks, key=lambda entry: (number(entry), entry.uri))]
 
 
 def workbook_label(name: str) -> str | None:
     """Return the class that a metadata workbook of this name is of; None for another file."""
-    # Excel leaves `~$name.xlsx`, which is no workbook, beside a file that somebody has open.
-    found = None if name.startswith("~$") else _WORKBOOK.fullmatch(name)
+    found = None if name.startswith(_OPEN_IN_EXCEL) else _WORKBOOK.fullmatch(name)
     return found["label"] if found else None
 
 

@@ -94,7 +94,8 @@ def read_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     layout = find_layout(root, entries)
     for place, count in list(layout.left_out.items())[:MAX_WARNINGS]:
         print(
-            f"warning: {root}/{place} is not used, {count} files; wanted {WANTED}", file=sys.stderr
+            f"warning: {f'{root}/{place}'!r} is not used (files: {count}); wanted {WANTED}",
+            file=sys.stderr,
         )
     if (more := len(layout.left_out) - MAX_WARNINGS) > 0:
         print(f"warning: {more} further folders and tables are not used", file=sys.stderr)

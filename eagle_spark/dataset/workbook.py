@@ -33,6 +33,8 @@ _WANTED = f"wanted an .xlsx workbook with the columns {', '.join(WANTED_COLUMNS)
 _OLD_OR_ENCRYPTED = b"\xd0\xcf\x11\xe0"  # an OLE container: .xls, or .xlsx behind a password
 _STRICT, _WORKBOOK = b"http://purl.oclc.org/ooxml/", "xl/workbook.xml"
 _HEAD_BYTES = 1 << 16
+# The only ones that the format has; zipfile unpacks others without an end.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CONTROL = re.compile("_x00(?:0[9ADad])_")  # the format's spelling of tab and line ends
 _ERROR_CELLS = frozenset(
     ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA")
@@ -109,17 +111,19 @@ def _check_archive(data: bytes, name: str) -> None:
         raise WorkbookError(f"{name}: {_WANTED}; got an old .xls or an encrypted workbook")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            head = b""
-            if _WORKBOOK in archive.namelist():
-                with archive.open(_WORKBOOK) as part:
-                    head = part.read(_HEAD_BYTES)
+            _check_members(archive.infolist(), name)
+            is_strict = _STRICT in _head_of(archive)
+    except WorkbookError:
+        raise
     except Exception as error:  # zipfile raises more than BadZipFile on hostile directories
         raise WorkbookError(f"{name}: {_WANTED}; got no workbook ({error})") from error
-    if _STRICT in head:
+    if is_strict:
         raise WorkbookError(
             f"{name}: {_WANTED}; got Strict Open XML: save it as Excel Workbook (.xlsx)"
         )
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], name: str) -> None:
     unpacked = sum(member.file_size for member in members)
     if unpacked > MAX_UNPACKED_BYTES:
         raise WorkbookError(
@@ -131,6 +135,18 @@ def _check_archive(data: bytes, name: str) -> None:
                 f"{name}: a part may unpack to {MAX_INFLATION} times its size; "
                 f"{member.filename} has {member.compress_size:,} bytes for {member.file_size:,}"
             )
+        if member.compress_type not in _METHODS:
+            raise WorkbookError(
+                f"{name}: {_WANTED}; {member.filename} is not compressed by deflate"
+            )
+
+
+def _head_of(archive: zipfile.ZipFile) -> bytes:
+    """Return the first bytes of the part that lists the sheets; empty where there is none."""
+    if _WORKBOOK not in archive.namelist():
+        return b""
+    with archive.open(_WORKBOOK) as part:
+        return part.read(_HEAD_BYTES)
 
 
 def _read_rows(data: bytes, name: str) -> Iterator[WorkbookRow | BadRow]:

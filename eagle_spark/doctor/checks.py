@@ -205,14 +205,19 @@ def check_native(java: str | None, reports: Sequence[Report]) -> Check:
     """Judge whether native libraries can be loaded, by Java and by every Python.
 
     Args:
-        java: what kept Java from it, or None.
+        java: what kept Java from it; empty where it was not tried, None where nothing did.
         reports: of the driver and the executors.
     """
-    mend = "TMPDIR and --conf spark.executor.extraJavaOptions=-Djava.io.tmpdir=FOLDER, not noexec"
     troubles = [f"{report.place}: {report.native}" for report in reports if report.native]
     troubles += [f"Java: {java}"] if java else []
-    found = "; ".join(troubles[:3]) or "Java's and Python's are loaded"
-    return Check("native libraries", not troubles, found, mend)
+    if not troubles:
+        found = "Java's and Python's are loaded" if java is None else "Java's were not tried"
+        return Check("native libraries", True if java is None else None, found)
+    mend = "--conf spark.archives=hdfs:///eagle_spark/environment.tar.gz#environment, see README"
+    if java or "failed to map segment" in troubles[0]:
+        mend = "TMPDIR=FOLDER and --conf spark.executor.extraJavaOptions=-Djava.io.tmpdir=FOLDER,"
+        mend += " which is not mounted noexec"
+    return Check("native libraries", False, "; ".join(troubles[:3]), mend)
 
 
 def check_clocks(started: float, ended: float, reports: Sequence[Report], stored: float) -> Check:

@@ -38,7 +38,7 @@ from eagle_spark.doctor.probes import (
 )
 from eagle_spark.errors import EagleError, UserError
 from eagle_spark.model.weights import weights_file
-from eagle_spark.session import check_java, open_session
+from eagle_spark.session import check_java, open_session, use_own_spark
 from eagle_spark.settings import DoctorSettings
 from eagle_spark.tables import Warehouse
 from eagle_spark.training.launcher import check_ranks
@@ -51,6 +51,7 @@ SIDE = 224  # of the images that the jobs work on, if not told otherwise
 # Seconds after the doctor's start. With spark-submit and a driver's start all is told in a minute.
 EXECUTORS_COME = 22.0
 EXECUTORS_ANSWER = 42.0
+LIBRARIES_LOADED = 44.0
 SECONDS = 45.0
 
 
@@ -110,6 +111,7 @@ def _collect(settings: DoctorSettings, started: float, found: list[Check]) -> No
 def start_without_executors() -> None:
     """Let Spark start although no executor comes: how many do is for the doctor to say."""
     check_java()
+    use_own_spark()
     from pyspark import SparkContext
 
     SparkContext.setSystemProperty("spark.scheduler.maxRegisteredResourcesWaitingTime", "0s")
@@ -164,7 +166,6 @@ def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) ->
         reports = (
             ask_executors(spark, settings.warehouse, seen, there, slots, left) if answered else []
         )
-        java = try_java_library(spark, seen.rpartition("/")[0]) if reports else None
     except EagleError as error:
         yield Check("executors", False, str(error), SEE_LOGS)
         return
@@ -176,10 +177,12 @@ def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) ->
         yield Check("versions, libraries, storage, clocks, space", None, "no executor answers")
         return
     yield check_versions(driver, reports)
-    yield check_native(java, [driver, *reports])
     yield check_storage(reports, settings.warehouse)
     yield check_clocks(asked, time.time(), reports, stored)
     yield from check_space(driver, reports, warehouse_space(spark, settings.warehouse))
+    left = started + LIBRARIES_LOADED - time.monotonic()
+    java = try_java_library(spark, settings.warehouse, left)
+    yield check_native(java, [driver, *reports])
 
 
 def tried(name: str, attempt: Callable[[], object], found: str) -> Check:

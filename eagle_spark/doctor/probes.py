@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from eagle_spark.storage import absolute_uri, join, list_folder, locate, split_u
 from eagle_spark.tables import versions
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.accumulators import AccumulatorParam
     from pyspark.sql import SparkSession
 
@@ -55,24 +57,52 @@ def try_library() -> str | None:
     return None
 
 
-def try_java_library(spark: SparkSession, folder: str) -> str | None:
+def try_java_library(spark: SparkSession, warehouse: str, seconds: float) -> str | None:
     """Let Java compress with Snappy, whose library it unpacks into its temporary folder first.
 
     Args:
-        folder: URI of a folder in the warehouse, where every executor leaves a file.
+        warehouse: where every executor writes a Parquet file into a folder of the doctor's own.
+        seconds: how long they may take.
 
     Returns:
-        What went wrong on the driver or an executor, or None.
+        What went wrong on the driver or an executor; empty where it could not be tried in time;
+        None where nothing did.
     """
-    tasks = spark.sparkContext.defaultParallelism
+    context, folder = spark.sparkContext, join(absolute_uri(warehouse), f"doctor-{uuid4().hex}")
+    tasks = context.defaultParallelism
     try:
-        spark.sparkContext._jvm.org.xerial.snappy.Snappy.maxCompressedLength(1)  # type: ignore[union-attr]
-        rows = spark.range(tasks, numPartitions=tasks)
-        rows.write.option("compression", "snappy").parquet(join(folder, "java"))
+        with _cancelled_after(context, seconds):
+            context._jvm.org.xerial.snappy.Snappy.maxCompressedLength(1)  # type: ignore[union-attr]
+            rows = spark.range(tasks, numPartitions=tasks)
+            rows.write.option("compression", "snappy").parquet(folder)
     except Exception as error:  # others than these are for other checks
         lines = [line for line in str(error).splitlines() if _NOT_LOADED.search(line)]
-        return " ".join(lines[0].split())[:200] if lines else None
+        return " ".join(lines[0].split())[:200] if lines else ""
+    finally:
+        storage, path = locate(folder)
+        with suppress(OSError):
+            storage.delete(path)
     return None
+
+
+@contextmanager
+def _cancelled_after(context: SparkContext, seconds: float) -> Iterator[Event]:
+    """Cancel the jobs of the block when the time is up; the event is set then."""
+    group, is_late = uuid4().hex, Event()
+
+    def give_up() -> None:
+        is_late.set()
+        # Also where Spark has not begun with the job yet.
+        context._jsc.sc().cancelJobGroupAndFutureJobs(group)
+
+    context.setJobGroup(group, "doctor")
+    late = Timer(seconds, give_up)
+    late.start()
+    try:
+        yield is_late
+    finally:
+        late.cancel()
+        context._jsc.clearJobGroup()  # else later jobs of this thread are cancelled too
 
 
 def java_version() -> str:
@@ -163,7 +193,7 @@ def ask_executors(
     Raises:
         EagleError: when they cannot be asked.
     """
-    context, group = spark.sparkContext, uuid4().hex
+    context = spark.sparkContext
     answers = context.accumulator(list[Report](), _together())
 
     def look(_: Iterable[int]) -> Iterator[None]:
@@ -172,24 +202,14 @@ def ask_executors(
         return iter(())
 
     tasks = 2 * max(there * slots, 1)
-    context.setJobGroup(group, "doctor")
-    is_late = Event()
-
-    def give_up() -> None:
-        is_late.set()
-        # Also where Spark has not begun with the job yet.
-        context._jsc.sc().cancelJobGroupAndFutureJobs(group)
-
-    late = Timer(max(seconds, LEAST_SECONDS), give_up)
-    late.start()
-    try:
-        context.parallelize(range(tasks), tasks).mapPartitions(look).count()
-    except Exception as error:
-        if not is_late.is_set() and not answers.value:
-            raise EagleError(f"executors do not answer: {str(error).splitlines()[0]}") from error
-    finally:
-        late.cancel()
-        context._jsc.clearJobGroup()  # else later jobs of this thread are cancelled too
+    with _cancelled_after(context, max(seconds, LEAST_SECONDS)) as is_late:
+        try:
+            context.parallelize(range(tasks), tasks).mapPartitions(look).count()
+        except Exception as error:
+            if not is_late.is_set() and not answers.value:
+                raise EagleError(
+                    f"executors do not answer: {str(error).splitlines()[0]}"
+                ) from error
     return list({one.place: one for one in answers.value}.values())
 
 

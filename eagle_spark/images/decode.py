@@ -205,8 +205,9 @@ def _plain_deep(image: ImageFile) -> Image.Image:
     if values.dtype.kind == "i":
         # Pillow reads unsigned 32 bits into signed ones. Floats have fewer: so differences alone.
         is_unsigned = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
-        least = (values.view(np.uint32) if is_unsigned else values).min()
-        values = values.view(np.uint32) - least.astype(np.uint32)
+        values = values.view(np.uint32) if is_unsigned else values
+        if values.min() < 0 or values.max() > _FULL:
+            values = values.view(np.uint32) - values.min().astype(np.uint32)
         if values.max() <= _FULL:
             values = values.astype(np.uint16)
     is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO

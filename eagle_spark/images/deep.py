@@ -60,7 +60,11 @@ def grey_range(values: NDArray[np.generic]) -> tuple[float, float]:
     gap = max(MAX_GAP * (high - low), 1.5 * float(np.median(steps)) if len(steps) else 0.0)
     lowest = -_grown(-ordered[outer::-1], gap, len(ordered))
     highest = _grown(ordered[-1 - outer :], gap, len(ordered))
-    return lowest, highest
+    # What is beyond the sample is beyond no gap either.
+    return (
+        float(values.min()) if lowest == ordered[0] else lowest,
+        float(values.max()) if highest == ordered[-1] else highest,
+    )
 
 
 def _grown(tail: NDArray[np.float64], gap: float, count: int) -> float:

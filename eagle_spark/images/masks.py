@@ -16,6 +16,10 @@ from eagle_spark.images.png import write_bits
 
 GAP = 0.125
 """Share of the range of grey values: groups that are further apart are different labels."""
+NOISE = 0.04
+"""Share of the range of grey values that JPEG and networks leave in the background."""
+MAX_LABELS = 16
+"""Grey values of a mask that has no noise."""
 AREA = 8
 """Part of the shorter side: an area as large is no smooth edge, and no noise of JPEG."""
 _ROWS = 256  # looked at together
@@ -24,10 +28,10 @@ _ROWS = 256  # looked at together
 def read_mask(data: bytes, size: int) -> NDArray[np.bool_]:
     """Decode a mask of any size to `(size, size)` by nearest neighbour.
 
-    It is turned, and made grey, as an image of the same bytes is. Where the grey values form
-    groups, the lowest is the background and all others are lung: 0/255, 0/1, 1 bit, palettes and a
-    label for each lung mean the same. Where smooth edges or JPEG fill the gaps between the groups,
-    a pixel is set from half of the largest value on.
+    It is turned, and made grey, as an image of the same bytes is. Where gaps separate the grey
+    values into groups, the lowest is the background and all others are lung: 0/255, 0/1, 1 bit,
+    palettes and a label for each lung mean the same. Where smooth edges or JPEG fill the gaps, a
+    pixel is set from the middle between the smallest and the largest value on.
 
     Raises:
         ImageRejected: MASK_INVALID when it cannot be read, or an area of neither black nor white
@@ -57,11 +61,14 @@ def _lungs(values: NDArray[Any]) -> NDArray[np.bool_]:
     gaps = np.flatnonzero(np.diff(levels) >= GAP * (most - least))
     threshold = levels[gaps[0] + 1] if len(gaps) else (least + most + 1) // 2
     lungs: NDArray[np.bool_] = values >= threshold
-    if _has_area(~lungs & (values > least)):
+    background = least + NOISE * (most - least)
+    if len(levels) <= MAX_LABELS:  # neither noise nor smooth edges
+        background = max(levels[levels <= background], key=lambda level: np.sum(values == level))
+    if _has_area(~lungs & (values > background)):
         raise ImageRejected(
             Reason.CORRUPT,
-            f"an area is neither background ({least}) nor lung (from {threshold} on);"
-            " wanted one grey value for each",
+            f"an area is neither background (up to {background:.0f}) nor lung (from {threshold} on)"
+            "; wanted one grey value for each",
         )
     return lungs
 

@@ -34,9 +34,10 @@ _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz")
 # zipfile unpacks the others without an end: 4 kB of bzip2 into 4 GB.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED, _UTF8 = 0x1 | 0x40, 0x800  # bits of an entry's flags
-_UNIX = 3  # system on which an entry was made
-# Names in GBK, in pairs of bytes; in code page 437 these are frames and Greek letters.
-_HANZI = re.compile(rb"(?:[\0-\x7f]|[\xb0-\xf7][\xa1-\xfe])*")
+_UNIX = (3, 19)  # systems on which an entry was made: Unix, macOS
+# Names in GBK: pairs of bytes, one of them a Chinese character at least; in code page 437 these are
+# frames and Greek letters.
+_HANZI = re.compile(rb"(?=.*[\xb0-\xf7])(?:[\0-\x7f]|[\xa1-\xa9\xb0-\xf7][\xa1-\xfe])*", re.DOTALL)
 # What the bytes of an archive may lead to; any other OSError is the storage's.
 _BAD = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
@@ -184,7 +185,7 @@ def _decoded(name: bytes) -> str:
 def entry_fault(entry: zipfile.ZipInfo) -> str:
     """Return what is wrong with an entry of a zip archive; empty when nothing is."""
     name = member_name(entry)
-    kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == _UNIX else 0
+    kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system in _UNIX else 0
     if re.match("[A-Za-z]:", name):
         return "has an absolute path"
     if "\\" in name or "\0" in name:
@@ -306,7 +307,7 @@ class _Header(tarfile.TarInfo):
                 if archive.offset - start > MOST_ZEROS:
                     raise tarfile.ReadError(f"more than {MOST_ZEROS} bytes of zeros")
                 block = archive.whole.read(tarfile.BLOCKSIZE)
-            archive.is_ended = not block and archive.offset > start
+            archive.is_ended |= not block and archive.offset > start
         found = cls.frombuf(block, archive.encoding, archive.errors)
         found.offset = archive.whole.tell() - tarfile.BLOCKSIZE
         # What else a header of its kind consists of is read by tarfile, as for any other.

@@ -6,6 +6,7 @@ import getpass
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ MAX_DEPTH = 20  # of files that include each other, and of variables: Hadoop's o
 _INCLUDE, _FALLBACK = (
     f"{{http://www.w3.org/2001/XInclude}}{tag}" for tag in ("include", "fallback")
 )
+_ENVIRONMENT = re.compile(r"env\.(?P<name>[^:-]+)(?:(?P<if_empty>:)?-(?P<default>.*))?", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{([^}$\s]+)\}")
 
 
@@ -81,7 +83,7 @@ def _properties_of(
             if value:
                 yield name, value
         elif one.tag == _INCLUDE:
-            included = path.parent / one.get("href", "")
+            included = path.parent / one.get("href", "").removeprefix("file://")
             if depth >= MAX_DEPTH:
                 raise SettingsError(f"{path}: files include each other more than {MAX_DEPTH} deep")
             try:
@@ -111,11 +113,14 @@ def _replaced(value: str, settings: Mapping[str, str]) -> str:
 
 
 def _value_of(name: str, settings: Mapping[str, str]) -> str | None:
-    if name.startswith("env."):
-        variable, default = re.fullmatch(r"([^:-]*)(?::?-(.*))?", name[4:], re.DOTALL).groups()  # type: ignore[union-attr]
-        return os.environ.get(variable) or default
+    if found := _ENVIRONMENT.fullmatch(name):
+        value = os.environ.get(found["name"])
+        is_missing = not value if found["if_empty"] else value is None
+        return found["default"] if is_missing else value
     if name == "user.name":
-        return getpass.getuser()
+        with suppress(OSError, KeyError):  # a user without a name, as in containers
+            return getpass.getuser()
+        return None
     return settings.get(name)
 
 

@@ -133,14 +133,14 @@ def test_what_is_not_used_is_counted() -> None:
         ROOT,
         listing(
             *("COVID/images/a.png", "COVID/infection masks/a.png", "COVID/infection masks/b.png"),
-            *("COVID/notes.xlsx", "COVID.csv", "README.txt", "Normal/masks/x.png"),
+            *("COVID/notes.xlsx", "COVID.csv", "README.txt", "Normal/lung masks/x.png"),
         ),
     )
     assert found.left_out == {
         "COVID.csv": 1,
         "COVID/infection masks": 2,
         "COVID/notes.xlsx": 1,
-        "Normal/masks": 1,
+        "Normal/lung masks": 1,
     }
 
 
@@ -160,6 +160,22 @@ def test_a_workbook_is_found_by_its_name(path: str) -> None:
 
 def test_an_open_workbook_of_excel_is_none() -> None:
     assert workbook_label("~$COVID.metadata.xlsx") is None
+    found = find_layout(ROOT, listing("COVID/images/a.png", "~$COVID.metadata.xlsx"))
+    assert (found.workbooks, found.left_out) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("paths", "used"),
+    [
+        (["C.metadata.xlsx", "C.metadata (1).xlsx", "C/C.metadata.xlsx"], "C.metadata.xlsx"),
+        (["C/C.metadata.xlsx", "C.metadata (1).xlsx"], "C/C.metadata.xlsx"),
+        (["C.metadata (2).xlsx", "C.metadata (10).xlsx"], "C.metadata (10).xlsx"),
+    ],
+)
+def test_of_several_workbooks_of_a_class_one_is_used(paths: list[str], used: str) -> None:
+    found = find_layout(ROOT, listing("C/images/a.png", *paths))
+    assert [entry.uri for entry in found.workbooks] == [f"{ROOT}/{used}"]
+    assert found.left_out == {path: 1 for path in sorted(paths) if path != used}
 
 
 @pytest.mark.parametrize(

@@ -348,3 +348,10 @@ def test_strict_open_xml_is_named() -> None:
     )
     with pytest.raises(WorkbookError, match=r"x\.xlsx.*got Strict Open XML: save it as"):
         read_workbook(data, "x.xlsx")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_part_that_no_workbook_compresses_so_is_refused_unread(method: int) -> None:
+    data = rewritten(packed([HEADER]), "xl/workbook.xml", lambda text: text, method)
+    with pytest.raises(WorkbookError, match="not compressed by deflate"):
+        read_workbook(data, "x.xlsx")

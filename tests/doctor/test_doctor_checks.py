@@ -156,6 +156,8 @@ def test_native_libraries_that_cannot_be_loaded_are_named_by_place() -> None:
     assert "node7: libarrow.so.22" in check.found
     assert "Java: NoClassDefFoundError" in check.found
     assert "noexec" in check.mend
+    assert "environment.tar.gz" in check_native(None, [broken]).mend
+    assert check_native("", [FINE]).ok is None
 
 
 def test_clocks_within_the_question_are_right_others_are_named() -> None:

@@ -169,6 +169,13 @@ def test_a_marker_leaves_the_other_grey_values_as_they_are(
     assert np.abs(found - expected)[outside].max() <= 3
 
 
+def test_a_large_image_keeps_what_its_sample_lacks() -> None:
+    values = np.tile(np.arange(2100, dtype=np.uint16), (2100, 1))
+    values[1, 1], values[3, 3] = 2110, 2105
+    values[-1, -1] = 2120
+    assert grey_range(values) == (0, 2120)
+
+
 def test_what_is_cut_off_is_in_the_detail() -> None:
     marked = WORDS.copy()
     marked[2:6, 2:6] = 65535
