@@ -42,11 +42,12 @@ def read_mask(data: bytes, size: int) -> NDArray[np.bool_]:
             values = np.asarray(load_grey(image, []))
             if values.dtype.kind == "f":
                 values = _as_integers(values)
-            lungs = Image.fromarray(_lungs(values))
+            # As bytes: the truth values that Pillow gives are of 255, with which numpy reckons.
+            lungs = Image.fromarray(_lungs(values).view(np.uint8))
             small = upright(lungs.resize((size, size), Image.Resampling.NEAREST), image)
     except ImageRejected as inner:
         raise ImageRejected(Reason.MASK_INVALID, str(inner)) from inner
-    mask: NDArray[np.bool_] = np.asarray(small)
+    mask: NDArray[np.bool_] = np.asarray(small) != 0
     if not mask.any():
         raise ImageRejected(Reason.MASK_EMPTY, f"no pixel set at {size}x{size}")
     return mask

@@ -47,6 +47,7 @@ def as_levels(high: int, dtype: type = np.uint8) -> Image.Image:
 def test_every_way_to_store_a_mask_means_the_same(data: bytes) -> None:
     found = read_mask(data, 64)
     assert found.dtype == np.bool_
+    assert found.view(np.uint8).max() == 1
     assert (found == lungs()).all()
 
 
