@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from pydicom import config, dcmread
 
 from eagle_spark.images.decode import read_radiograph
+from eagle_spark.images.quiet import no_warnings
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import choose_engine, load_engine
 from eagle_spark.scoring.segmentation import main
@@ -63,6 +63,18 @@ def test_the_mask_is_read_back_as_the_model_gives_it(
     assert plain.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lung"
 
 
+def unusual(**tags: Any) -> bytes:
+    """An image with tags that pydicom would refuse or warn of."""
+    modes = config.settings
+    before = modes.reading_validation_mode, modes.writing_validation_mode
+    modes.reading_validation_mode = modes.writing_validation_mode = config.IGNORE
+    try:
+        with no_warnings():
+            return dicom(chest(), **WHOLE | tags)
+    finally:
+        modes.reading_validation_mode, modes.writing_validation_mode = before
+
+
 ANONYMISED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
 
 
@@ -80,7 +92,7 @@ ANONYMISED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "Study
 def test_what_may_be_empty_is_empty(
     model_folder: Path, tmp_path: Path, tags: dict[str, str | None]
 ) -> None:
-    image = put(tmp_path / "a.dcm", dicom(chest(), **WHOLE | tags))
+    image = put(tmp_path / "a.dcm", unusual(**tags))
     out = tmp_path / "seg.dcm"
     assert main([str(image), "--model", str(model_folder), "--out", str(out)]) == 0
     found = dcmread(out)
@@ -99,25 +111,13 @@ def test_what_may_be_empty_is_empty(
 def test_no_word_of_the_patient_is_in_an_error(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tags: dict[str, str]
 ) -> None:
-    with settings_ignored():
-        image = put(tmp_path / "a.dcm", dicom(chest(), **WHOLE | tags))
+    image = put(tmp_path / "a.dcm", unusual(**tags))
     code = main([str(image), "--model", str(model_folder), "--out", str(tmp_path / "seg.dcm")])
     shown = capsys.readouterr()
     assert code in (0, 2)
     assert shown.err.count("\n") <= 1
     assert not any(value in shown.err for value in tags.values())
     assert "At^All" not in shown.err
-
-
-@contextmanager
-def settings_ignored() -> Iterator[None]:
-    """Let pydicom write what it would refuse."""
-    before = config.settings.writing_validation_mode
-    config.settings.writing_validation_mode = config.IGNORE
-    try:
-        yield
-    finally:
-        config.settings.writing_validation_mode = before
 
 
 def test_what_cannot_be_segmented_is_said_in_one_line(
