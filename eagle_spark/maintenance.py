@@ -8,12 +8,12 @@ from typing import Any
 
 from eagle_spark.errors import InputError
 from eagle_spark.lease import lease
-from eagle_spark.schema import sql_time
 from eagle_spark.session import CATALOG, check_warehouse, open_session
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.steps import reached
 from eagle_spark.storage import FileEntry, absolute_uri, join, list_folder, locate
 from eagle_spark.tables import EPOCHS, METRICS, PREDICTIONS, RUNS, TABLES, Run, Table, Warehouse
+from eagle_spark.tables.schema import sql_time
 
 # Those that grow by many small commits; others are written in large files, once.
 COMPACTED = (PREDICTIONS, RUNS, EPOCHS, METRICS)

@@ -16,9 +16,9 @@ import pytest
 from py4j.protocol import Py4JJavaError
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
-from eagle_spark.schema import Column, Table, change_branch
 from eagle_spark.session import open_session
 from eagle_spark.tables import REJECTS, TABLES, Run, Warehouse, versions
+from eagle_spark.tables.schema import Column, Table, change_branch
 
 ROOT = Path(__file__).resolve().parent.parent
 NOW = datetime(2026, 11, 1, tzinfo=timezone.utc)

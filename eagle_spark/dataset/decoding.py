@@ -12,43 +12,29 @@ import pyarrow.parquet as pq
 
 from eagle_spark.dataset.matching import Candidate
 from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.images.decode import DICOM_TAGS, MAX_FILE_BYTES, read_radiograph
+from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
 from eagle_spark.images.hashes import image_id, perceptual_hash
 from eagle_spark.images.masks import encode_mask, read_mask
 from eagle_spark.session import tasks_for
 from eagle_spark.steps import IN_A_TASK, reached
 from eagle_spark.storage import join, locate, read_image
+from eagle_spark.tables import IMAGES, REJECTS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 BYTES_PER_FILE = 32 * 2**20  # of pixels; what a task holds at a time
 
-_CANDIDATE = pa.schema(
-    [
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("mask_path", pa.string()),
-        ("patient_id", pa.string()),
-        ("source", pa.string()),
-        ("metadata", pa.map_(pa.string(), pa.string())),
-    ]
+_MASK_PATH = pa.field("mask_path", pa.string())
+_OF_JOB = ("split", "ingested_at")  # columns that are known once all images are decoded
+_CANDIDATE = IMAGES.arrow_schema("path", "label", "patient_id", "source", "metadata").append(
+    _MASK_PATH
 )
-DECODED = pa.schema(
-    [
-        *_CANDIDATE,
-        ("image_id", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("pixels", pa.binary()),
-        ("mask", pa.binary()),
-        ("perceptual_hash", pa.binary()),
-        ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
-        ("detail", pa.string()),
-    ]
-)
-_REPORT = pa.schema(
-    [(name, pa.string()) for name in ("staged", "path", "label", "source", "reason", "detail")]
+DECODED = IMAGES.arrow_schema(
+    *(column.name for column in IMAGES.columns if column.name not in _OF_JOB)
+).append(_MASK_PATH)
+_REPORT = REJECTS.arrow_schema("path", "label", "source", "reason", "detail").append(
+    pa.field("staged", pa.string())
 )
 
 

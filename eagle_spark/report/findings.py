@@ -7,8 +7,8 @@ from typing import Any
 
 from eagle_spark.images.masks import decode_mask
 from eagle_spark.report.pictures import Picture
-from eagle_spark.schema import Table
 from eagle_spark.tables import FEATURES, IMAGES, PREDICTIONS, REJECTS, RUNS, Warehouse
+from eagle_spark.tables.schema import Table
 
 RUNS_SHOWN = 12
 REJECTS_SHOWN = 12

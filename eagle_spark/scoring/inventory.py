@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from eagle_spark.errors import InputError
 from eagle_spark.storage import FileEntry, join, list_folder, locate, printable
 from eagle_spark.storage.archives import is_archive, list_members
+from eagle_spark.tables import PREDICTIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -20,8 +21,7 @@ ENTRIES_PER_PART = 100_000
 
 _LISTING = pa.schema(
     [
-        ("path", pa.string()),
-        ("file_length", pa.int64()),
+        *PREDICTIONS.arrow_schema("path", "file_length"),
         ("file_modified", pa.timestamp("ms", tz="UTC")),
         ("archive", pa.string()),
         ("position", pa.int64()),
@@ -90,6 +90,6 @@ def read_listing(spark: SparkSession, staging: str) -> DataFrame:
 
     `path`, `file_length`, `file_modified`; of members also `archive` and `position` in it.
     """
-    return spark.read.schema(
-        "path STRING, file_length BIGINT, file_modified TIMESTAMP, archive STRING, position BIGINT"
-    ).parquet(staging)
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return spark.read.schema(from_arrow_schema(_LISTING)).parquet(staging)

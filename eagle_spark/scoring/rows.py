@@ -6,38 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
-from eagle_spark.images.decode import DICOM_TAGS
 from eagle_spark.images.masks import encode_mask
+from eagle_spark.tables import PREDICTIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-PREDICTION = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("file_length", pa.int64()),
-        ("file_modified", pa.timestamp("us", tz="UTC")),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("label", pa.string()),
-        ("confidence", pa.float64()),
-        ("probabilities", pa.map_(pa.string(), pa.float64())),
-        ("needs_review", pa.bool_()),
-        ("review_reasons", pa.list_(pa.string())),
-        ("novelty", pa.float64()),
-        ("mask", pa.binary()),
-        ("lung_area", pa.float64()),
-        ("model_id", pa.string()),
-        ("engine", pa.string()),
-        ("run_id", pa.string()),
-        ("scored_at", pa.timestamp("us", tz="UTC")),
-        ("dicom", pa.struct([(name, pa.string()) for name in DICOM_TAGS])),
-    ]
-)
+PREDICTION = PREDICTIONS.arrow_schema()
 SAME = "same"  # status of a row that is to be taken from another one with the same bytes
 # What the model said of the bytes, whatever the file is called.
 SAID = (

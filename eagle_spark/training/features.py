@@ -19,10 +19,10 @@ from eagle_spark.errors import SettingsError, UnbalancedRun
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.network import STATISTICS, TAPS
 from eagle_spark.progress import watch_tasks
-from eagle_spark.schema import sql_time
 from eagle_spark.session import threads_per_task
 from eagle_spark.storage import locate
 from eagle_spark.tables import FEATURES, IMAGES, RUNS, Warehouse
+from eagle_spark.tables.schema import sql_time
 from eagle_spark.training.data import stack_pixels
 from eagle_spark.training.frozen import MAX_BACKBONE_BYTES, Backbone
 
@@ -40,18 +40,7 @@ _GB = 1e9
 # What a row stands for. A row whose image has changed in one of these is computed anew.
 _KEY = ("path", "image_id", "label", "source", "split", "mask_hash", "copy")
 
-FEATURE = pa.schema(
-    [
-        *((name, pa.string()) for name in ("path", "image_id", "label", "source", "split")),
-        ("copy", pa.int32()),
-        ("masked", pa.bool_()),
-        ("backbone", pa.string()),
-        ("bucket", pa.int32()),
-        ("mask", pa.binary()),
-        *((name, pa.binary()) for name in (*TAPS, "statistics")),
-        ("computed_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
+FEATURE = FEATURES.arrow_schema()
 
 
 @dataclass(frozen=True)

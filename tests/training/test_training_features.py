@@ -70,7 +70,7 @@ def image(i: int, split: str = "train") -> Key:
     label, source = "AB"[i % 2], "here"
     return (
         *(f"{i:064x}", f"file:///{i:02d}.png", label, None, source, split),
-        *(SIZE, SIZE, pixels, mask, b"", None, NOW, None),
+        *(SIZE, SIZE, pixels, mask, b"", None, NOW, None, None),
     )
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from eagle_spark.session import CATALOG
 
 if TYPE_CHECKING:
@@ -16,6 +18,16 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 NAMESPACE = f"{CATALOG}.cxr"
+_PARTS = re.compile(r"[^,<]+(?:<[^>]*>)?")
+_ARROW = {
+    "STRING": pa.string(),
+    "INT": pa.int32(),
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "BINARY": pa.binary(),
+    "TIMESTAMP": pa.timestamp("us", tz="UTC"),
+}
 TRIES = 5  # of a change of a branch
 
 
@@ -38,6 +50,28 @@ def change_branch(spark: SparkSession, statement: str) -> None:
         except Py4JJavaError as error:
             if not left or "CommitFailedException" not in str(error.java_exception):
                 raise
+
+
+def arrow_type(ddl: str) -> pa.DataType:
+    """Return the Arrow type of a Spark SQL type, as Spark itself exchanges it.
+
+    Raises:
+        KeyError: for a type that no table has.
+
+    Example:
+        >>> arrow_type("ARRAY<STRING>")
+        ListType(list<item: string>)
+    """
+    kind, _, inner = ddl.partition("<")
+    parts = [part.strip() for part in _PARTS.findall(inner[:-1])]
+    if kind == "ARRAY":
+        return pa.list_(arrow_type(parts[0]))
+    if kind == "MAP":
+        return pa.map_(arrow_type(parts[0]), arrow_type(parts[1]))
+    if kind == "STRUCT":
+        fields = (part.partition(": ") for part in parts)
+        return pa.struct([(name, arrow_type(type)) for name, _, type in fields])
+    return _ARROW[kind]
 
 
 @dataclass(frozen=True)
@@ -106,6 +140,11 @@ class Table:
         schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
         assert isinstance(schema, StructType)
         return schema
+
+    def arrow_schema(self, *columns: str) -> pa.Schema:
+        """Return the Arrow schema of these columns, of all where none is named, in their order."""
+        types = {column.name: arrow_type(column.type) for column in self.columns}
+        return pa.schema([(name, types[name]) for name in columns or types])
 
     @property
     def create(self) -> str:
