@@ -198,7 +198,7 @@ def only_python(path: Path) -> bool:
     if path.suffix == ".dist-info" or path.name in ("__pycache__", "lib-dynload"):
         return False
     kinds = {file.suffix or file.name for file in path.rglob("*") if file.is_file()}
-    return ".py" in kinds and kinds <= {".py", ".pyc", ".typed", "py.typed"}
+    return ".py" in kinds and kinds <= {".py", ".pyc", ".pyi", ".typed", "py.typed"}
 
 
 def compiled(source: Path, name: str) -> bytes:

@@ -29,6 +29,11 @@ _LISTING = pa.schema(
 )
 
 
+def listing_schema() -> pa.Schema:
+    """Return the columns of a listing: those of `read_listing`."""
+    return _LISTING
+
+
 def list_images(images: str) -> Iterator[FileEntry]:
     """Yield the files of a folder, or the one archive that `images` is.
 
@@ -53,7 +58,7 @@ def spool_listing(entries: Iterator[FileEntry], staging: str) -> int:
     Archives stand there by their members.
     """
     storage, folder = locate(staging)
-    rows = (row for entry in entries for row in _rows(entry))
+    rows = (row for entry in entries for row in listed_rows(entry))
     total = 0
     for number in count():
         part = list(islice(rows, ENTRIES_PER_PART))
@@ -66,7 +71,8 @@ def spool_listing(entries: Iterator[FileEntry], staging: str) -> int:
     return total
 
 
-def _rows(entry: FileEntry) -> Iterator[dict[str, Any]]:
+def listed_rows(entry: FileEntry) -> Iterator[dict[str, Any]]:
+    """Yield the row of a file, or those of the members of an archive; see `listing_schema`."""
     if not is_archive(entry.name):
         yield {
             "path": printable(entry.uri),

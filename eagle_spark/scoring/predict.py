@@ -99,7 +99,7 @@ class Predictor:
             rows.append(row)
             try:
                 with self._timed("read"):
-                    data = _bytes_of(file, archives)
+                    data = read_listed(file, archives)
                     name = row["image_id"] = image_id(data)
                 if self._is_known(name):
                     row["status"] = SAME
@@ -150,7 +150,12 @@ class Predictor:
                 clock.add(time.perf_counter() - started)
 
 
-def _bytes_of(file: Row, archives: Archives) -> bytes:
+def read_listed(file: Row, archives: Archives) -> bytes:
+    """Return the bytes of a listed file, which may be a member of an archive.
+
+    Raises:
+        ImageRejected: when it cannot be read.
+    """
     if file["archive"] is None:
         return read_image(file["path"], MAX_FILE_BYTES)
     return archives.read(file["archive"], file["position"], file["file_length"], MAX_FILE_BYTES)

@@ -132,12 +132,17 @@ class Table:
         ]
         return [f"ALTER TABLE {self.full_name} ADD COLUMN {one}" for one in (*columns, *fields)]
 
-    def schema(self) -> StructType:
-        """Return the Spark schema, as written and as asserted before each write."""
+    def schema(self, *columns: str) -> StructType:
+        """Return the Spark schema of these columns, of all where none is named, in their order.
+
+        As written, and as asserted before each write.
+        """
         from pyspark.sql.types import StructType
 
         # Nullability is left to the table: Spark marks computed columns nullable as it pleases.
-        schema = StructType.fromDDL(", ".join(f"{c.name} {c.type}" for c in self.columns))
+        types = {column.name: column.type for column in self.columns}
+        ddl = ", ".join(f"{name} {types[name]}" for name in columns or types)
+        schema = StructType.fromDDL(ddl)
         assert isinstance(schema, StructType)
         return schema
 
