@@ -115,6 +115,7 @@ def test_every_planted_file_is_a_row(spark: Any, model: eagle.Model) -> None:
     assert {row.path: row.reason for row in found} == wanted | {"none": "unreadable"}
 
 
+@pytest.mark.slow("a stream to its end, beside SQL")
 def test_sql_and_a_stream_predict_too(
     spark: Any, model: eagle.Model, ward: Path, tmp_path: Path
 ) -> None:
