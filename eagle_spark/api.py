@@ -7,16 +7,14 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from eagle_spark.dataset.leaks import FACTS, Leak, patients_of
 from eagle_spark.dataset.leaks import find_leaks as _find_leaks
 from eagle_spark.dataset.split import assign_splits as _assign_splits
 from eagle_spark.dataset.split import group_images
 from eagle_spark.errors import ImageRejected, InputError
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.images.decode import Radiograph, read_radiograph
 from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.predictor import Model, Prediction
 from eagle_spark.scoring.inventory import list_images, listed_rows, listing_schema
@@ -62,20 +60,21 @@ def load_model(uri: str, engine: str = "auto", threads: int | None = None) -> Mo
     return Model(uri, engine, threads)
 
 
-def read_image(data: bytes, size: int = 224) -> NDArray[np.uint8]:
-    """Return the grey pixels of an X-ray, as every job sees them.
+def read_image(data: bytes, size: int = 224) -> Radiograph:
+    """Decode an X-ray as every job does.
 
     Args:
         data: a whole PNG, JPEG, BMP, TIFF or DICOM file.
         size: pixels per side.
 
     Returns:
-        `(size, size)` uint8, read-only.
+        `pixels`, `(size, size)` uint8 and read-only; `width` and `height` of the file; the tags
+        `dicom` of a DICOM file; `detail`, what the reader decided where the file lacks something.
 
     Raises:
         ImageRejected: with the reason, where the file cannot be used.
     """
-    return read_radiograph(data, size).pixels
+    return read_radiograph(data, size)
 
 
 def read_images(spark: SparkSession, uri: str) -> DataFrame:

@@ -86,7 +86,8 @@ def test_a_model_pickles_as_its_address(model: eagle.Model) -> None:
 
 
 def test_read_image_gives_the_pixels_of_every_job() -> None:
-    assert eagle.read_image(encoded(grey(), "PNG"), size=32).shape == (32, 32)
+    found = eagle.read_image(encoded(grey(), "PNG"), size=32)
+    assert (found.pixels.shape, found.width, found.dicom) == ((32, 32), 64, None)
     with pytest.raises(ImageRejected, match="not_an_image"):
         eagle.read_image(b"no image")
 
