@@ -17,7 +17,7 @@ from eagle_spark.errors import ImageRejected, InputError
 from eagle_spark.images.decode import Radiograph, read_radiograph
 from eagle_spark.images.masks import encode_mask
 from eagle_spark.model.predictor import Model, Prediction
-from eagle_spark.scoring.inventory import list_images, listed_rows, listing_schema
+from eagle_spark.scoring.inventory import LISTING, list_images, listed_rows
 from eagle_spark.scoring.predict import read_listed
 from eagle_spark.scoring.shift import nights_reference, shift_of
 from eagle_spark.session import RULES, tasks_for
@@ -93,7 +93,7 @@ def read_images(spark: SparkSession, uri: str) -> DataFrame:
     from pyspark.sql.pandas.types import from_arrow_schema
 
     rows = [row for entry in list_images(uri) for row in listed_rows(entry)]
-    files = spark.createDataFrame(pa.Table.from_pylist(rows, schema=listing_schema()))
+    files = spark.createDataFrame(pa.Table.from_pylist(rows, schema=LISTING))
     files = files.repartition(tasks_for(spark, len(rows)))
     return files.mapInArrow(_read_contents, from_arrow_schema(_IMAGES))
 

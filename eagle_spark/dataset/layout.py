@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from eagle_spark.errors import InputError
 from eagle_spark.storage import FileEntry, absolute_uri, printable
@@ -83,9 +84,8 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
     images: defaultdict[str, list[FileEntry]] = defaultdict(list)
     masks: defaultdict[str, list[FileEntry]] = defaultdict(list)
     loose: defaultdict[str, list[FileEntry]] = defaultdict(list)
-    others: defaultdict[str, list[str]] = defaultdict(list)
     workbooks: defaultdict[str, list[FileEntry]] = defaultdict(list)
-    tables: list[str] = []
+    left_out: Counter[str] = Counter()
     sets_below: set[str] = set()
     for entry in entries:
         path = entry.uri.removeprefix(base)
@@ -95,7 +95,7 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         elif entry.name.startswith(_OPEN_IN_EXCEL):
             continue
         elif len(inner) < 2 and entry.name.lower().endswith(_TABLES):
-            tables.append(path)
+            left_out[path] += 1
         elif not inner:
             continue
         elif len(inner) == 1:
@@ -107,7 +107,7 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         else:
             if len(inner) > 2 and is_images(inner[1]):
                 sets_below.add(top)
-            others[top].append(f"{top}/{inner[0]}")
+            left_out[f"{top}/{inner[0]}"] += 1
     for top in loose.keys() - images.keys() - sets_below:
         images[top] = loose[top]
     if not images:
@@ -125,19 +125,11 @@ def find_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
         for top, files in images.items()
     ]
     used = [entry for found in workbooks.values() for entry in _used(base, found)]
-    tables += [
-        entry.uri.removeprefix(base)
-        for found in workbooks.values()
-        for entry in found
-        if entry not in used
-    ]
-    left_out = Counter(tables)
-    left_out.update(folder for folders in others.values() for folder in folders)
-    left_out.update(
-        "/".join(entry.uri.removeprefix(base).split("/")[:2])
-        for top in masks.keys() - images.keys()
-        for entry in masks[top]
-    )
+    for entry in {*chain(*workbooks.values())}.difference(used):
+        left_out[entry.uri.removeprefix(base)] += 1
+    for top in masks.keys() - images.keys():
+        for entry in masks[top]:
+            left_out["/".join(entry.uri.removeprefix(base).split("/")[:2])] += 1
     return Layout(
         tuple(sorted(classes, key=lambda folder: folder.label)),
         _ordered(used),

@@ -24,16 +24,22 @@ from pydicom.pixels import get_decoder
 
 from eagle_spark.errors import ImageRejected, Reason
 from eagle_spark.images.body_part import MODALITIES, is_chest, is_radiograph
-from eagle_spark.images.codestream import JPEG_LS, Frame, find_codestream, read_frame
+from eagle_spark.images.codestream import Frame, find_codestream, read_frame
 from eagle_spark.images.decode import MAX_FILE_BYTES, check_segments, check_size
 from eagle_spark.images.presentation import show
 from eagle_spark.images.quiet import no_warnings
 from eagle_spark.images.stored_bits import normalise_words
+from eagle_spark.images.transfer_syntax import (
+    ALIKE,
+    BY_MARKER,
+    NATIVE,
+    PLUGINS,
+    check_decoder,
+)
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 logging.getLogger("pylibjpeg").setLevel(logging.CRITICAL)
 
-INSTALL = "pip install 'eagle-spark[dicom]' brings it"
 MAX_BITS = 16
 MAX_READS = 200_000  # elements and items of sequences in a header: a real one has some hundreds
 MAX_ELEMENT = 2**20  # bytes of one that is kept; the largest is a table of 65,536 grey values
@@ -75,31 +81,6 @@ _KEPT = (
     "ManufacturerModelName",
     "PresentationIntentType",
 )
-# One decoder each, so that a file means the same wherever it is read. GDCM is none of them: it ends
-# the process on damaged data. pydicom's own RLE inflates whatever a run promises.
-_NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-_PLUGINS = {
-    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pylibjpeg"),
-    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), "pylibjpeg"),
-    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), "pyjpegls"),
-    **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), "pylibjpeg"),
-    uid.RLELossless: "pylibjpeg",
-}
-# What a codestream is, whatever the file calls it: marker of its frame, None of JPEG 2000.
-_BY_MARKER: dict[int | None, uid.UID] = {
-    0xC0: uid.JPEGBaseline8Bit,
-    0xC1: uid.JPEGExtended12Bit,
-    0xC3: uid.JPEGLossless,
-    JPEG_LS: uid.JPEGLSLossless,
-    None: uid.JPEG2000,
-}
-# Names of the same pixels: the codestream says whether and how they are lossless.
-_ALIKE = {
-    uid.JPEGExtended12Bit: uid.JPEGBaseline8Bit,
-    uid.JPEGLosslessSV1: uid.JPEGLossless,
-    uid.JPEGLSNearLossless: uid.JPEGLSLossless,
-    uid.JPEG2000Lossless: uid.JPEG2000,
-}
 _ITEM = b"\xfe\xff\x00\xe0"  # tag that begins each part of encapsulated pixels
 _META, _DICM = 132, b"DICM"  # where the file's meta group begins, and what stands before it
 
@@ -273,8 +254,8 @@ def _pixels(data: bytes, header: Dataset, guesses: list[str]) -> NDArray[Any]:
     syntax = named = _syntax(header)
     if not header.file_meta.get("TransferSyntaxUID"):
         guesses.append(f"no TransferSyntaxUID, read as {syntax.name}")
-    if syntax not in _NATIVE:
-        _check_decoder(syntax)
+    if syntax not in NATIVE:
+        check_decoder(syntax)
     found = dcmread(_Stream(data), specific_tags=[*_IMAGE, "PixelData"], force=True)
     if "PixelData" not in found or not found.PixelData:
         raise ImageRejected(Reason.TRUNCATED, "dicom: ends before its pixels")
@@ -283,12 +264,12 @@ def _pixels(data: bytes, header: Dataset, guesses: list[str]) -> NDArray[Any]:
     frame = _joined_fragments(raw) if raw.startswith(_ITEM) else None
     size = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
     codestream = None
-    if frame is not None or syntax not in _NATIVE or len(raw) < size:
+    if frame is not None or syntax not in NATIVE or len(raw) < size:
         codestream = find_codestream(raw if frame is None else frame)
     if codestream is not None:
         told = _check_frame(codestream, header)
-        syntax = _BY_MARKER.get(told.kind)
-        _check_decoder(syntax)
+        syntax = BY_MARKER.get(told.kind)
+        check_decoder(syntax)
         if told.bits != stored:
             guesses.append(f"BitsStored {stored}, the compressed frame has {told.bits}")
         stored = min(stored, told.bits)
@@ -301,16 +282,16 @@ def _pixels(data: bytes, header: Dataset, guesses: list[str]) -> NDArray[Any]:
         _replace_pixels(found, encapsulate([frame]))
     elif len(raw) < size:
         raise ImageRejected(Reason.TRUNCATED, f"dicom: {len(raw)} bytes of pixels, wanted {size}")
-    elif syntax not in _NATIVE:
+    elif syntax not in NATIVE:
         syntax = uid.ExplicitVRLittleEndian
-    if _ALIKE.get(syntax, syntax) != _ALIKE.get(named, named):
+    if ALIKE.get(syntax, syntax) != ALIKE.get(named, named):
         guesses.append(f"the pixels are {syntax.name}, the header says {named.name}")
     found.file_meta.TransferSyntaxUID = syntax
     words, _ = get_decoder(syntax).as_array(
         found,
         raw=True,
         index=0,
-        decoding_plugin=_PLUGINS.get(syntax, ""),
+        decoding_plugin=PLUGINS.get(syntax, ""),
         correct_unused_bits=False,
     )
     stored = min(stored, 8 * words.itemsize)
@@ -346,17 +327,6 @@ def _joined_fragments(raw: bytes) -> bytes:
 def _replace_pixels(found: Dataset, encapsulated: bytes) -> None:
     found.PixelData = encapsulated
     found["PixelData"].is_undefined_length = True
-
-
-def _check_decoder(syntax: uid.UID | None) -> None:
-    plugin = _PLUGINS.get(syntax, "")
-    if syntax is None or not plugin:
-        name = syntax.name[:_TEXT] if syntax else "this kind of JPEG"
-        raise ImageRejected(Reason.NO_DECODER, f"dicom: no decoder for {name}")
-    if plugin not in get_decoder(syntax).available_plugins:
-        raise ImageRejected(
-            Reason.NO_DECODER, f"dicom: no decoder for {syntax.name} installed; {INSTALL}"
-        )
 
 
 def _check_frame(codestream: bytes, header: Dataset) -> Frame:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENTRIES_PER_PART = 100_000
 
-_LISTING = pa.schema(
+LISTING = pa.schema(
     [
         *PREDICTIONS.arrow_schema("path", "file_length"),
         ("file_modified", pa.timestamp("ms", tz="UTC")),
@@ -27,11 +27,6 @@ _LISTING = pa.schema(
         ("position", pa.int64()),
     ]
 )
-
-
-def listing_schema() -> pa.Schema:
-    """Return the columns of a listing: those of `read_listing`."""
-    return _LISTING
 
 
 def list_images(images: str) -> Iterator[FileEntry]:
@@ -65,14 +60,14 @@ def spool_listing(entries: Iterator[FileEntry], staging: str) -> int:
         if number and not part:  # an empty folder leaves one empty part: readers need a file
             break
         stream = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(part, schema=_LISTING), stream)
+        pq.write_table(pa.Table.from_pylist(part, schema=LISTING), stream)
         storage.write(join(folder, f"part-{number:06d}.parquet"), stream.getvalue().to_pybytes())
         total += len(part)
     return total
 
 
 def listed_rows(entry: FileEntry) -> Iterator[dict[str, Any]]:
-    """Yield the row of a file, or those of the members of an archive; see `listing_schema`."""
+    """Yield the row of a file, or those of the members of an archive; see `LISTING`."""
     if not is_archive(entry.name):
         yield {
             "path": printable(entry.uri),
@@ -98,4 +93,4 @@ def read_listing(spark: SparkSession, staging: str) -> DataFrame:
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    return spark.read.schema(from_arrow_schema(_LISTING)).parquet(staging)
+    return spark.read.schema(from_arrow_schema(LISTING)).parquet(staging)

@@ -47,9 +47,8 @@ MOST_BYTES = 2**63 - 1
 # Bytes of headers before a member of a tar. Attributes of macOS and SELinux have some 20,000; time
 # and memory of tarfile go by the square of a header before Python 3.11.10.
 MOST_HEADERS = 1 << 15
-MOST_ZEROS = (
-    1 << 26
-)  # bytes between two tars in one file; tar fills its last record, of 10 kB to 1 MB
+# Bytes of zeros between two tars in one file; tar fills its last record, of 10 kB to 1 MB.
+MOST_ZEROS = 1 << 26
 MOST_DIRECTORY = 1 << 26  # bytes in the file; zipfile's objects take ten times as much
 MOST_NAMES = 1 << 29  # bytes of memory for the names of an archive
 

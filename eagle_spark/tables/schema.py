@@ -62,16 +62,24 @@ def arrow_type(ddl: str) -> pa.DataType:
         >>> arrow_type("ARRAY<STRING>")
         ListType(list<item: string>)
     """
-    kind, _, inner = ddl.partition("<")
-    parts = [part.strip() for part in _PARTS.findall(inner[:-1])]
+    kind, parts = _split_type(ddl)
     if kind == "ARRAY":
         return pa.list_(arrow_type(parts[0]))
     if kind == "MAP":
         return pa.map_(arrow_type(parts[0]), arrow_type(parts[1]))
     if kind == "STRUCT":
-        fields = (part.partition(": ") for part in parts)
-        return pa.struct([(name, arrow_type(type)) for name, _, type in fields])
+        return pa.struct([(name, arrow_type(type)) for name, type in _struct_fields(parts)])
     return _ARROW[kind]
+
+
+def _split_type(ddl: str) -> tuple[str, list[str]]:
+    """Return a type's name and what stands between its angle brackets, part by part."""
+    kind, _, inner = ddl.partition("<")
+    return kind, [part.strip() for part in _PARTS.findall(inner[:-1])]
+
+
+def _struct_fields(parts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name, type) for name, _, type in (part.partition(": ") for part in parts)]
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,8 @@ class Column:
     @property
     def fields(self) -> list[tuple[str, str]]:
         """Name and type of each field of a struct; none of another type."""
-        inner = self.type.removeprefix("STRUCT<").removesuffix(">")
-        return re.findall(r"(\w+): (\w+)", inner) if inner != self.type else []
+        kind, parts = _split_type(self.type)
+        return _struct_fields(parts) if kind == "STRUCT" else []
 
     @property
     def ddl(self) -> str:
