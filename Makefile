@@ -41,7 +41,7 @@ $(READY): $(VENV)/.libraries Makefile pyproject.toml setup.py conf/spark-default
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
 	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf conf/log4j2.properties "$$spark/conf/"
 	@# pyspark's scripts take the Spark and Python that the shell's variables name.
-	$(BIN)/python -c 'from eagle_spark.environment import wrap_programs; wrap_programs("$(BIN)")'
+	$(BIN)/python -c 'from eagle_spark.spark.environment import wrap_programs; wrap_programs("$(BIN)")'
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml
@@ -57,23 +57,23 @@ results: install ## results/ anew, from a real run; MASKS=DIR LARGE=DIR, WEIGHTS
 	MASKS='$(MASKS)' LARGE='$(LARGE)' WEIGHTS='$(WEIGHTS)' WORK='$(or $(WORK),build/results)' bash submit/results.sh
 
 hostile: install ## What becomes of hostile inputs, as results/hostile.md; MODEL=DIR, any sound model
-	PYTHONPATH=tests $(BIN)/python tests/faults/hostile.py --model '$(MODEL)' --out results/hostile.md
+	$(BIN)/python -m tests.hostile.hostile --model '$(MODEL)' --out results/hostile.md
 
 fuzz: install ## Readers of images, workbooks and archives under a fuzzer; SECONDS_EACH=300
 	@[ -e build/fuzz/.ready ] || { $(PYTHON) -m venv --clear build/fuzz && build/fuzz/bin/pip install -q atheris==3.0.0 && \
 	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(build/fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth && \
 	  touch build/fuzz/.ready; }
 	cd build/fuzz && for target in image dicom workbook sheet zip tar; do echo "== $$target"; \
-	  PYTHONPATH=$(CURDIR)/tests:$(CURDIR) bin/python ../../tests/faults/fuzz.py $$target -max_total_time=$(or $(SECONDS_EACH),300) 2>&1 | tail -n 12; done
+	  PYTHONPATH=$(CURDIR) bin/python ../../tests/hostile/fuzz.py $$target -max_total_time=$(or $(SECONDS_EACH),300) 2>&1 | tail -n 12; done
 
 faults: install ## Every job struck by every fault, as results/faults.md; takes hours; ONLY='score/*/*' for some
-	PYTHONPATH=.:tests:tests/faults:tests/hadoop $(BIN)/python tests/faults/matrix.py --work '$(or $(WORK),build/faults)' \
+	$(BIN)/python -m tests.chaos.matrix --work '$(or $(WORK),build/faults)' \
 	  --out results/faults.md --only '$(or $(ONLY),*)'
 
 test-unit: install ## Tests without a JVM and TensorFlow, in a minute
 	$(PYTEST) --tier unit $(TESTS)
 
-test: install ## What every commit has to pass, in 12 minutes; TESTS='tests/images -k bomb' for some
+test: install ## What every commit has to pass, in 12 minutes; TESTS='tests/unit -k bomb' for some
 	$(PYTEST) --tier test $(TESTS)
 
 test-all: install ## The tests that `make test` leaves out; SHARD=2/4 for a part of them

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from benchmarks.score import choose
 from eagle_spark.errors import ImageRejected
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.imaging.decode import read_radiograph
+from eagle_spark.metrics.scores import dice
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import ENGINES, Engine, Predictions
-from eagle_spark.model.metrics import dice
 
 BATCH = 64
 OTHER_BATCHES = (1, 7)

@@ -21,13 +21,13 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.processes import Load, watch_load
+from eagle_spark.io import FileEntry, list_folder
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.scoring import score as job
-from eagle_spark.session import open_session
+from eagle_spark.scoring import job as job
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.storage import FileEntry, list_folder
+from eagle_spark.spark.session import open_session
 from eagle_spark.tables import PREDICTIONS, Warehouse
+from tests.helpers.processes import Load, watch_load
 
 MODIFIED = 1_700_000_000_000  # milliseconds
 

@@ -23,17 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from benchmarks.processes import images_in
 from eagle_spark.errors import ImageRejected
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.imaging.decode import read_radiograph
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.card import table
 from eagle_spark.model.engines import Predictions, load_engine
 from eagle_spark.model.metadata import NETWORK
 from eagle_spark.model.novelty import AXES, detail, fit_density
-from eagle_spark.session import open_session
+from eagle_spark.spark.session import open_session
 from eagle_spark.tables import IMAGES, Warehouse
 from eagle_spark.training.data import stack_pixels
+from tests.helpers.processes import images_in
 
 ALARMS = 0.05  # share of the validation split beyond each limit
 BATCH = 64

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from eagle_spark.images.masks import decode_mask
-from eagle_spark.storage import absolute_uri, locate
+from eagle_spark.imaging.mask import decode_mask
+from eagle_spark.io import absolute_uri, locate
 
 BATCH = 8
 RATE = 1e-3
@@ -36,7 +36,7 @@ THRESHOLD = 0.5
 
 def image_files(warehouse: str) -> dict[str, list[str]]:
     """Return the Parquet files of `images` as it is now, by split."""
-    from eagle_spark.session import open_session
+    from eagle_spark.spark.session import open_session
     from eagle_spark.tables import IMAGES, Warehouse
 
     found: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ def run(files: dict[str, list[str]], weights: str | None, epochs: int) -> dict[s
     import keras
     import pyarrow.parquet as pq
 
-    from eagle_spark.model.metrics import dice
+    from eagle_spark.metrics.scores import dice
 
     labels: set[str] = set()
     for uri in files["train"]:

@@ -26,8 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.processes import submit_words
-from eagle_spark.dataset.decoding import (
+from eagle_spark.datasets.decode_worker import (
     DECODED,
     Stager,
     candidate_rows,
@@ -35,7 +34,8 @@ from eagle_spark.dataset.decoding import (
     distribute,
     stage_decoded,
 )
-from eagle_spark.dataset.preprocess import list_candidates
+from eagle_spark.datasets.ingest import list_candidates
+from tests.helpers.processes import submit_words
 
 SIZE = 224
 CORES = len(os.sched_getaffinity(0))
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    from eagle_spark.session import open_session
+    from eagle_spark.spark.session import open_session
 
     candidates = list_candidates(given.data, None)
     rows, count = candidate_rows(candidates), len(candidates)

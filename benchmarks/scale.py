@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import scale_measure as measure
-from benchmarks.processes import ROOT
 from benchmarks.scale_coefficients import coefficients
 from benchmarks.scale_driver import driver
 from benchmarks.scale_model import (
@@ -34,6 +33,7 @@ from benchmarks.scale_model import (
 from benchmarks.scale_readers import readers
 from benchmarks.scale_storage import FILES_PER_FOLDER, storage
 from eagle_spark.model.card import table
+from tests.helpers.processes import ROOT
 
 FIGURES, PAGE, PLOT = "results/scale.json", "docs/scale.md", "results/scale.png"
 TEMPLATE = ROOT / "benchmarks" / "scale.md.j2"

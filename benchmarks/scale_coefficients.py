@@ -12,9 +12,9 @@ HERE = "measured by this benchmark"
 
 def settings() -> dict[str, Coefficient]:
     """Return what is not measured here: the project's settings, other measurements, assumptions."""
-    from eagle_spark.maintenance import TARGET_BYTES
-    from eagle_spark.session import IMAGES_PER_TASK
     from eagle_spark.settings import MaintainSettings, ScoreSettings, TrainSettings
+    from eagle_spark.spark.session import IMAGES_PER_TASK
+    from eagle_spark.tables.maintenance import TARGET_BYTES
 
     conf, cloudera = "`conf/yarn-cluster.conf`", "Cloudera, HDFS: disk space versus namespace"
     half = "half of a node of its own"
@@ -30,12 +30,12 @@ def settings() -> dict[str, Coefficient]:
             97, "images/s", "`benchmarks.score`: 194 of 2 cores, 2000 x 2000 JPEG, int8"
         ),
         "chunk": Coefficient(ScoreSettings.chunk, "images", "default of `--chunk`"),
-        "images_per_task": Coefficient(IMAGES_PER_TASK, "images", "`eagle_spark/session.py`"),
+        "images_per_task": Coefficient(IMAGES_PER_TASK, "images", "`eagle_spark/spark/session.py`"),
         "chunk_row_bytes": Coefficient(
             200, "bytes", "assumed: path, length, time of a listed file"
         ),
         "keep_days": Coefficient(MaintainSettings.keep_days, "days", "default of `--keep-days`"),
-        "target_bytes": Coefficient(TARGET_BYTES, "bytes", "`eagle_spark/maintenance.py`"),
+        "target_bytes": Coefficient(TARGET_BYTES, "bytes", "`eagle_spark/tables/maintenance.py`"),
         "manifest_target_bytes": Coefficient(8 * 2**20, "bytes", "Iceberg's default"),
         "node_mb_per_second": Coefficient(1250, "MB/s", "assumed: 10 GbE"),
         "start_seconds": Coefficient(

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from benchmarks.inventory import MODIFIED, name_of, publish
-from benchmarks.processes import ROOT, images_in
-from eagle_spark.images.masks import encode_mask
-from eagle_spark.maintenance import _count_files
-from eagle_spark.scoring.inventory import spool_listing
+from eagle_spark.imaging.mask import encode_mask
+from eagle_spark.io import FileEntry
+from eagle_spark.scoring.job import Night
+from eagle_spark.scoring.listing import spool_listing
 from eagle_spark.scoring.rows import PREDICTION
-from eagle_spark.scoring.score import Night
-from eagle_spark.session import IMAGES_PER_TASK, open_session
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.storage import FileEntry
+from eagle_spark.spark.session import IMAGES_PER_TASK, open_session
 from eagle_spark.tables import PREDICTIONS, Run, Warehouse
+from eagle_spark.tables.maintenance import _count_files
+from tests.helpers.processes import ROOT, images_in
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from benchmarks.processes import ROOT
 from benchmarks.scale_measure import BRANCH, Figures, alone, each_of, tables, timed
-from eagle_spark.scoring.inventory import list_images, spool_listing
-from eagle_spark.storage import locate
+from eagle_spark.io import locate
+from eagle_spark.scoring.listing import list_images, spool_listing
 from eagle_spark.tables import PREDICTIONS
+from tests.helpers.processes import ROOT
 
 FILES, FILES_PER_FOLDER, MEMBERS = 30_000, 1_000, 10_000
 ROUNDS, COMMITS = 3, 50

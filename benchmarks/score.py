@@ -34,7 +34,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pyarrow.types as pt
 
-from benchmarks.processes import ROOT, images_in, run_watched, submit_words
+from tests.helpers.processes import ROOT, images_in, run_watched, submit_words
 
 RIVALS = ROOT / "build" / "rivals"
 TIMEOUT = 1800  # seconds

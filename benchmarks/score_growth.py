@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.copies import repeat
-from benchmarks.processes import images_in
 from benchmarks.score import run
+from tests.chaos.copies import repeat
+from tests.helpers.processes import images_in
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import run_watched, submit_words
+from tests.helpers.processes import run_watched, submit_words
 
 CORES = len(os.sched_getaffinity(0))
 TIMEOUT = 3600  # seconds

@@ -38,12 +38,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import submit_words
 from benchmarks.train import CORES, run, submit_train
-from eagle_spark.images.masks import encode_mask
+from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.settings import TrainSettings
 from eagle_spark.training.features import BUCKETS_PER_COMMIT, COPIES, ROWS_PER_BUCKET
 from eagle_spark.training.plan import LABEL_ROWS
+from tests.helpers.processes import submit_words
 
 ASKED = (15_153, 1_000_000)
 SHAPES = 8
@@ -76,7 +76,7 @@ def make_warehouse(source: Path, target: Path, size: int) -> dict[str, float]:
     """
     from pyspark.sql.functions import array, coalesce, col, lit, pmod, xxhash64
 
-    from eagle_spark.session import open_session
+    from eagle_spark.spark.session import open_session
     from eagle_spark.tables import IMAGES, Warehouse
 
     shutil.rmtree(target, ignore_errors=True)

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import submit_words
 from benchmarks.train import CORES, run, submit_train
+from tests.helpers.processes import submit_words
 
 FIGURES = ("accuracy", "dice", "ece")
 

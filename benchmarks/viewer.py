@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.processes import ROOT
+from tests.helpers.processes import ROOT
 
 BEAT = 5  # milliseconds
 LONGEST = 300  # seconds

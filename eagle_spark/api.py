@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from eagle_spark.dataset.leaks import FACTS, Leak, patients_of
-from eagle_spark.dataset.leaks import find_leaks as _find_leaks
-from eagle_spark.dataset.split import assign_splits as _assign_splits
-from eagle_spark.dataset.split import group_images
+from eagle_spark.datasets.leakage import FACTS, Leak, patients_of
+from eagle_spark.datasets.leakage import find_leaks as _find_leaks
+from eagle_spark.datasets.split import assign_splits as _assign_splits
+from eagle_spark.datasets.split import group_images
 from eagle_spark.errors import ImageRejected, InputError
-from eagle_spark.images.decode import Radiograph, read_radiograph
-from eagle_spark.images.masks import encode_mask
+from eagle_spark.imaging.decode import Radiograph, read_radiograph
+from eagle_spark.imaging.mask import encode_mask
+from eagle_spark.io.archives import Archives
 from eagle_spark.model.predictor import Model, Prediction
-from eagle_spark.scoring.inventory import LISTING, list_images, listed_rows
+from eagle_spark.scoring.listing import LISTING, list_images, listed_rows
+from eagle_spark.scoring.monitor import nights_reference, shift_of
 from eagle_spark.scoring.predict import read_listed
-from eagle_spark.scoring.shift import nights_reference, shift_of
-from eagle_spark.session import RULES, tasks_for
-from eagle_spark.storage.archives import Archives
+from eagle_spark.spark.session import RULES, tasks_for
 from eagle_spark.tables import PREDICTIONS
 
 if TYPE_CHECKING:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from threading import Event, Thread
+from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
-from uuid import uuid4
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from typing import TextIO
 
 
 class Progress:
@@ -82,33 +76,3 @@ def open_terminal() -> TextIO | None:
             stack.pop_all()
             return terminal
     return None
-
-
-@contextmanager
-def watch_tasks(spark: SparkSession, what: str, total: int) -> Iterator[None]:
-    """Show how much of `total` the Spark tasks started inside have done, once a second."""
-    context, group, ended = spark.sparkContext, uuid4().hex, Event()
-
-    def poll(progress: Progress) -> None:
-        tracker = context.statusTracker()
-        while not ended.wait(1.0):
-            jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
-            stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
-            tasks = sum(stage.numTasks for stage in stages if stage)
-            done = sum(stage.numCompletedTasks for stage in stages if stage)
-            if tasks:
-                progress.update(total * done // tasks)
-
-    with Progress(what, total) as progress:
-        if not progress.live or not total:
-            yield
-            return
-        context.setJobGroup(group, what)
-        watcher = Thread(target=poll, args=(progress,), daemon=True)
-        watcher.start()
-        try:
-            yield
-            progress.update(total)
-        finally:
-            ended.set()
-            watcher.join(timeout=10)

@@ -30,7 +30,7 @@ if [ -n "$data" ]; then
 else
   step "1. A labelled folder is drawn, and one without labels that also holds broken files"
   labelled=$out/labelled
-  "$bin/python" -m eagle_spark.dataset.sample --out "$labelled" --images 180 --seed 7 \
+  "$bin/python" -m eagle_spark.datasets.synthetic.sample --out "$labelled" --images 180 --seed 7 \
     --unlabelled-out "$out/unlabelled" --unlabelled 60
 fi
 

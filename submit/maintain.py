@@ -7,7 +7,7 @@ from eagle_spark.settings import MaintainSettings
 
 
 def run(settings: MaintainSettings) -> Mapping[str, object]:
-    from eagle_spark.maintenance import maintain
+    from eagle_spark.tables.maintenance import maintain
 
     return maintain(settings)
 

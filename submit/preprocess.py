@@ -7,7 +7,7 @@ from eagle_spark.settings import PreprocessSettings
 
 
 def run(settings: PreprocessSettings) -> Mapping[str, object]:
-    from eagle_spark.dataset.preprocess import preprocess
+    from eagle_spark.datasets.ingest import preprocess
 
     return preprocess(settings)
 

@@ -7,7 +7,7 @@ from eagle_spark.settings import ScoreSettings
 
 
 def run(settings: ScoreSettings) -> Mapping[str, object]:
-    from eagle_spark.scoring.score import score
+    from eagle_spark.scoring.job import score
 
     return score(settings)
 

@@ -7,7 +7,7 @@ from eagle_spark.settings import TrainSettings
 
 
 def run(settings: TrainSettings) -> Mapping[str, object]:
-    from eagle_spark.training.train import train
+    from eagle_spark.training.job import train
 
     return train(settings)
 

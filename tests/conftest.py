@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-pytest_plugins = ["tiers", "timings"]
+pytest_plugins = ["tests.helpers.tiers", "tests.helpers.timings"]
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_TIMEOUT = 900  # seconds
@@ -24,16 +24,16 @@ CACHE_TIMEOUT = 300
 CACHE_SOURCES = (
     "requirements.lock",
     "eagle_spark/model",
-    "eagle_spark/images",
+    "eagle_spark/imaging",
     "tests/conftest.py",
 )
-CACHE_SOURCES += ("tests/untrained.py", "eagle_spark/dataset/phantom.py")
+CACHE_SOURCES += ("tests/helpers/untrained.py", "eagle_spark/datasets/synthetic/phantom.py")
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
     """One Spark a worker for all tests; the jobs that run inside it take sessions of their own."""
-    from eagle_spark.session import LOCAL_RULES, RULES
+    from eagle_spark.spark.session import LOCAL_RULES, RULES
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
@@ -119,7 +119,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def model_folder(cached: Callable[..., Path]) -> Path:
     """A whole model folder: a network that knows nothing, but runs, exports and passes its gate."""
-    from untrained import write_model
+    from tests.helpers.untrained import write_model
 
     return cached("model", lambda folder: write_model(folder, MODEL_SIZE))
 
@@ -129,7 +129,7 @@ def watchful_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
     """The same model, which also knows what drawn X-rays look like."""
 
     def build(folder: Path) -> None:
-        from untrained import fit_to_drawn_images, reseal
+        from tests.helpers.untrained import fit_to_drawn_images, reseal
 
         shutil.copytree(model_folder, folder)
         reseal(folder, review=fit_to_drawn_images(folder, MODEL_SIZE))
@@ -142,7 +142,7 @@ def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
     """The same model, with what `eagle-export` adds."""
 
     def build(folder: Path) -> None:
-        from eagle_spark.model.portable import add_exports
+        from eagle_spark.model.add_exports import add_exports
         from eagle_spark.settings import ExportSettings
 
         shutil.copytree(model_folder, folder)
@@ -154,7 +154,7 @@ def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def other_model_folder(model_folder: Path) -> Path:
     """The same network with other class names: another model."""
-    from untrained import reseal
+    from tests.helpers.untrained import reseal
 
     folder = Path(shutil.copytree(model_folder, model_folder.with_name("other")))
     reseal(folder, classes=["D", "E", "F"])

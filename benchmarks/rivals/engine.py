@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rivals.work import BATCH, Told, loaded, told
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.imaging.decode import read_radiograph
 
 
 def work(part: int, parts: int, given: Told, gate: multiprocessing.synchronize.Barrier) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.imaging.decode import read_radiograph
 from eagle_spark.model.answer import answers
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine

@@ -38,11 +38,11 @@ from eagle_spark.doctor.probes import (
 )
 from eagle_spark.errors import EagleError, UserError
 from eagle_spark.model.weights import weights_file
-from eagle_spark.session import check_java, open_session, use_own_spark
 from eagle_spark.settings import DoctorSettings
+from eagle_spark.spark.session import check_java, open_session, use_own_spark
 from eagle_spark.tables import Warehouse
-from eagle_spark.training.launcher import check_ranks
-from eagle_spark.training.train import RULES
+from eagle_spark.training.job import RULES
+from eagle_spark.training.ranks.launcher import check_ranks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

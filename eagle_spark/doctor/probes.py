@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from eagle_spark.doctor.checks import Report, Yarn
 from eagle_spark.errors import EagleError
-from eagle_spark.storage import absolute_uri, join, list_folder, locate, split_uri
+from eagle_spark.io import absolute_uri, join, list_folder, locate, split_uri
 from eagle_spark.tables import versions
 
 if TYPE_CHECKING:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagle_spark.dataset.split import conflicting_labels
+from eagle_spark.datasets.split import conflicting_labels
 from eagle_spark.errors import Reason
 from eagle_spark.evaluation.examine import Examiner, examine
 from eagle_spark.evaluation.labelled import labelled_images, read_spellings
+from eagle_spark.io import absolute_uri
+from eagle_spark.metrics.evaluation import summarise
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
-from eagle_spark.model.figures import summarise
 from eagle_spark.model.review import Flag
-from eagle_spark.progress import watch_tasks
-from eagle_spark.run import Run
+from eagle_spark.scoring.monitor import LARGE, NUMBERS, shift_of
 from eagle_spark.scoring.predict import Predictor
-from eagle_spark.scoring.shift import LARGE, NUMBERS, shift_of
-from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import EvaluateSettings
-from eagle_spark.storage import absolute_uri
+from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.session import open_session, threads_per_task
+from eagle_spark.tables.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd

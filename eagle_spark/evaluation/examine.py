@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from eagle_spark.dataset.matching import Candidate
+from eagle_spark.datasets.matching import Candidate
 from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.images.decode import MAX_FILE_BYTES
-from eagle_spark.images.masks import decode_mask, read_mask
-from eagle_spark.model.metrics import OVERLAP, overlap_figures
+from eagle_spark.imaging.decode import MAX_FILE_BYTES
+from eagle_spark.imaging.mask import decode_mask, read_mask
+from eagle_spark.io import read_image
+from eagle_spark.metrics.scores import OVERLAP, overlap_figures
 from eagle_spark.scoring.predict import Predictor
-from eagle_spark.session import tasks_for
-from eagle_spark.storage import read_image
+from eagle_spark.spark.session import tasks_for
 
 if TYPE_CHECKING:
     import pandas as pd

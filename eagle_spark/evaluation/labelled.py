@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from eagle_spark.dataset.layout import fold
-from eagle_spark.dataset.matching import Candidate
-from eagle_spark.dataset.preprocess import candidates_of, read_layout
+from eagle_spark.datasets.ingest import candidates_of, read_layout
+from eagle_spark.datasets.layout import fold
+from eagle_spark.datasets.matching import Candidate
 from eagle_spark.errors import InputError, Reason, SettingsError
-from eagle_spark.storage import FileEntry, absolute_uri, list_folder
+from eagle_spark.io import FileEntry, absolute_uri, list_folder
 
 
 def read_spellings(option: str | None, classes: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import EagleError
-from eagle_spark.model.exports import compile_openvino, save_openvino
+from eagle_spark.model.export import compile_openvino, save_openvino
 
 _PARTS = ("graph", "weights")  # OpenVINO's `.xml` and `.bin`
 

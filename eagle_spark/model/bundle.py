@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.errors import BundleError, InputError, OutputError
-from eagle_spark.model.archive import check_keras_file, weights_digest
+from eagle_spark.io import LocalStorage, join, list_folder, locate, split_uri
 from eagle_spark.model.card import model_card
+from eagle_spark.model.keras_file import check_keras_file, weights_digest
 from eagle_spark.model.metadata import FORMAT_VERSION, METADATA, parse_metadata
 from eagle_spark.model.metadata import NETWORK as NETWORK
 from eagle_spark.model.novelty import NOVELTY, Novelty, read_novelty
 from eagle_spark.model.review import Limits
-from eagle_spark.storage import LocalStorage, join, list_folder, locate, split_uri
 
 MODEL_CARD = "MODEL_CARD.md"
 MAX_FILE_BYTES = 2 << 30  # of one file of a model

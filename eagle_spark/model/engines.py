@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eagle_spark.errors import BundleError, PlatformError
 from eagle_spark.model.bundle import Bundle, open_bundle
-from eagle_spark.model.exports import compile_openvino, has_bf16, has_int8
+from eagle_spark.model.export import compile_openvino, has_bf16, has_int8
 from eagle_spark.model.metadata import NETWORK
 
 OPENVINO_FILE = "openvino/model.xml"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.metrics.scores import dice
 from eagle_spark.model.engines import ENGINES, Engine, Predictions
 from eagle_spark.model.metadata import GOLDEN
-from eagle_spark.model.metrics import dice
 
 BATCHES = (1, 7, 32, 64)
 LEAST_IMAGES = 16  # that each of these sizes is tried with; the largest takes all

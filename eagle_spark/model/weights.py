@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eagle_spark.errors import InputError, PlatformError
-from eagle_spark.storage import locate, split_uri
+from eagle_spark.io import locate, split_uri
 
 DOWNLOAD_TIMEOUT = 15  # seconds without an answer
 _VALUES = 2_257_984  # of MobileNetV2, alpha 1.0, three channels, no top

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.errors import EagleError, InputError, OutputError
+from eagle_spark.io import locate
 from eagle_spark.options import Parser, local_path
-from eagle_spark.storage import locate
 
 MAX_LOG_BYTES = 64 * 2**20
 MARKED_EPOCHS = 40  # up to so many epochs each has a marker

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from eagle_spark.io import split_uri
 from eagle_spark.report.gallery import Shown, draw_gallery
-from eagle_spark.session import open_session
-from eagle_spark.storage import split_uri
+from eagle_spark.spark.session import open_session
 from eagle_spark.tables import IMAGES, PREDICTIONS
 
 BY_LABEL = f"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from eagle_spark.images.masks import decode_mask
+from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.report.pictures import Picture
 from eagle_spark.tables import FEATURES, IMAGES, PREDICTIONS, REJECTS, RUNS, Warehouse
 from eagle_spark.tables.schema import Table

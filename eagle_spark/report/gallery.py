@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
-from eagle_spark.images.masks import decode_mask
-from eagle_spark.storage import read_image
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.imaging.mask import decode_mask
+from eagle_spark.io import read_image
 
 LUNGS = (0.15, 0.65, 0.95)  # RGB of the overlay
 

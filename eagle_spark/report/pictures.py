@@ -23,7 +23,7 @@ class Picture:
     Attributes:
         pixels: uint8 `(size, size)`.
         mask: predicted lungs, bool `(size, size)`.
-        importance: at least 0, `(size, size)`, see `eagle_spark.model.shortcuts.Attribution`;
+        importance: at least 0, `(size, size)`, see `eagle_spark.model.occlusion.Attribution`;
             None where it was not asked for.
     """
 

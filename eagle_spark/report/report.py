@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.errors import InputError, OutputError
+from eagle_spark.io import absolute_uri, locate
 from eagle_spark.model.bundle import INTENDED_USE, Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.report import charts, findings
 from eagle_spark.report.curves import CURVES, draw_curves, parse_log
+from eagle_spark.report.occlusion import Attributor, attributions, in_words, shortcut_figures
 from eagle_spark.report.pictures import png_uri
 from eagle_spark.report.probe import probe_rows, probe_source
-from eagle_spark.report.shortcuts import Attributor, attributions, in_words, shortcut_figures
-from eagle_spark.run import Run
-from eagle_spark.session import open_session, threads_per_task
 from eagle_spark.settings import ReportSettings
-from eagle_spark.storage import absolute_uri, locate
+from eagle_spark.spark.session import open_session, threads_per_task
 from eagle_spark.tables import IMAGES, Warehouse
+from eagle_spark.tables.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd

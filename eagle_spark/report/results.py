@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from eagle_spark.model.card import table
-from eagle_spark.model.shortcuts import BLANKED
+from eagle_spark.model.occlusion import BLANKED
+from eagle_spark.report.occlusion import in_words
 from eagle_spark.report.report import FIGURES, PLOTS
-from eagle_spark.report.shortcuts import in_words
 
 Figures = Mapping[str, Any]
 TRAININGS = {"one": "The small collection alone", "both": "Both collections"}

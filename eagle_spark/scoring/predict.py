@@ -15,16 +15,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eagle_spark.errors import ImageRejected
-from eagle_spark.images.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
-from eagle_spark.images.hashes import image_id
-from eagle_spark.images.masks import encode_mask
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
+from eagle_spark.imaging.hashes import image_id
+from eagle_spark.imaging.mask import encode_mask
+from eagle_spark.io import read_image
+from eagle_spark.io.archives import Archives
 from eagle_spark.model.answer import Answer, answers, with_image_flags
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import Engine, load_engine
 from eagle_spark.scoring.rows import PREDICTION, SAME
-from eagle_spark.steps import IN_A_TASK, reached
-from eagle_spark.storage import read_image
-from eagle_spark.storage.archives import Archives
+from eagle_spark.testing.failpoints import IN_A_TASK, reached
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eagle_spark.images.masks import encode_mask
+from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.tables import PREDICTIONS
 
 if TYPE_CHECKING:

@@ -1,8 +1,5 @@
 """What is in the warehouse: the tables, and how rows are published."""
 
-from eagle_spark.run import Run as Run
-from eagle_spark.run import Stages as Stages
-from eagle_spark.run import versions as versions
 from eagle_spark.tables.definitions import EPOCHS as EPOCHS
 from eagle_spark.tables.definitions import FEATURES as FEATURES
 from eagle_spark.tables.definitions import IMAGES as IMAGES
@@ -11,6 +8,9 @@ from eagle_spark.tables.definitions import PREDICTIONS as PREDICTIONS
 from eagle_spark.tables.definitions import REJECTS as REJECTS
 from eagle_spark.tables.definitions import RUNS as RUNS
 from eagle_spark.tables.definitions import TABLES as TABLES
+from eagle_spark.tables.runs import Run as Run
+from eagle_spark.tables.runs import Stages as Stages
+from eagle_spark.tables.runs import versions as versions
 from eagle_spark.tables.schema import DataFile as DataFile
 from eagle_spark.tables.schema import Table as Table
 from eagle_spark.tables.warehouse import Warehouse as Warehouse

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from eagle_spark.session import CATALOG
+from eagle_spark.spark.session import CATALOG
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from eagle_spark.errors import EagleError, MainMoved, OutputError
-from eagle_spark.run import Run, versions
-from eagle_spark.session import CATALOG
-from eagle_spark.steps import reached
+from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.definitions import RUNS
+from eagle_spark.tables.runs import Run, versions
 from eagle_spark.tables.schema import NAMESPACE, DataFile, Table, change_branch, sql_time
+from eagle_spark.testing.failpoints import reached
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import EagleError
-from eagle_spark.storage import absolute_uri, join, list_folder, locate
+from eagle_spark.io import absolute_uri, join, list_folder, locate
 from eagle_spark.training.arrays import pack_arrays, unpack_arrays
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.npz")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.dataset.split import SPLITS
+from eagle_spark.datasets.split import SPLITS
 from eagle_spark.errors import InputError
 from eagle_spark.tables import IMAGES, Warehouse
 

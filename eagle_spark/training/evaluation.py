@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eagle_spark.images.masks import decode_mask
+from eagle_spark.imaging.mask import decode_mask
+from eagle_spark.metrics.evaluation import label_arrays
+from eagle_spark.metrics.scores import OVERLAP, overlap_figures
 from eagle_spark.model.engines import ENGINES, Shipped
-from eagle_spark.model.figures import label_arrays
 from eagle_spark.model.gate import Outcomes
-from eagle_spark.model.metrics import OVERLAP, overlap_figures
 from eagle_spark.model.novelty import AXES
 from eagle_spark.model.review import MASK_MEASURES, mask_measures
 from eagle_spark.training.data import stack_pixels

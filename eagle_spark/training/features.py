@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from eagle_spark.errors import SettingsError, UnbalancedRun
+from eagle_spark.io import locate
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.network import STATISTICS, TAPS
-from eagle_spark.progress import watch_tasks
-from eagle_spark.session import threads_per_task
-from eagle_spark.storage import locate
+from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.session import threads_per_task
 from eagle_spark.tables import FEATURES, IMAGES, RUNS, Warehouse
 from eagle_spark.tables.schema import sql_time
 from eagle_spark.training.data import stack_pixels

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import InputError
-from eagle_spark.images.masks import decode_mask
+from eagle_spark.imaging.mask import decode_mask
+from eagle_spark.io import locate
 from eagle_spark.model.backbone import BackboneEngine, Features
 from eagle_spark.model.network import STATISTICS, TAPS
-from eagle_spark.storage import locate
 from eagle_spark.training.features import COPIES
 from eagle_spark.training.plan import Lane, RankRows, RowSlice, steps_of
 

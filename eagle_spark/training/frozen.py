@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.io import absolute_uri, join, list_folder, locate
 from eagle_spark.model.network import BACKBONE_VERSION
 from eagle_spark.model.weights import weights_file
-from eagle_spark.storage import absolute_uri, join, list_folder, locate
 
 MAX_BACKBONE_BYTES = 256 * 2**20
 SUFFIX = ".npz"
@@ -58,7 +58,7 @@ def prepare_backbone(
         if found := _stored(folder):
             return Backbone(*found, size, precision)
         from eagle_spark.model.backbone import backbone_digest, pack_backbone
-        from eagle_spark.model.exports import image_samples, quantised, to_openvino
+        from eagle_spark.model.export import image_samples, quantised, to_openvino
         from eagle_spark.model.network import build_backbone
 
         graph = to_openvino(build_backbone(size, weights=path, seed=seed))

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eagle_spark.storage import join, list_folder, locate
-from eagle_spark.training.rank import LOGS
+from eagle_spark.io import join, list_folder, locate
+from eagle_spark.training.ranks.rank import LOGS
 
 CSV, LINES = "training_log.csv", "epoch_logs.jsonl"
 MAX_EVENT_BYTES = 64 * 2**20

@@ -20,11 +20,11 @@ from eagle_spark.model.network import TAPS, build_heads
 from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
 from eagle_spark.training.features import load_backbone
 from eagle_spark.training.feed import Feed, read_labelled
-from eagle_spark.training.heartbeat import Pulse
-from eagle_spark.training.label_head import LabelFit, LabelHead
+from eagle_spark.training.heads import LabelFit, LabelHead
 from eagle_spark.training.monitor import Monitor
 from eagle_spark.training.pair_norm import pair_normalisation
 from eagle_spark.training.plan import SplitRows, TrainPlan, steps_of
+from eagle_spark.training.ranks.watchdog import Pulse
 
 MASK_THRESHOLD = 0.5
 WARM_UP = 0.1  # share of all steps

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from eagle_spark.errors import InputError, SettingsError
-from eagle_spark.storage import locate
+from eagle_spark.io import locate
 from eagle_spark.training.frozen import Backbone
-from eagle_spark.training.heartbeat import STALL_SECONDS
 from eagle_spark.training.pair_norm import PAIR
+from eagle_spark.training.ranks.watchdog import STALL_SECONDS
 
 # The class head holds its rows in memory, 8 kB each.
 LABEL_ROWS = 100_000

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eagle_spark.model.calibration import NEVER_SURE, enough_confidence
+from eagle_spark.metrics.calibration import NEVER_SURE, enough_confidence
 from eagle_spark.model.engines import Shipped
 from eagle_spark.model.novelty import AXES, Novelty, detail, fit_novelty
 from eagle_spark.model.review import MASK_MEASURES, MODEL_FLAGS, Limits, mask_measures

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import ImageRejected, PlatformError
-from eagle_spark.images.decode import MAX_FILE_BYTES, read_radiograph
-from eagle_spark.images.hashes import image_id
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.imaging.hashes import image_id
+from eagle_spark.io import printable, read_image
 from eagle_spark.model.answer import Answer, answers, with_image_flags
 from eagle_spark.model.bundle import INTENDED_USE, open_bundle
 from eagle_spark.model.engines import choose_engine, load_engine
-from eagle_spark.storage import printable, read_image
 from eagle_spark.viewer.picture import view_of
 
 

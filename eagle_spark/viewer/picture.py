@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
-from eagle_spark.images.decode import Radiograph, open_frame, read_radiograph
-from eagle_spark.images.sniff import HEAD_BYTES, sniff
+from eagle_spark.imaging.decode import Radiograph, open_frame, read_radiograph
+from eagle_spark.imaging.sniff import HEAD_BYTES, sniff
 
 VIEW_SIDE = 1024  # pixels of the longer side
 LEVEL, WIDTH = 128.0, 256.0  # the window that shows all grey levels as they are

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eagle_spark.images.masks import encode_mask
+from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.model.network import STATISTICS, TAPS
 from eagle_spark.training.features import FEATURE, Extractor
 from eagle_spark.training.feed import FEATURE_COLUMNS, LABEL_COLUMNS, PIXEL_COLUMNS

@@ -19,18 +19,18 @@ import numpy as np
 import psutil
 import pytest
 
-from eagle_spark.dataset.preprocess import preprocess
-from eagle_spark.dataset.sample import write_sample
+from eagle_spark.datasets.ingest import preprocess
+from eagle_spark.datasets.synthetic.sample import write_sample
 from eagle_spark.errors import InputError, OutputError
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.exports import has_bf16, has_int8
+from eagle_spark.model.export import has_bf16, has_int8
 from eagle_spark.model.review import Limits
-from eagle_spark.session import open_session
 from eagle_spark.settings import PreprocessSettings, TrainSettings
+from eagle_spark.spark.session import open_session
 from eagle_spark.tables import EPOCHS, IMAGES, METRICS, RUNS, Warehouse
 from eagle_spark.training.data import read_training_data, stack_pixels
-from eagle_spark.training.train import train
+from eagle_spark.training.job import train
 
 SIZE = 96
 BATCH = 8
@@ -350,9 +350,9 @@ TRAININGS = """
 import json, os, sys
 from pyspark.sql import SparkSession
 from eagle_spark.errors import EagleError
-from eagle_spark.session import LOCAL_RULES, RULES
+from eagle_spark.spark.session import LOCAL_RULES, RULES
 from eagle_spark.settings import TrainSettings
-from eagle_spark.training import train
+from eagle_spark.training import job as train
 
 os.environ["PYSPARK_PYTHON"] = sys.executable
 builder = SparkSession.builder

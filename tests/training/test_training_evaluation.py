@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from eagle_spark.model.engines import ENGINES
-from eagle_spark.training.assembly import judge_reduced
+from eagle_spark.training.assemble import judge_reduced
 from eagle_spark.training.evaluation import Evaluator
 
 CLASSES = ("a", "b")

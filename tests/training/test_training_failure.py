@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eagle_spark.errors import EagleError, InputError
-from eagle_spark.training.failure import RankLost, RankRaised, explain
+from eagle_spark.training.ranks.failure import RankLost, RankRaised, explain
 
 STAGE = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Could not recover from a \

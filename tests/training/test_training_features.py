@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from eagle_spark.errors import SettingsError, UnbalancedRun
-from eagle_spark.images.masks import encode_mask
+from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.model.network import STATISTICS, TAPS
-from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
+from eagle_spark.spark.session import open_session
 from eagle_spark.tables import FEATURES, IMAGES, Run, Warehouse
 from eagle_spark.training import features
 from eagle_spark.training.features import (

@@ -5,8 +5,8 @@ import pytest
 from eagle_spark.errors import PlatformError
 from eagle_spark.progress import Progress
 from eagle_spark.training.frozen import Backbone
-from eagle_spark.training.launcher import Teller, count_ranks
 from eagle_spark.training.plan import RowGroup, SplitRows, TrainPlan, plan_rows
+from eagle_spark.training.ranks.launcher import Teller, count_ranks
 
 FRESH = {"spark.python.worker.reuse": "false"}
 

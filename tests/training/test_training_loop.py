@@ -24,7 +24,7 @@ from eagle_spark.training.checkpoint import load_checkpoint, newest_checkpoint
 from eagle_spark.training.log import log_rows, write_logs
 from eagle_spark.training.loop import mask_figures
 from eagle_spark.training.plan import TrainPlan
-from eagle_spark.training.rank import rank_of, wait_for
+from eagle_spark.training.ranks.rank import rank_of, wait_for
 
 MakePlan = Callable[..., TrainPlan]
 STEPS = 10  # of an epoch: 40 images with a mask, twice
@@ -32,7 +32,7 @@ EVERY = 3  # steps a checkpoint
 
 PROGRAM = """
 import os, pickle, sys
-from eagle_spark.training.rank import train_rank
+from eagle_spark.training.ranks.rank import train_rank
 import keras
 
 class Ender(keras.callbacks.Callback):

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from eagle_spark.errors import OutputError
-from eagle_spark.session import open_session
 from eagle_spark.settings import TrainSettings
+from eagle_spark.spark.session import open_session
 from eagle_spark.tables import EPOCHS, METRICS, RUNS, Run, Warehouse
-from eagle_spark.training.train import recorded
+from eagle_spark.training.job import recorded
 
 RECORDS = [{"rank": 0, "epochs": [{"epoch": 1, "loss": 0.5}]}]
 RESULT = {"model_id": "m", "snapshot_id": 1, "seconds": 1.0}

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from eagle_spark.lease import AlreadyRunning
-from eagle_spark.storage import locate
+from eagle_spark.io import locate
+from eagle_spark.io.lock import AlreadyRunning
 from eagle_spark.training.plan import TrainPlan
-from eagle_spark.training.restarts import train_ranks
+from eagle_spark.training.ranks.restarts import train_ranks
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 killed_ranks = pytest.mark.extended("a training on two ranks, begun twice", seconds=30)
@@ -30,8 +30,8 @@ DRIVER = """
 import json, os, pickle, sys
 from pyspark.sql import SparkSession
 from eagle_spark.errors import EagleError
-from eagle_spark.session import LOCAL_RULES
-from eagle_spark.training.restarts import train_ranks
+from eagle_spark.spark.session import LOCAL_RULES
+from eagle_spark.training.ranks.restarts import train_ranks
 
 os.environ["PYSPARK_PYTHON"] = sys.executable
 builder = SparkSession.builder.config("spark.python.worker.reuse", "false")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eagle_spark.model.calibration import NEVER_SURE
+from eagle_spark.metrics.calibration import NEVER_SURE
 from eagle_spark.model.review import MASK_MEASURES, Limits
 from eagle_spark.training.review import NOVEL, flags_of, limits_of, novelty_of
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import SYNTAXES
 from numpy.typing import NDArray
 from pydicom import uid
 
 from eagle_spark.viewer.examine import Examiner
-from planted import PLANTED, put
+from tests.helpers.dicom_files import SYNTAXES
+from tests.helpers.planted import PLANTED, put
 
 pytestmark = [
     pytest.mark.train,

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from eagle_spark.errors import BundleError, PlatformError
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.imaging.decode import read_radiograph
 from eagle_spark.model.answer import answers
 from eagle_spark.model.bundle import open_bundle, seal
 from eagle_spark.scoring.predict import prediction
 from eagle_spark.viewer.examine import Examiner, sides
 from eagle_spark.viewer.predict import main
-from planted import EXPECTED, PLANTED, put
+from tests.helpers.planted import EXPECTED, PLANTED, put
 
 pytestmark = pytest.mark.train  # the model of these tests is made by TensorFlow
 

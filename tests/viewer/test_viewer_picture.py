@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eagle_spark.images.decode import read_radiograph
+from eagle_spark.imaging.decode import read_radiograph
 from eagle_spark.viewer.picture import (
     LEVEL,
     LUNGS,
@@ -20,7 +20,7 @@ from eagle_spark.viewer.picture import (
     png_of,
     view_of,
 )
-from planted import EXPECTED, PLANTED, encoded, grey
+from tests.helpers.planted import EXPECTED, PLANTED, encoded, grey
 
 
 def test_the_widest_window_changes_nothing() -> None:

@@ -21,7 +21,7 @@ from eagle_spark.viewer.app import make_application
 from eagle_spark.viewer.examine import Examiner
 from eagle_spark.viewer.window import Window
 from eagle_spark.viewer.words import ENGLISH, SPANISH, Words
-from planted import PLANTED, put
+from tests.helpers.planted import PLANTED, put
 
 pytestmark = pytest.mark.train  # the model of these tests is made by TensorFlow
 SECONDS = 120

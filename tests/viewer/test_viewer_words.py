@@ -12,7 +12,7 @@ import pytest
 from eagle_spark.errors import Reason
 from eagle_spark.viewer.words import ENGLISH, LANGUAGES, SPANISH, Words, words_of
 
-IMAGES = Path(__file__).resolve().parents[2] / "eagle_spark/images"
+IMAGES = Path(__file__).resolve().parents[2] / "eagle_spark/imaging"
 
 
 def texts(words: Words) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_the_same_is_filled_in() -> None:
 
 @pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
 def test_every_reason_to_reject_an_image_is_told(words: Words) -> None:
-    sources = "".join(path.read_text() for path in IMAGES.glob("*.py") if path.name != "masks.py")
+    sources = "".join(path.read_text() for path in IMAGES.rglob("*.py") if path.name != "mask.py")
     raised = {Reason[name] for name in re.findall(r"\bReason\.(\w+)", sources)}
     assert len(raised) >= 9
     assert raised | {Reason.UNREADABLE} == words.reasons.keys()

@@ -1,0 +1,158 @@
+"""Images and masks of a labelled folder, read and decoded on the executors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eagle_spark.datasets.matching import Candidate
+from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.imaging.hashes import image_id, perceptual_hash
+from eagle_spark.imaging.mask import encode_mask, read_mask
+from eagle_spark.io import join, locate, read_image
+from eagle_spark.spark.session import tasks_for
+from eagle_spark.tables import IMAGES, REJECTS
+from eagle_spark.testing.failpoints import IN_A_TASK, reached
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+BYTES_PER_FILE = 32 * 2**20  # of pixels; what a task holds at a time
+
+_MASK_PATH = pa.field("mask_path", pa.string())
+_OF_JOB = ("split", "ingested_at")  # columns that are known once all images are decoded
+_CANDIDATE = IMAGES.arrow_schema("path", "label", "patient_id", "source", "metadata").append(
+    _MASK_PATH
+)
+DECODED = IMAGES.arrow_schema(
+    *(column.name for column in IMAGES.columns if column.name not in _OF_JOB)
+).append(_MASK_PATH)
+_REPORT = REJECTS.arrow_schema("path", "label", "source", "reason", "detail").append(
+    pa.field("staged", pa.string())
+)
+
+
+def candidate_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the candidates as rows, in the columns that `decode_one` reads."""
+    return [
+        {
+            "path": c.uri,
+            "label": c.label,
+            "mask_path": c.mask_uri,
+            "patient_id": c.patient_id,
+            "source": c.source,
+            "metadata": list(c.metadata.items()) if c.has_metadata else None,
+        }
+        for c in candidates
+    ]
+
+
+@dataclass(frozen=True)
+class Stager:
+    """Decodes candidates and writes the accepted ones as Parquet files below `staging`.
+
+    The worker writes its pixels itself; through Spark's own writer they would cost half as much
+    again. Only files that a finished task reports count: what a failed one left is never read.
+    """
+
+    size: int
+    staging: str
+    keep_patient_id: bool = False
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield a row (`staged`) per file written, and one per reject."""
+        full = max(1, BYTES_PER_FILE // self.size**2)
+        rows: list[dict[str, Any]] = []
+        for batch in batches:
+            reached(IN_A_TASK)
+            for candidate in batch.to_pylist():
+                found = decode_one(candidate, self.size, self.keep_patient_id)
+                rows.append({**candidate, **found})
+                if len(rows) >= full:
+                    yield self._write(rows)
+                    rows = []
+        if rows:
+            yield self._write(rows)
+
+    def _write(self, rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+        accepted = [row for row in rows if "reason" not in row]
+        report = [row for row in rows if "reason" in row]
+        if accepted:
+            uri = join(self.staging, f"{uuid4().hex}.parquet")
+            buffer = pa.BufferOutputStream()
+            table = pa.Table.from_pylist(accepted, schema=DECODED)
+            pq.write_table(table, buffer, compression="none", use_dictionary=False)
+            storage, path = locate(uri)
+            storage.write(path, buffer.getvalue().to_pybytes())
+            report.append({"staged": uri})
+        return pa.RecordBatch.from_pylist(report, schema=_REPORT)
+
+
+def stage_decoded(
+    spark: SparkSession,
+    candidates: Sequence[Candidate],
+    size: int,
+    staging: str,
+    keep_patient_id: bool = False,
+) -> tuple[DataFrame, list[Any]]:
+    """Decode all candidates on the executors.
+
+    Returns:
+        The accepted images as they were staged, and a row (`path`, `label`, `source`, `reason`,
+        `detail`) for each of the others.
+    """
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    report = distribute(spark, candidates).mapInArrow(
+        Stager(size, staging, keep_patient_id), from_arrow_schema(_REPORT)
+    )
+    rows = report.collect()
+    staged = sorted(row.staged for row in rows if row.staged)
+    schema = from_arrow_schema(DECODED)
+    decoded = (
+        spark.read.schema(schema).parquet(*staged) if staged else spark.createDataFrame([], schema)
+    )
+    return decoded, [row for row in rows if not row.staged]
+
+
+def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFrame:
+    """Return the candidates as rows, shared out over tasks."""
+    table = pa.Table.from_pylist(candidate_rows(candidates), schema=_CANDIDATE)
+    return spark.createDataFrame(table).repartition(tasks_for(spark, len(candidates)))
+
+
+def decode_one(
+    candidate: dict[str, Any], size: int, keep_patient_id: bool = False
+) -> dict[str, Any]:
+    """Read and decode one image and its mask; a failure becomes `reason` and `detail`.
+
+    A DICOM file's patient is the image's where the workbook names none.
+    """
+    try:
+        data = read_image(candidate["path"], MAX_FILE_BYTES)
+        radiograph = read_radiograph(data, size, keep_patient_id=keep_patient_id)
+        decoded = {
+            "image_id": image_id(data),
+            "width": radiograph.width,
+            "height": radiograph.height,
+            "pixels": radiograph.pixels.tobytes(),
+            "perceptual_hash": perceptual_hash(radiograph.pixels),
+            "dicom": radiograph.dicom,
+            "detail": radiograph.detail,
+        }
+        if radiograph.dicom and candidate["patient_id"] is None:
+            decoded["patient_id"] = radiograph.dicom["patient_id"]
+        if candidate["mask_path"] is not None:
+            mask = read_mask(
+                read_image(candidate["mask_path"], MAX_FILE_BYTES, Reason.MASK_INVALID), size
+            )
+            decoded["mask"] = encode_mask(mask)
+    except ImageRejected as rejected:
+        return {"reason": str(rejected.reason), "detail": rejected.detail}
+    return decoded

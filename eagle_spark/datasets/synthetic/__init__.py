@@ -1,0 +1,1 @@
+"""Chest X-rays drawn from a model of the anatomy, for demos and tests."""

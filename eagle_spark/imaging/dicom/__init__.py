@@ -1,0 +1,1 @@
+"""DICOM files: tags, and stored values to grey pixels."""

@@ -1,0 +1,1 @@
+"""Figures of predictions: classification, segmentation, calibration, intervals."""

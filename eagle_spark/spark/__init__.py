@@ -1,0 +1,1 @@
+"""What is about Spark and not about chests."""

@@ -1,0 +1,1 @@
+"""Failpoints, for tests of faults."""

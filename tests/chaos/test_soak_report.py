@@ -1,0 +1,76 @@
+"""A soak ends with an error where memory or rate are not flat, and says which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chaos.soak import MEMORIES, outcome
+from tests.chaos.soak_report import BOUND, JAVA, JAVA_GB, SPEED, page, uneven
+
+NUMBERS = ("count", "seed", "chunk", "seconds", "broken", "lost_tasks", "listed", "scored")
+MORE = ("rejected", "as_expected", "rows", "files", "cores", "kill_every", "longest_worker_seconds")
+
+
+def soaked(slopes: dict[str, float | None] | None = None) -> dict[str, Any]:
+    """Return the figures of a soak whose lines are level, but for those given."""
+    given = dict.fromkeys((SPEED, *MEMORIES), 0.0) | (slopes or {})
+    return {
+        **dict.fromkeys((*NUMBERS, *MORE), 10),
+        "engine": "openvino",
+        "by_reason": {"truncated": 10},
+        "balanced": True,
+        "kills": 3,
+        "peak_gb": dict.fromkeys(MEMORIES, 1.0),
+        "flat": {
+            name: slope if slope is None else {"median": 1.0, "slope": slope, "ratio": 1.0}
+            for name, slope in given.items()
+        },
+    }
+
+
+def test_what_is_flat_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+    found = soaked({JAVA: 2.0, SPEED: 5.0, "workers, sum": -5.0})
+    assert outcome(found) == 0
+    assert capsys.readouterr().err == ""
+    assert "All is flat." in page(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "slope"),
+    [
+        (SPEED, -BOUND - 0.1),
+        ("driver, Python", BOUND + 0.1),
+        ("workers, sum", BOUND + 0.1),
+        ("workers, largest", BOUND + 0.1),
+        ("workers, sum", None),
+    ],
+)
+def test_what_is_not_flat_is_an_error(
+    capsys: pytest.CaptureFixture[str], name: str, slope: float | None
+) -> None:
+    found = soaked({name: slope})
+    assert outcome(found) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: not flat: ")
+    assert name in line
+    (told,) = uneven(found)
+    assert f"**Not flat**: {told}." in page(found)
+
+
+def test_java_may_grow_until_its_heap_is_full() -> None:
+    found = soaked({JAVA: 9.0})
+    found["peak_gb"][JAVA] = JAVA_GB - 0.01
+    assert outcome(found) == 0
+    found["peak_gb"][JAVA] = JAVA_GB + 0.01
+    assert outcome(found) == 1
+    assert "driver, Java" in page(found)
+
+
+@pytest.mark.parametrize(("name", "value"), [("balanced", False), ("kills", 0)])
+def test_sums_and_kills_count_too(
+    capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    assert outcome(soaked() | {name: value}) == 1
+    assert capsys.readouterr().err.startswith("error: ")

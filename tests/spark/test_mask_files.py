@@ -1,0 +1,127 @@
+"""Masks as files: whose they are, and what becomes of those that cannot be written."""
+
+from __future__ import annotations
+
+import errno
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from eagle_spark.errors import OutputError
+from eagle_spark.scoring import mask_files as masks
+from eagle_spark.scoring.mask_files import MARK, Masks, write_batches, write_masks
+
+LONG = f"{'n' * 250}.png"
+
+
+class Bring:
+    """Bring the masks of three images of a folder up to date in `tmp_path/masks`."""
+
+    def __init__(self, spark: Any, tmp_path: Path) -> None:
+        self.spark, self.place = spark, tmp_path
+
+    def __call__(self, folder: str, model_id: str = "m") -> Masks:
+        images = (self.place / folder).as_uri()
+        moment = datetime.now(timezone.utc) - timedelta(days=1)
+        rows = self.spark.createDataFrame(
+            [
+                (f"{images}/{name}", f"{folder} {model_id}".encode(), moment)
+                for name in ("a.png", "d/b.png", LONG)
+            ],
+            "path STRING, mask BINARY, scored_at TIMESTAMP",
+        )
+        given = (images, str(self.place / "masks"), model_id, (self.place / "staging").as_uri())
+        return write_masks(rows, *given)
+
+    def written(self) -> set[bytes]:
+        return {path.read_bytes() for path in self.place.rglob("*.mask.png")}
+
+
+@pytest.mark.spark
+def test_masks_that_the_storage_refuses_are_a_problem_and_long_names_are_not(
+    spark: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bring = Bring(spark, tmp_path)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "d").write_bytes(b"")  # no folder
+    first = bring("one")
+    assert (first.written, first.failed) == (1, 2)
+    assert "2 of 3 masks could not be written: " in str(first.problem)
+    (tmp_path / "masks" / "d").unlink()
+    assert bring("one") == Masks(1, 1)
+    assert bring("one") == Masks(0, 1)  # though none could be written
+    assert "1 of 1 masks could not be written: " in capfd.readouterr().err
+
+
+@pytest.mark.spark
+def test_masks_of_another_folder_or_model_replace_those_of_the_first(
+    spark: Any, tmp_path: Path
+) -> None:
+    bring = Bring(spark, tmp_path)
+    for folder, model_id in (("one", "m"), ("two", "m"), ("two", "n"), ("one", "m")):
+        assert bring(folder, model_id) == Masks(2, 1)
+        assert bring.written() == {f"{folder} {model_id}".encode()}
+
+
+@pytest.mark.spark
+def test_what_lacked_of_a_change_of_model_is_written_by_the_next_run(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring = Bring(spark, tmp_path)
+    assert bring("one") == Masks(2, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(masks, "_write", lambda *_: Masks(problem=OutputError("killed")))
+        assert bring("two").problem
+    assert bring.written() == {b"one m"}
+    assert bring("two") == Masks(2, 1)
+    assert bring.written() == {b"two m"}
+
+
+@pytest.mark.spark
+def test_what_spark_raises_while_masks_are_written_is_a_problem_of_theirs(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("an executor is lost")
+
+    monkeypatch.setattr(masks, "write_batches", fail)
+    done = Bring(spark, tmp_path)("one")
+    assert "an executor is lost" in str(done.problem)
+
+
+def test_a_place_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "masks" / MARK).mkdir(parents=True)
+    rows: Any = None
+    done = write_masks(rows, "images", str(tmp_path / "masks"), "m", str(tmp_path / "staging"))
+    assert "--masks-out" in str(done.problem)
+
+
+@pytest.mark.parametrize(
+    ("number", "of_the_storage"),
+    [
+        (errno.ENAMETOOLONG, False),
+        (errno.EINVAL, False),
+        (errno.ENOSPC, True),
+        (errno.EDQUOT, True),
+        (errno.EACCES, True),
+        (None, True),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_told_apart_from_the_storage(
+    monkeypatch: pytest.MonkeyPatch, number: int | None, of_the_storage: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no") if number else OSError("no")
+
+    monkeypatch.setattr(masks, "locate", lambda uri: (SimpleNamespace(write=refuse), uri))
+    batch = pa.RecordBatch.from_pylist([{"target": "a", "mask": b""}])
+    (told,) = (row for found in write_batches([batch]) for row in found.to_pylist())
+    assert told["files"] == 0
+    assert (told["problem"] is not None, told["name"] is not None) == (
+        of_the_storage,
+        not of_the_storage,
+    )

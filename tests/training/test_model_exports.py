@@ -1,0 +1,109 @@
+"""Graphs for OpenVINO: joined, quantised, and silent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eagle_spark.model.backbone import BackboneEngine
+from eagle_spark.model.engines import OpenVINOEngine
+from eagle_spark.model.export import (
+    has_bf16,
+    image_samples,
+    joined,
+    quantised,
+    save_openvino,
+    to_openvino,
+)
+
+pytestmark = pytest.mark.train
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def graphs() -> tuple[Any, Any]:
+    """A backbone and heads that say something."""
+    from eagle_spark.model.network import LABEL_UNITS, build_backbone, build_heads
+
+    heads = build_heads(("A", "B"), SIZE, 1)
+    kernel = np.random.default_rng(0).normal(0, 0.2, (LABEL_UNITS, 2))
+    heads.get_layer("label").set_weights([kernel, np.zeros(2)])
+    return to_openvino(build_backbone(SIZE, weights=None, seed=1)), to_openvino(heads)
+
+
+def engine(graph: Any, folder: Path) -> OpenVINOEngine:
+    save_openvino(graph, folder / "graph.xml")
+    return OpenVINOEngine(folder / "graph.xml", 1)
+
+
+def test_a_joined_graph_says_what_its_parts_say(
+    graphs: tuple[Any, Any], pixels: Any, tmp_path: Path
+) -> None:
+    from eagle_spark.model.export import compile_openvino
+
+    backbone, heads = graphs
+    features = BackboneEngine(backbone, 1).features(pixels)
+    request = compile_openvino(heads, 1)
+    request.infer(features)
+    label, mask, statistics = engine(joined(backbone, heads), tmp_path).predict(pixels)
+    np.testing.assert_allclose(statistics, features["statistics"], atol=1e-4)
+    np.testing.assert_allclose(label, request.get_tensor("label").data, atol=1e-5)
+    np.testing.assert_allclose(mask, request.get_tensor("mask").data[..., 0], atol=1e-5)
+    assert np.ptp(label) > 0.01
+
+
+def test_int8_is_near_the_graph_it_was_made_of_and_always_the_same(
+    graphs: tuple[Any, Any], pixels: Any
+) -> None:
+    backbone, _ = graphs
+    wanted = BackboneEngine(backbone, 1).features(pixels)
+    first, second = (
+        BackboneEngine(quantised(backbone, image_samples(pixels)), 1).features(pixels)
+        for _ in range(2)
+    )
+    assert first.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert np.array_equal(first[name], second[name])
+        assert not np.array_equal(first[name], value)
+    # Deeper ones stray further, random weights on noise as they are.
+    error = np.abs(first["f56"] - wanted["f56"]).mean()
+    assert error < 0.2 * np.abs(wanted["f56"]).mean()
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
+def test_bf16_is_near_float32_and_not_float32(
+    graphs: tuple[Any, Any], pixels: Any, tmp_path: Path
+) -> None:
+    wanted = engine(joined(*graphs), tmp_path).predict(pixels).label
+    reduced = OpenVINOEngine(tmp_path / "graph.xml", 1, "openvino-bf16", "bf16")
+    label, mask, _ = reduced.predict(pixels)
+    assert label.dtype == mask.dtype == np.float32
+    assert 0 < np.abs(label - wanted).max() < 0.05
+
+
+def test_nothing_is_told_to_the_makers_of_the_tools() -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from eagle_spark.model.export import image_samples, quantised, to_openvino\n"
+        "import keras\n"
+        "x = keras.Input((8, 8, 1), name='pixels')\n"
+        "graph = to_openvino(keras.Model(x, keras.layers.Conv2D(2, 3)(x)))\n"
+        "quantised(graph, image_samples(np.zeros((2, 8, 8), np.uint8)))\n"
+        "assert not [n for n in sys.modules if n.startswith('openvino_telemetry.')]\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""

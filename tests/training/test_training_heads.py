@@ -1,0 +1,252 @@
+"""The class head: what it learns, by how many ranks, and how it is calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from eagle_spark.training.feed import Labelled
+from eagle_spark.training.heads import LabelFit, LabelHead
+
+CLASSES = 3
+SEED = 7
+WAIT = 60  # seconds
+Vector = NDArray[np.float64]
+Work = Callable[[int, Labelled, LabelFit], Any]
+
+
+def draw(rows: int, seed: int = 0) -> Labelled:
+    """Rows of five statistics of very different scales, one of which never varies."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, rows)
+    values = rng.normal(size=(rows, 5)) + 0.7 * np.eye(CLASSES, 5)[labels]
+    values = values * [1.0, 100.0, 0.01, 3.0, 0.0] + [5.0, -300.0, 0.0, 40.0, 7.0]
+    return Labelled(values.astype(np.float32), labels, rng.uniform(0.2, 3.0, rows))
+
+
+def own(rows: Labelled) -> Labelled:
+    """A copy: fitting standardises its rows in place."""
+    return rows._replace(statistics=rows.statistics.copy())
+
+
+def share(rows: Labelled, edges: list[int]) -> list[Labelled]:
+    return [
+        Labelled(*(part[low:high] for part in rows))
+        for low, high in zip([0, *edges], [*edges, len(rows.labels)], strict=True)
+    ]
+
+
+def together(parts: list[Labelled], work: Work, rows: list[Labelled] | None = None) -> list[Any]:
+    """Run the work of every rank in a thread; their vectors are summed in the order of ranks.
+
+    The head is fitted to the ranks' `parts`, or to `rows` where the parts are for something else.
+    """
+    ranks = len(parts)
+    meeting, vectors = Barrier(ranks, timeout=WAIT), [np.zeros(0)] * ranks
+
+    def run(rank: int) -> Any:
+        def reduce(vector: Vector) -> Vector:
+            vectors[rank] = vector.copy()
+            meeting.wait()
+            assert len({len(one) for one in vectors}) == 1, "ranks asked for different sums"
+            total = np.sum(np.stack(vectors), axis=0)
+            meeting.wait()
+            return np.asarray(total, np.float64)
+
+        try:
+            fitted = own((rows or parts)[rank])
+            return work(rank, parts[rank], LabelFit(fitted, CLASSES, rank, ranks, reduce, SEED))
+        except BaseException:
+            meeting.abort()
+            raise
+
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(run, range(ranks)))
+
+
+def fit(_rank: int, _rows: Labelled, one: LabelFit) -> LabelHead:
+    return one.head(one.improve(one.start(), 1.0))
+
+
+def alone(rows: Labelled) -> LabelHead:
+    (head,) = together([rows], fit)
+    return head
+
+
+def likely(head: LabelHead, rows: Labelled) -> Vector:
+    return np.asarray(np.exp(log_softmax(head.logits(rows.statistics), axis=1)))
+
+
+def test_it_learns_what_no_linear_head_can() -> None:
+    """Exclusive or of two statistics, beside three that mean nothing."""
+    rng = np.random.default_rng(2)
+
+    def rows(count: int) -> Labelled:
+        values = rng.normal(size=(count, 5)).astype(np.float32)
+        labels = (values[:, 0] * values[:, 1] > 0).astype(np.int64)
+        return Labelled(values * [1, 50, 1, 1, 1], labels, np.ones(count))
+
+    head, others = alone(rows(1500)), rows(1000)
+    assert (head.logits(others.statistics).argmax(axis=1) == others.labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("edges", [[100, 250], [0, 400], [400, 400]])
+def test_three_ranks_find_what_one_finds_and_all_of_them_the_same_bits(edges: list[int]) -> None:
+    """Also where some of them have no rows."""
+    rows = draw(400)
+    heads = together(share(rows, edges), fit)
+    assert len({b"".join(part.tobytes() for part in vars(head).values()) for head in heads}) == 1
+    np.testing.assert_allclose(likely(heads[0], rows), likely(alone(rows), rows), atol=1e-6)
+
+
+def test_a_row_of_more_weight_is_believed_more() -> None:
+    """Two labels that no statistic explains, one of them three times as heavy."""
+    labels = np.arange(3000) % 2
+    values = np.random.default_rng(4).normal(size=(3000, 2)).astype(np.float32)
+    rows = Labelled(values, labels, np.where(labels == 1, 3.0, 1.0))
+    found = likely(alone(rows), rows).mean(axis=0)
+    assert found == pytest.approx([0.25, 0.75, 0.0], abs=0.05)
+
+
+def test_weights_count_among_each_other_only() -> None:
+    rows = draw(120)
+    heavier = rows._replace(weights=rows.weights * 1024)
+    np.testing.assert_allclose(likely(alone(heavier), rows), likely(alone(rows), rows), atol=1e-6)
+
+
+def test_the_scale_of_a_statistic_does_not_matter() -> None:
+    rows = draw(200)
+    larger = rows._replace(statistics=rows.statistics * np.float32(64))
+    np.testing.assert_allclose(likely(alone(larger), larger), likely(alone(rows), rows), atol=1e-3)
+
+
+def test_a_statistic_that_never_varies_has_no_say() -> None:
+    rows = draw(200)
+    head = alone(rows)
+    other = rows.statistics.copy()
+    other[:, 4] += 5  # in training it was 7 throughout
+    np.testing.assert_array_equal(head.logits(other), head.logits(rows.statistics))
+
+
+def test_improving_goes_on_where_it_stopped() -> None:
+    def some(_rank: int, rows: Labelled, one: LabelFit) -> list[float]:
+        point, losses = one.start(), []
+        for part in range(1, 5):
+            point = one.improve(point, part / 4)
+            losses.append(one.figures(one.head(point), rows)["classification_loss"])
+            own_loss = one.own_figures(point)["classification_loss"]
+            assert own_loss == pytest.approx(losses[-1], rel=1e-4)
+        np.testing.assert_array_equal(point, one.improve(one.start(), 1.0))
+        np.testing.assert_array_equal(point, one.improve(point, 1.0))  # nothing is left to do
+        return losses
+
+    rows = draw(300)._replace(weights=np.ones(300))
+    (losses,) = together([rows], some)
+    assert losses[-1] < losses[0] < np.log(CLASSES)
+
+
+def linear(kernel: NDArray[np.float32]) -> LabelHead:
+    """A head whose logits are `statistics @ kernel`: of a number, its two halves."""
+    size, classes = kernel.shape
+    both = np.concatenate([np.eye(size), -np.eye(size)], axis=1).astype(np.float32)
+    return LabelHead(
+        *(both, np.zeros(2 * size, np.float32)),
+        *(np.concatenate([kernel, -kernel]), np.zeros(classes, np.float32)),
+    )
+
+
+def scaled(heat: float, rows: int = 4000) -> tuple[LabelHead, Labelled]:
+    """A head whose logits are `heat` times those that labels were drawn by."""
+    rng = np.random.default_rng(5)
+    statistics = rng.normal(size=(rows, 4)).astype(np.float32)
+    kernel = rng.normal(size=(4, CLASSES)).astype(np.float32)
+    chances = np.exp(log_softmax(statistics @ kernel, axis=1))
+    labels = np.array([rng.choice(CLASSES, p=row / row.sum()) for row in chances.astype(float)])
+    return linear(kernel * np.float32(heat)), Labelled(statistics, labels, np.ones(rows))
+
+
+def calibrate(head: LabelHead, parts: list[Labelled]) -> list[float]:
+    return together(
+        parts, lambda _rank, rows, one: one.temperature(head, rows), [draw(9)] * len(parts)
+    )
+
+
+@pytest.mark.parametrize("heat", [0.3, 1.0, 4.0])
+def test_the_temperature_undoes_a_scaling_of_the_logits(heat: float) -> None:
+    head, rows = scaled(heat)
+    found = calibrate(head, share(rows, [1500, 1500]))
+    assert len(set(found)) == 1
+    assert found[0] == pytest.approx(heat, rel=0.08)
+    assert calibrate(head, [rows])[0] == pytest.approx(found[0], rel=1e-3)
+
+
+def test_a_few_rows_that_are_all_right_prove_no_certainty() -> None:
+    rng = np.random.default_rng(1)
+    statistics = (rng.normal(size=(20, CLASSES)) + 3 * np.eye(CLASSES)[np.arange(20) % 3]).astype(
+        np.float32
+    )
+    head = linear(np.eye(CLASSES, dtype=np.float32))
+    labels = head.logits(statistics).argmax(axis=1)
+    (found,) = calibrate(head, [Labelled(statistics, labels, np.ones(20))])
+    assert 0.3 < found < 1.0
+
+
+def test_the_cooled_head_gives_the_logits_divided() -> None:
+    head, rows = scaled(4.0, 50)
+    wanted = head.logits(rows.statistics) / 2.5
+    np.testing.assert_allclose(
+        head.cooled(2.5).logits(rows.statistics), wanted, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_without_validation_rows_nothing_is_calibrated() -> None:
+    rows = draw(200)
+    nobody = Labelled(*(part[:0] for part in rows))
+    parts = share(rows, [100])
+    found = together(parts, lambda _rank, _rows, one: one.finish(one.start(), nobody)[1])
+    assert found == pytest.approx([1.0, 1.0])
+
+
+def test_validation_rows_make_a_head_that_learned_by_heart_less_sure() -> None:
+    """Labels that no statistic explains: training ends far too sure of them."""
+    rng = np.random.default_rng(3)
+
+    def rows(count: int) -> Labelled:
+        values = rng.normal(size=(count, 60)).astype(np.float32)
+        return Labelled(values, rng.integers(0, CLASSES, count), np.ones(count))
+
+    check = rows(600)
+    (found,) = together([rows(60)], lambda _rank, _rows, one: (one.finish(one.start(), check), one))
+    (point, temperature), one = found
+    head = one.head(point)
+
+    def surprise(head: LabelHead) -> float:
+        log = log_softmax(head.logits(check.statistics), axis=1)
+        return -float(log[np.arange(600), check.labels].mean())
+
+    assert temperature > 2
+    assert surprise(head.cooled(temperature)) < surprise(head) - 0.1
+
+
+def test_figures_are_means_over_the_rows_of_all_ranks_whatever_their_weight() -> None:
+    head, rows = scaled(1.0, 200)
+    log = log_softmax(head.logits(rows.statistics), axis=1)
+    right = (log.argmax(axis=1) == rows.labels).mean()
+
+    def work(_rank: int, some: Labelled, one: LabelFit) -> dict[str, float]:
+        return one.figures(head, some)
+
+    heavy = rows._replace(weights=rows.weights * 9)
+    for figures in together(share(heavy, [0, 70]), work, [draw(9)] * 3):
+        assert figures["accuracy"] == pytest.approx(right)
+        loss = -log[np.arange(200), rows.labels].mean()
+        assert figures["classification_loss"] == pytest.approx(loss, rel=1e-5)
+    nobody = Labelled(*(part[:0] for part in rows))
+    assert together([nobody], work, [draw(9)]) == [{}]

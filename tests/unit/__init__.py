@@ -1,0 +1,1 @@
+"""Tests without a JVM and TensorFlow."""

@@ -1,0 +1,397 @@
+"""Files by URI."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, ClassVar
+
+import pytest
+
+from eagle_spark.errors import ImageRejected, InputError, Reason, SettingsError
+from eagle_spark.io import absolute_uri, is_hidden, join, list_folder, locate, read_image
+from eagle_spark.io.hadoop_conf import _read as site_cache
+from eagle_spark.io.hadoop_conf import file_permission
+
+
+@pytest.mark.parametrize("uri", ["/a/b", "file:///a/b", "file:/a/b", "/a/./b/", "file:///a/b/"])
+def test_every_spelling_of_a_local_path_is_one_uri(uri: str) -> None:
+    assert absolute_uri(uri) == "file:///a/b"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "_SUCCESS", "Thumbs.db", "ehthumbs.db", "Desktop.ini", "a:Zone.Identifier"],
+)
+def test_what_systems_leave_in_folders_is_hidden(name: str) -> None:
+    assert is_hidden(name)
+    assert not is_hidden(f"{name}.png" if name[0] not in "._" else "DS_Store")
+
+
+def test_hdfs_uris_keep_their_authority() -> None:
+    assert absolute_uri("hdfs://name:8020/a b/c#d/") == "hdfs://name:8020/a b/c#d"
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/x", "http://host/x", "file://host/x"])
+def test_other_schemes_are_refused(uri: str) -> None:
+    with pytest.raises(SettingsError):
+        absolute_uri(uri)
+
+
+def test_listing_is_recursive_and_leaves_hidden_names_out(tmp_path: Path) -> None:
+    for name in ("a b/ü#1?%20.png", "c.txt", ".hidden", "_tmp/x.png", "d/.git/y"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"12345")
+    found = {entry.uri: entry for entry in list_folder(str(tmp_path))}
+    assert set(found) == {f"file://{tmp_path}/a b/ü#1?%20.png", f"file://{tmp_path}/c.txt"}
+    entry = found[f"file://{tmp_path}/a b/ü#1?%20.png"]
+    assert entry.length == 5
+    assert entry.name == "ü#1?%20.png"
+    assert read_image(entry.uri, 10) == b"12345"
+
+
+def test_links_are_listed_but_folders_behind_them_are_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    names = {entry.name for entry in list_folder(str(tmp_path))}
+    assert names == {"loop", "broken"}
+
+
+def test_what_is_gone_before_it_is_looked_at_is_not_listed(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "3.png", "kept/a.png", "gone/b.png", "replaced/c.png"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    entries = list_folder(str(tmp_path))
+    first = next(entries).name  # the names of the others are known by now, no more of them
+    for file in tmp_path.glob("?.png"):
+        file.unlink()
+    shutil.rmtree(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "replaced")
+    (tmp_path / "replaced").touch()
+    assert {entry.name for entry in entries} - {"replaced"} == {"a.png"}
+    assert first in ("1.png", "2.png", "3.png")
+
+
+class LosingClient:
+    """A NameNode that has lost `/root/gone` since it named it, as hdfs-native shows that."""
+
+    FOLDERS: ClassVar = {
+        "/root": ["/root/gone/", "/root/_tmp/", "/root/kept/", "/root/1.png"],
+        "/root/kept": ["/root/kept/a.png", "/root/kept/.hidden"],
+    }
+
+    def get_file_info(self, path: str) -> SimpleNamespace:
+        if path not in self.FOLDERS:
+            raise FileNotFoundError(path)
+        return SimpleNamespace(isdir=True)
+
+    def list_status(self, path: str, recursive: bool) -> Iterator[SimpleNamespace]:
+        self.get_file_info(path)
+        for name in self.FOLDERS[path]:
+            one = name.rstrip("/")
+            folder = one != name
+            yield SimpleNamespace(path=one, isdir=folder, length=1, modification_time=2)
+            if folder and recursive:
+                yield from self.list_status(one, recursive)
+
+
+def test_a_folder_that_is_gone_from_hdfs_is_not_listed() -> None:
+    from eagle_spark.io.hdfs import HdfsStorage
+
+    storage = HdfsStorage.__new__(HdfsStorage)
+    storage.prefix, storage._client = "hdfs://n", LosingClient()
+    assert [(entry.uri, entry.length, entry.modified) for entry in storage.list_files("/root")] == [
+        ("hdfs://n/root/1.png", 1, 2),
+        ("hdfs://n/root/kept/a.png", 1, 2),
+    ]
+    with pytest.raises(FileNotFoundError):
+        list(storage.list_files("/nowhere"))
+
+
+def test_a_missing_folder_and_a_file_in_its_place_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder: /nowhere/at/all"):
+        list(list_folder("/nowhere/at/all"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="not a folder"):
+        list(list_folder(str(tmp_path / "file")))
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_loop, Path.mkdir], ids=["fifo", "loop", "folder"])
+def test_what_is_no_regular_file_is_unreadable(tmp_path: Path, make: object) -> None:
+    make(tmp_path / "x.png")  # type: ignore[operator]
+    with pytest.raises(ImageRejected) as caught:
+        read_image(str(tmp_path / "x.png"), 10)
+    assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_a_file_without_read_permission_is_unreadable(tmp_path: Path) -> None:
+    secret = tmp_path / "x.png"
+    secret.write_bytes(b"1")
+    secret.chmod(0)
+    tmp_path.chmod(0o755)
+    # Root reads everything: a child without root's rights has to try.
+    child = os.fork()
+    if child == 0:
+        if os.geteuid() == 0:
+            os.chdir(tmp_path)
+            os.setresuid(65534, 65534, 65534)
+        try:
+            locate("x.png" if os.getcwd() == str(tmp_path) else str(secret))[0].read("x.png", 1)
+        except PermissionError:
+            os._exit(13)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 13
+
+
+def test_reading_stops_one_byte_behind_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1234567890")
+    assert len(read_image(str(tmp_path / "x"), 4)) == 5
+
+
+def test_writing_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    storage, path = locate(str(tmp_path / "deep" / "x"))
+    storage.write(path, b"one")
+    storage.write(path, b"two")
+    assert Path(path).read_bytes() == b"two"
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["x"]
+
+
+class Breaking(io.BytesIO):
+    """A source that breaks off after its first block."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError("the line is cut")
+        return super().read(size)
+
+
+def breaking() -> IO[bytes]:
+    return Breaking(b"half")
+
+
+def test_a_source_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+    storage, path = locate(str(tmp_path / "x"))
+    storage.write(path, b"old")
+    with pytest.raises(OSError, match="the line is cut"):
+        storage.put(path, breaking)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x", b"old")]
+
+
+def test_a_name_as_long_as_the_disk_takes_can_be_written(tmp_path: Path) -> None:
+    storage, path = locate(str(tmp_path / ("ü" * 127 + "x")))
+    storage.write(path, b"1")
+    assert storage.read(path, 2) == b"1"
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir], ids=["file", "folder"])
+def test_renaming_onto_anything_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    storage, path = locate(str(tmp_path))
+    with pytest.raises(FileExistsError):
+        storage.rename(f"{path}/a", f"{path}/b")
+    assert (tmp_path / "a").exists()
+
+
+def test_join_does_not_double_slashes() -> None:
+    assert join("hdfs://n/a/", "b", "c") == "hdfs://n/a/b/c"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hdfs://user:secret@host:8020/x",
+        "hdfs://secret@host/x",
+        "hdfs://user:sec/ret@host/x",
+        "file://user:secret@host/x",
+        "s3://user:secret@bucket/x",
+    ],
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        locate(uri)
+    for part in ("secret", "sec", "ret@", "user:"):
+        assert part not in str(caught.value)
+
+
+def write_site(folder: Path, name: str, **settings: str) -> None:
+    """Write a site file; `__` in a key stands for a dot."""
+    properties = (
+        f"<property><name>{key.replace('__', '.')}</name><value>\n {value}\n</value></property>"
+        for key, value in settings.items()
+    )
+    (folder / name).write_text(f"<configuration>{''.join(properties)}</configuration>")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty HADOOP_CONF_DIR."""
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(folder))
+    monkeypatch.delenv("HADOOP_HOME", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("address", ["hdfs://name:9000", "hdfs://name:9000/"])
+def test_hdfs_without_a_host_is_the_default_file_system(site: Path, address: str) -> None:
+    write_site(site, "core-site.xml", fs__defaultFS=address)
+    assert absolute_uri("hdfs:///a b/c") == "hdfs://name:9000/a b/c"
+
+
+@pytest.mark.parametrize("address", ["file:///", "s3a://key:secret@bucket", "hdfs:///x", None])
+def test_a_default_file_system_that_is_no_hdfs_is_refused(site: Path, address: str | None) -> None:
+    if address:
+        write_site(site, "core-site.xml", fs__defaultFS=address)
+    with pytest.raises(SettingsError, match=r"fs\.defaultFS") as caught:
+        absolute_uri("hdfs:///a")
+    assert "secret" not in str(caught.value)
+
+
+def test_hdfs_without_a_host_and_without_configuration_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    monkeypatch.delenv("HADOOP_HOME", raising=False)
+    with pytest.raises(SettingsError, match="no HADOOP_CONF_DIR is set"):
+        absolute_uri("hdfs:///a")
+
+
+@pytest.mark.parametrize(("umask", "bits"), [(None, 0o644), ("027", 0o640), ("0077", 0o600)])
+def test_new_files_are_as_private_as_the_umask_wants(
+    site: Path, umask: str | None, bits: int
+) -> None:
+    if umask:
+        write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": umask})
+    assert file_permission() == bits
+
+
+def test_a_umask_in_symbols_is_refused(site: Path) -> None:
+    write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": "u=rwx,g=rx,o="})
+    with pytest.raises(SettingsError, match=r"umask-mode.*027, got u=rwx"):
+        file_permission()
+
+
+def test_the_name_of_hadoop_1_is_understood(site: Path) -> None:
+    write_site(site, "core-site.xml", fs__default__name="hdfs://old:9000")
+    assert absolute_uri("hdfs:///a") == "hdfs://old:9000/a"
+
+
+def test_variables_are_replaced(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAMENODE_PORT", "9001")
+    monkeypatch.setenv("EMPTY", "")
+    address = "hdfs://${master}:${env.NAMENODE_PORT}${env.EMPTY-x}${env.EMPTY:-}${env.NO-}"
+    write_site(site, "core-site.xml", fs__defaultFS=address, master="${master.host}")
+    write_site(site, "hdfs-site.xml", master__host="nn")
+    assert absolute_uri("hdfs:///a") == "hdfs://nn:9001/a"
+
+
+@pytest.mark.parametrize("value", ["${loop}", "${nothing}", "${env.A:B}"])
+def test_a_variable_that_leads_nowhere_stays(site: Path, value: str) -> None:
+    write_site(site, "core-site.xml", fs__defaultFS=f"hdfs://{value}", loop="${loop}")
+    with pytest.raises(SettingsError):
+        absolute_uri("hdfs:///a")
+
+
+INCLUDE = '<configuration xmlns:xi="http://www.w3.org/2001/XInclude">{}</configuration>'
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_included_files_are_read(site: Path, is_absolute: bool) -> None:
+    prefix = f"file://{site}/" if is_absolute else ""
+    (site / "core-site.xml").write_text(
+        INCLUDE.format(f'<xi:include href="{prefix}more/other.xml"/>')
+    )
+    (site / "more").mkdir()
+    write_site(site / "more", "other.xml", fs__defaultFS="hdfs://nn:9000")
+    assert absolute_uri("hdfs:///a") == "hdfs://nn:9000/a"
+
+
+def test_an_included_file_that_is_missing_is_named_or_replaced(site: Path) -> None:
+    (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="no.xml"/>'))
+    with pytest.raises(
+        SettingsError, match=r"core-site\.xml: includes .*no\.xml, which is missing"
+    ):
+        absolute_uri("hdfs:///a")
+    fallback = "<property><name>fs.defaultFS</name><value>hdfs://nn:1</value></property>"
+    (site / "core-site.xml").write_text(
+        INCLUDE.format(
+            f'<xi:include href="no.xml"><xi:fallback>{fallback}</xi:fallback></xi:include> '
+        )
+    )
+    site_cache.cache_clear()
+    assert absolute_uri("hdfs:///a") == "hdfs://nn:1/a"
+
+
+def test_files_that_include_each_other_come_to_an_end(site: Path) -> None:
+    (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="core-site.xml"/>'))
+    with pytest.raises(SettingsError, match="include each other"):
+        absolute_uri("hdfs:///a")
+
+
+def test_a_damaged_site_file_is_named(site: Path) -> None:
+    (site / "core-site.xml").write_text("<configuration>")
+    with pytest.raises(SettingsError, match=r"core-site\.xml: cannot be read"):
+        absolute_uri("hdfs:///a")
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Return a port that takes connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_what_does_not_answer_is_named_in_time(
+    site: Path, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eagle_spark.io import hdfs
+
+    monkeypatch.setattr(hdfs, "REACH_SECONDS", 0)
+    monkeypatch.setattr(hdfs, "_ANSWER_SECONDS", 0.5)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, not listening
+        uris = [f"127.0.0.1:{port}" for port in (closed.getsockname()[1], silent)]
+        write_site(
+            site,
+            "hdfs-site.xml",
+            dfs__ha__namenodes__away="one, two",
+            **{"dfs.namenode.rpc-address.away.one": uris[0]},
+            **{"dfs.namenode.rpc-address.away.two": uris[1]},
+        )
+        for authority in [*uris, "away", "no.such.host.invalid:8020", "a..b"]:
+            with pytest.raises(InputError, match=f"^hdfs://{authority}: HDFS cannot be reached"):
+                locate(f"hdfs://{authority}/x")
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="host:port"):
+        locate("hdfs://host:99999/x")
+
+
+def test_the_module_loads_nothing_heavy() -> None:
+    program = "import sys, eagle_spark.io; print('hdfs_native' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "False"
