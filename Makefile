@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# What `make demo`, `make sql` and `make bench` can be told.
+# Variables of `make demo`, `make sql` and `make bench`.
 DATA ?=
 WEIGHTS ?= imagenet
 OUT ?= demo
@@ -18,7 +18,7 @@ SHARD ?= 1/1
 PYTEST = $(BIN)/python -m pytest -n 2 --no-loadscope-reorder --junitxml build/junit-$@.xml
 # pragma: allowlist nextline secret
 DETECT_SECRETS := detect-secrets==1.5.0 --hash=sha256:e24e7b9b5a35048c313e983f76c4bd09dad89f045ff059e354f9943bf45aa060
-# The warehouse, where one was given: the demo's is too small to measure anything on.
+# The WAREHOUSE of the command line; the one of the demo is too small for measurements.
 TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
 .PHONY: help install lock demo results hostile fuzz faults test test-unit test-all lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
@@ -41,7 +41,7 @@ $(READY): $(VENV)/.libraries Makefile pyproject.toml setup.py conf/spark-default
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
 	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf conf/log4j2.properties "$$spark/conf/"
 	@# pyspark's scripts take the Spark and Python that the shell's variables name.
-	$(BIN)/python -c 'from eagle_spark.spark.environment import wrap_programs; wrap_programs("$(BIN)")'
+	$(BIN)/python -c 'from eagle_spark.spark.environment import write_wrappers; write_wrappers("$(BIN)")'
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml
@@ -94,7 +94,7 @@ secrets: install ## Look for passwords and keys in what git tracks
 	  echo '$(DETECT_SECRETS)' > build/secrets/.ready; }
 	git ls-files -z | xargs -0 build/secrets/bin/detect-secrets-hook --no-verify --exclude-secrets '^secret$$'
 
-bench: install ## preprocess beside a bare loop, DATA=DIR; train beside the original, WAREHOUSE=DIR WEIGHTS=FILE
+bench: install ## Compare preprocess with a bare loop, DATA=DIR; train with the original, WAREHOUSE=DIR WEIGHTS=FILE
 	$(if $(DATA),$(BIN)/python -m benchmarks.preprocess --data '$(DATA)')
 	$(if $(TRAINED_ON),$(BIN)/python -m benchmarks.train --warehouse '$(WAREHOUSE)' --weights '$(WEIGHTS)')
 	@$(if $(DATA)$(TRAINED_ON),,echo 'error: give DATA=DIR, or WAREHOUSE=DIR, or both' >&2; exit 2)

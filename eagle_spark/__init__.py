@@ -12,25 +12,29 @@ The functions are loaded when they are first used.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-__all__ = [
-    "Model",
-    "Prediction",
-    "__version__",
-    "assign_splits",
-    "drift",
-    "find_leaks",
-    "load_model",
-    "predict_udf",
-    "read_image",
-    "read_images",
-    "register_udf",
-    "score",
-]
+_MODULES = {
+    "ImageRejectedError": "errors",
+    "Metrics": "metrics.evaluation",
+    "Model": "model.predictor",
+    "Prediction": "model.predictor",
+    "assign_splits": "api",
+    "drift": "api",
+    "evaluate": "api",
+    "find_leaks": "api",
+    "load_model": "api",
+    "predict_udf": "api",
+    "read_image": "api",
+    "read_images": "api",
+    "register_udf": "api",
+    "score": "api",
+}
+
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        return getattr(import_module("eagle_spark.api"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"eagle_spark.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, by name."""
+"""Exceptions, reasons of rejection and exit codes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 
-# What stands before an `@`, unless a host alone stands before the path. `Path` makes one slash of
-# two.
-_WHO = re.compile(
+# The text before an `@`, unless only a host precedes the path. `Path` collapses two slashes into
+# one.
+_CREDENTIALS = re.compile(
     r"(?<=\w:)(/{1,2}(?!/)|/{3}(?=[^/\s]+:[^/\s]+@))"
     r"(?!(?:[\w.-]*|\[[\dA-Fa-f:.]+\])(?::\d{1,5})?/)\S*@",
     re.ASCII,
 )
 
 
-def masked(text: str) -> str:
+def redact_credentials(text: str) -> str:
     """Return `text` without the users and passwords of URIs."""
-    return _WHO.sub(r"\1…@", text)
+    return _CREDENTIALS.sub(r"\1…@", text)
 
 
 class Reason(str, Enum):
-    """Why one file or workbook row was not taken; stored in the tables as text."""
+    """Why a file or workbook row is rejected; the tables store the value as text."""
 
     EMPTY_FILE = "empty_file"
     UNREADABLE = "unreadable"
@@ -52,27 +52,27 @@ class Reason(str, Enum):
         return self.value
 
 
-# Exit code of a job that did what it was told, with a result to be looked at before it is believed.
-LOOK_FIRST = 3
-PASSING = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
-"""What may be otherwise the next time, though the file is the same."""
+# Exit code of a job that published a result which a person must check.
+EXIT_NEEDS_ATTENTION = 3
+RETRYABLE_REASONS = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)
+"""Reasons that may not apply to the same file in the next run."""
 
 
 class EagleError(Exception):
-    """Raised when a job cannot reach its end; exit code 1. `figures` go into its JSON line.
+    """Raised when a job fails; exit code 1. The JSON line of the job contains `figures`.
 
-    As text it repeats no password, wherever a URI was mistyped.
+    The text omits credentials of URIs.
     """
 
     exit_code = 1
-    figures: Mapping[str, object] = {}  # nobody writes to it
+    figures: Mapping[str, object] = {}  # read-only
 
     def __str__(self) -> str:
-        return masked(super().__str__())
+        return redact_credentials(super().__str__())
 
 
 class UserError(EagleError):
-    """Raised when arguments, input or environment have to be mended first; exit code 2."""
+    """Raised when the user must correct arguments, input or environment; exit code 2."""
 
     exit_code = 2
 
@@ -82,48 +82,48 @@ class SettingsError(UserError):
 
 
 class InputError(UserError):
-    """Raised when an input is missing or is not what the job can read."""
+    """Raised when an input is missing or cannot be read by the job."""
 
 
-class LeakingSplits(InputError):
-    """Raised when a patient, the same bytes or near duplicates stand in more than one split."""
+class SplitLeakageError(InputError):
+    """Raised when a patient, a file or its near duplicates are in more than one split."""
 
 
 class WorkbookError(InputError):
-    """Raised when a metadata workbook cannot be read as one."""
+    """Raised when a metadata workbook cannot be read."""
 
 
 class OutputError(UserError):
-    """Raised when a place to write is not writable or is taken."""
+    """Raised when an output path is not writable or already exists."""
 
 
 class PlatformError(UserError):
-    """Raised when Java, Spark, a jar or a resource that a job needs is not there."""
+    """Raised when Java, Spark, a jar or another resource of a job is missing."""
 
 
-class BundleError(UserError):
-    """Raised when a model folder is incomplete, altered or of another kind."""
+class ModelError(UserError):
+    """Raised when a model folder is incomplete, altered or of another format."""
 
 
-class UnbalancedRun(EagleError):
-    """Raised when the sums of a run do not balance; nothing is published."""
+class AuditError(EagleError):
+    """Raised when the row counts of a run do not add up; nothing is published."""
 
 
-class MainMoved(EagleError):
-    """Raised when another run published to a table before this one could."""
+class CommitConflictError(EagleError):
+    """Raised when another run published to the table first."""
 
 
-class TooManyFailures(EagleError):
-    """Raised when more images failed than the run allows; nothing is published."""
+class FailureRateError(EagleError):
+    """Raised when more images fail than the run allows; nothing is published."""
 
 
-class ImageRejected(EagleError):
-    """Raised when one image or mask cannot be used; becomes a row, never stops a run."""
+class ImageRejectedError(EagleError):
+    """Raised when one image or mask is rejected; becomes a row and does not stop the run."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type[ImageRejected], tuple[Reason, str]]:
+    def __reduce__(self) -> tuple[type[ImageRejectedError], tuple[Reason, str]]:
         return type(self), (self.reason, self.detail)

@@ -1,4 +1,4 @@
-"""A line that tells how far long work is: count, rate, time to go."""
+"""A progress line on the terminal: count, rate, remaining time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TextIO
 
 
 class Progress:
-    """Show `what: done/total, rate, ETA` on the terminal, see `open_terminal`; else be silent."""
+    """Show `label: done/total, rate, ETA` on the terminal of `open_terminal`, if there is one."""
 
-    def __init__(self, what: str, total: int, unit: str = "images") -> None:
-        self._what, self._total, self._unit = what, total, unit
-        self._start, self._first = time.monotonic(), 0
-        self._shown = False
+    def __init__(self, label: str, total: int, unit: str = "images") -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._start, self._done_at_start = time.monotonic(), 0
+        self._has_written = False
         self._terminal: TextIO | None = None
 
     def __enter__(self) -> Progress:
@@ -24,25 +24,25 @@ class Progress:
         return self
 
     @property
-    def live(self) -> bool:
-        """Whether anybody sees the line."""
+    def is_visible(self) -> bool:
+        """Whether the line is shown."""
         return self._terminal is not None
 
     def begin(self, done: int) -> None:
-        """Measure the rate from now on, when `done` units are done already."""
-        self._start, self._first = time.monotonic(), done
+        """Restart the measurement of the rate; `done` units are complete already."""
+        self._start, self._done_at_start = time.monotonic(), done
 
     def update(self, done: int, note: str = "") -> None:
         if self._terminal:
             self._write(f"\r{self.line(done)}{note}\x1b[K")
-            self._shown = True
+            self._has_written = True
 
     def line(self, done: int) -> str:
-        """Return the line for `done` units, rate measured since the beginning."""
+        """Return the line for `done` units, with the rate since the start."""
         seconds = time.monotonic() - self._start
-        rate = (done - self._first) / seconds if seconds > 0 else 0.0
-        left = f"{(self._total - done) / rate:.0f} s to go" if rate else "…"
-        return f"{self._what}: {done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left}"
+        rate = (done - self._done_at_start) / seconds if seconds > 0 else 0.0
+        remaining = f"{(self._total - done) / rate:.0f} s to go" if rate else "…"
+        return f"{self._label}: {done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {remaining}"
 
     def __exit__(
         self,
@@ -50,23 +50,23 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._shown:
+        if self._has_written:
             self._write("\n")
         if self._terminal not in (None, sys.stderr):
             with suppress(OSError):
                 self._terminal.close()
 
     def _write(self, text: str) -> None:
-        # A terminal that somebody closes must not end the work.
+        # A closed terminal must not end the job.
         with suppress(OSError):
             print(text, end="", file=self._terminal, flush=True)
 
 
 def open_terminal() -> TextIO | None:
-    """Return standard error where it is a terminal, else the one this process runs in front of.
+    """Return standard error if it is a terminal, else the terminal of this foreground process.
 
-    spark-submit puts a pipe in the place of both outputs of Python, so that standard error alone
-    would never do there. None where nobody looks: in the background, or without a terminal.
+    spark-submit replaces both outputs of Python by pipes, so standard error is no terminal there.
+    Returns None in the background and without a terminal.
     """
     if sys.stderr.isatty():
         return sys.stderr

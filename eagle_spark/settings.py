@@ -1,306 +1,341 @@
-"""What each job can be told: frozen settings, from the command line and from a TOML file.
+"""The settings of each job and command: typed, checked and frozen.
 
-A settings class is the one place where an option exists: its fields become `--options`, keys of
-`--conf-file` and the text of `--help`. Nothing heavy is imported here, so `--help` is instant.
+A settings class is the one place where an option is defined: its fields become parameters in
+Python, options of the command line, variables `EAGLE_...` of the environment, keys of a TOML file,
+and the text of `--help`. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from eagle_spark.options import is_local_path, option
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
 
-
-def _not_blank(value: Any) -> bool:
-    return bool(str(value).strip())
+from eagle_spark.errors import SettingsError
 
 
-def _warehouse() -> Any:
-    return option(
-        "folder of the tables eagle.cxr.*",
-        metavar="URI",
-        wanted="a folder URI",
-        check=_not_blank,
-    )
+class Settings(BaseModel):
+    """Base of all settings: a wrong value raises one error that names the parameter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+
+    def __init__(self, **values: Any) -> None:  # of any type: they are checked here
+        """Check the values.
+
+        Raises:
+            SettingsError: names the parameter, what was wanted and what came.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(explain(type(self), error)) from None
 
 
-def _model() -> Any:
-    return option("model folder", metavar="URI", wanted="a folder URI", check=_not_blank)
+def explain(kind: type[BaseModel], error: ValidationError) -> str:
+    """Return one line about the first wrong value; names of parameters are in backticks."""
+    errors = error.errors()
+    missing = [f"`{entry['loc'][0]}`" for entry in errors if entry["type"] == "missing"]
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    name, value = str(errors[0]["loc"][0]), errors[0]["input"]
+    if name not in kind.model_fields:
+        return f"unknown parameter {name!r}; known are {', '.join(kind.model_fields)}"
+    return f"`{name}`: wanted {_wanted(kind, name)}; got {value!r}"
+
+
+def _wanted(kind: type[BaseModel], name: str) -> str:
+    field = kind.model_fields[name]
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "wanted" in extra:
+        return str(extra["wanted"])
+    return ", ".join(map(str, getattr(field.annotation, "__args__", ()))) or "another value"
+
+
+def option(
+    default: Any = PydanticUndefined,
+    *,
+    help: str,
+    wanted: str | None = None,
+    metavar: str | None = None,
+    **bounds: float,
+) -> Any:
+    """Return a field.
+
+    Args:
+        default: of an option that need not be given.
+        help: text of `--help`.
+        wanted: the accepted values, for the error.
+        metavar: name of the value in `--help`.
+        bounds: `ge`, `gt`, `le`, `multiple_of`.
+    """
+    extra = {"wanted": wanted, "metavar": metavar}
+    given = {name: value for name, value in extra.items() if value is not None}
+    return Field(default, description=help, json_schema_extra=given, **bounds)  # type: ignore[call-overload]
+
+
+def _reject_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a truth value")
+    return value
+
+
+def _reject_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("blank")
+    return value
+
+
+def is_local_path(text: str) -> bool:
+    """Whether a text is a path of this machine, not a URI, which `Path` would accept too."""
+    return bool(text.strip()) and "://" not in text
+
+
+def _reject_uri(value: str) -> str:
+    if not is_local_path(value):
+        raise ValueError("not a path")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_reject_bool)]
+Number = Annotated[float, BeforeValidator(_reject_bool)]
+Text = Annotated[str, AfterValidator(_reject_blank)]
+LocalPath = Annotated[str, AfterValidator(_reject_uri)]
+
+_FROM_1, _FROM_0 = "a whole number from 1 up", "a whole number from 0 up"
+_FOLDER = "a folder of this machine, no URI"
+
+
+def uri_option(help: str, default: Any = PydanticUndefined) -> Any:
+    """Return a field that holds the URI of a folder."""
+    return option(default, help=help, metavar="URI", wanted="a folder URI")
+
+
+def local_option(help: str, default: Any = PydanticUndefined) -> Any:
+    """Return a field that holds a path of this machine."""
+    return option(default, help=help, metavar="PATH", wanted="a path of this machine, no URI")
+
+
+def count_option(default: Any, help: str, *, ge: int = 1) -> Any:
+    """Return a field that holds a whole number, from 1 up or from `ge`."""
+    return option(default, help=help, metavar="N", wanted=_FROM_1 if ge else _FROM_0, ge=ge)
+
+
+def warehouse_option() -> Any:
+    """Return the field `warehouse`."""
+    return uri_option("folder of the tables eagle.cxr.*")
+
+
+def model_option() -> Any:
+    """Return the field `model`."""
+    return uri_option("model folder")
 
 
 def _failure_rate() -> Any:
     return option(
-        "publish nothing when a larger share of the listed files is rejected",
-        default=1.0,
+        1.0,
+        help="publish nothing if a larger share of the listed files is rejected",
         metavar="R",
         wanted="a number from 0 to 1",
-        check=lambda rate: 0 <= rate <= 1,
+        ge=0,
+        le=1,
     )
 
 
 def _keep_patient_id() -> Any:
-    return option("keep the PatientID of DICOM files as it is, not its SHA-256", default=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessSettings:
-    """Turn a labelled folder of chest X-rays into the tables `images` and `rejects`."""
-
-    input: str = option(
-        "folder with <Class>/images, <Class>/masks and <Class>.metadata.xlsx",
-        metavar="URI",
-        wanted="a folder URI",
-        check=_not_blank,
+    return option(
+        False,
+        help="store the PatientID of DICOM files instead of its SHA-256",
+        wanted="true or false",
     )
-    warehouse: str = _warehouse()
-    source: str | None = option(
-        "name of this collection; without it the workbook's SOURCE column, or the folder's name",
-        default=None,
+
+
+def _weights(help: str) -> Any:
+    return option(
+        "imagenet",
+        help=help,
+        metavar="imagenet|PATH|none",
+        wanted="imagenet, none or a file URI",
+    )
+
+
+class PreprocessSettings(Settings):
+    """Turn a labelled folder of chest X-rays into the table `images`."""
+
+    input: Text = uri_option("folder with <Class>/images, <Class>/masks and <Class>.metadata.xlsx")
+    warehouse: Text = warehouse_option()
+    source: Text | None = option(
+        None,
+        help="name of this collection; without it the workbook's SOURCE column, or the folder name",
         metavar="NAME",
         wanted="a name",
-        check=_not_blank,
     )
-    size: int = option(
-        "side of the stored images",
-        default=224,
+    size: Integer = option(
+        224,
+        help="side of the stored images",
         metavar="PIXELS",
         wanted="a multiple of 32 from 32 to 1024",
-        check=lambda size: size % 32 == 0 and 32 <= size <= 1024,
+        ge=32,
+        le=1024,
+        multiple_of=32,
     )
     split: str = option(
-        "shares of train, validation and test, whole patients each",
-        default="0.7,0.1,0.2",
+        "0.7,0.1,0.2",
+        help="shares of train, validation and test; all images of a patient are in one split",
         metavar="A,B,C",
+        wanted="three numbers",
     )
-    split_file: str | None = option(
-        "CSV with the header path,split or patient_id,split that says which image of this input is "
-        "in train, val or test, instead of --split",
-        default=None,
+    split_file: Text | None = option(
+        None,
+        help="CSV with the header path,split or patient_id,split that assigns each image of this "
+        "input to train, val or test, instead of --split",
         metavar="FILE",
         wanted="a file URI",
-        check=_not_blank,
     )
-    seed: int = option(
-        "seed of the split",
-        default=7,
-        metavar="N",
-        wanted="a whole number from 0 up",
-        check=lambda seed: seed >= 0,
-    )
-    max_failure_rate: float = _failure_rate()
+    seed: Integer = count_option(7, "seed of the split", ge=0)
+    max_failure_rate: Number = _failure_rate()
     keep_patient_id: bool = _keep_patient_id()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """Train the two-head network on the table `images`, one rank per executor."""
 
-    warehouse: str = _warehouse()
-    model: str = option(
-        "folder to write the model to; it must not exist",
-        metavar="URI",
-        wanted="a folder URI",
-        check=_not_blank,
+    warehouse: Text = warehouse_option()
+    model: Text = uri_option("folder to write the model to; it must not exist")
+    ranks: Integer | None = count_option(
+        None, "number of training processes; default: one per executor, 2 on one machine"
     )
-    ranks: int | None = option(
-        "number of training processes; without it one per executor, 2 on one machine",
-        default=None,
-        metavar="N",
-        wanted="a whole number from 1 up",
-        check=lambda ranks: ranks >= 1,
+    epochs: Integer = count_option(
+        4, "passes over the train split, each image original and mirrored"
     )
-    epochs: int = option(
-        "passes over the train split, each image as it is and mirrored",
-        default=4,
-        metavar="N",
-        wanted="a whole number from 1 up",
-        check=lambda epochs: epochs >= 1,
+    batch_size: Integer = count_option(8, "images per step, over all ranks")
+    weights: Text = _weights(
+        "backbone weights: imagenet (Keras' download), a file, or none (random start)"
     )
-    batch_size: int = option(
-        "images per step, over all ranks",
-        default=8,
-        metavar="N",
-        wanted="a whole number from 1 up",
-        check=lambda size: size >= 1,
+    seed: Integer = count_option(7, "seed of initial weights and shuffling", ge=0)
+    precision: Literal["auto", "int8", "f32"] = option(
+        "auto",
+        help="arithmetic of the frozen backbone; auto: int8 if the driver's CPU has instructions "
+        "for it",
     )
-    weights: str = option(
-        "backbone weights: imagenet (Keras' download), a file, or none (random start)",
-        default="imagenet",
-        metavar="imagenet|PATH|none",
-        wanted="imagenet, none or a file URI",
-        check=_not_blank,
+    cache_features: Literal["on", "off"] = option(
+        "on",
+        help="on: cache backbone features in the table `features`; off: recompute them every "
+        "epoch and mirror at random",
     )
-    seed: int = option(
-        "seed of initial weights and shuffling",
-        default=7,
-        metavar="N",
-        wanted="a whole number from 0 up",
-        check=lambda seed: seed >= 0,
-    )
-    precision: str = option(
-        "arithmetic of the frozen backbone that heads are trained on; auto takes int8 where the "
-        "driver's CPU has instructions for it",
-        default="auto",
-        choices=("auto", "int8", "f32"),
-    )
-    cache_features: str = option(
-        "on keeps what the frozen backbone says of each image in the table `features`; off asks it "
-        "in every epoch, and mirrors at random",
-        default="on",
-        choices=("on", "off"),
-    )
-    feature_budget: float = option(
-        "gigabytes that the features of this training may take",
-        default=20.0,
+    feature_budget: Number = option(
+        20.0,
+        help="gigabytes that the features of this training may take",
         metavar="GB",
         wanted="a number above 0",
-        check=lambda budget: budget > 0,
+        gt=0,
     )
-    max_restarts: int = option(
-        "how often ranks that died or hang are started again, from the last checkpoint",
-        default=3,
-        metavar="N",
-        wanted="a whole number from 0 up",
-        check=lambda restarts: restarts >= 0,
+    max_restarts: Integer = count_option(
+        3, "restarts of ranks that died or hang, from the last checkpoint", ge=0
     )
     resume: bool = option(
-        "go on from the last checkpoint of the same training that was stopped", default=False
+        False,
+        help="continue from the last checkpoint of the same training",
+        wanted="true or false",
     )
-    overwrite: bool = option("replace the model folder if it exists", default=False)
+    overwrite: bool = option(
+        False, help="replace the model folder if it exists", wanted="true or false"
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
-    """Score every new image of a folder into the table `predictions`."""
+class ScoreSettings(Settings):
+    """Predict every new image of a folder into the table `predictions`."""
 
-    images: str = option(
-        "folder of images, any depth", metavar="URI", wanted="a folder URI", check=_not_blank
+    images: Text = uri_option("folder of images, any depth")
+    model: Text = model_option()
+    warehouse: Text = warehouse_option()
+    chunk: Integer = count_option(
+        10_000, "Images per commit. An interrupted run repeats at most this many."
     )
-    model: str = _model()
-    warehouse: str = _warehouse()
-    chunk: int = option(
-        "images per commit: what a killed run does twice at most",
-        default=10_000,
-        metavar="N",
-        wanted="a whole number from 1 up",
-        check=lambda chunk: chunk >= 1,
+    max_failure_rate: Number = _failure_rate()
+    engine: Literal[
+        "auto", "openvino-int8", "openvino-bf16", "litert", "onnx", "openvino", "keras"
+    ] = option(
+        "auto",
+        help="auto: the fastest that passed the model's parity gate and is installed",
     )
-    max_failure_rate: float = _failure_rate()
-    engine: str = option(
-        "auto takes the fastest that passed the model's parity gate and is installed",
-        default="auto",
-        choices=("auto", "openvino-int8", "openvino-bf16", "litert", "onnx", "openvino", "keras"),
+    masks_out: Text | None = uri_option(
+        "folder for the masks, a PNG per image, in the same tree", default=None
     )
-    masks_out: str | None = option(
-        "folder to write the masks to, a PNG for each image, in the same tree",
-        default=None,
-        metavar="URI",
-        wanted="a folder URI",
-        check=_not_blank,
+    retry_rejected: bool = option(
+        False, help="process rejected files again", wanted="true or false"
     )
-    retry_rejected: bool = option("score anew what was rejected before", default=False)
     keep_patient_id: bool = _keep_patient_id()
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """Measure a model on a labelled folder of any source, and say how far its card holds there."""
+class EvaluateSettings(Settings):
+    """Measure a model on a labelled folder of any source and compare it with its model card."""
 
-    input: str = option(
-        "folder with class folders at any depth: <Class>/images and <Class>/masks, or <Class>/*",
-        metavar="URI",
-        wanted="a folder URI",
-        check=_not_blank,
+    input: Text = uri_option(
+        "folder with class folders at any depth: <Class>/images and <Class>/masks, or <Class>/*"
     )
-    model: str = _model()
-    classes: str | None = option(
-        "class of the model that a folder of another name holds, such as Covid19=COVID",
-        default=None,
+    model: Text = model_option()
+    classes: Text | None = option(
+        None,
+        help="class of the model for a folder of another name, such as Covid19=COVID",
         metavar="FOLDER=CLASS,…",
         wanted="FOLDER=CLASS,…",
-        check=_not_blank,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportSettings:
-    """Write one HTML file that says what a model is worth, and what not."""
+class ReportSettings(Settings):
+    """Write one HTML file with the data, metrics, calibration and limits of a model."""
 
-    warehouse: str = _warehouse()
-    model: str = _model()
-    out: str = option(
-        "local folder for report.html, figures.json and plots/",
-        metavar="DIR",
-        wanted="a folder of this machine, no URI",
-        check=is_local_path,
+    warehouse: Text = warehouse_option()
+    model: Text = model_option()
+    out: LocalPath = option(
+        help="local folder for report.html, figures.json and plots/", metavar="DIR", wanted=_FOLDER
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportSettings:
-    """Add the network in formats of other programs to a model folder."""
+class MaintainSettings(Settings):
+    """Compact small files, expire old snapshots and delete leftovers of killed runs."""
 
-    model: str = _model()
-    format: str = option(
-        "which formats",
-        default="onnx,litert",
+    warehouse: Text = warehouse_option()
+    keep_days: Integer = count_option(7, "age from which snapshots and leftovers are deleted, days")
+
+
+class DoctorSettings(Settings):
+    """Check this environment for the jobs, and print how to fix what fails."""
+
+    warehouse: Text = warehouse_option()
+    ranks: Integer | None = count_option(
+        None, "number of training processes to find slots for; default: one per executor"
+    )
+    weights: Text = _weights("backbone weights that train will use")
+
+
+class ExportSettings(Settings):
+    """Add the network as ONNX and LiteRT to a model folder."""
+
+    model: Text = model_option()
+    format: Literal["onnx,litert", "litert,onnx", "onnx", "litert"] = option(
+        "onnx,litert",
+        help="formats",
         metavar="onnx,litert",
         wanted="onnx, litert, or both with a comma between",
-        check=lambda names: sorted(names.split(",")) in (["onnx"], ["litert"], ["litert", "onnx"]),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResizeSettings:
-    """Write a folder of images again in one size, as it is otherwise."""
+class ResizeSettings(Settings):
+    """Write a copy of a folder of images, all of one size."""
 
-    input: str = option("folder of images", metavar="DIR", wanted="a folder", check=_not_blank)
-    out: str = option(
-        "folder to write; what is right there already is kept",
+    input: Text = option(help="folder of images", metavar="DIR", wanted="a folder")
+    out: Text = option(
+        help="folder to write; files that are up to date are not written again",
         metavar="DIR",
         wanted="a folder",
-        check=_not_blank,
     )
-    size: int = option(
-        "side of the images",
-        default=224,
+    size: Integer = option(
+        224,
+        help="side of the images",
         metavar="PIXELS",
         wanted="a whole number from 16 to 4096",
-        check=lambda size: 16 <= size <= 4096,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaintainSettings:
-    """Compact the tables of a warehouse, and remove what is older than anybody needs."""
-
-    warehouse: str = _warehouse()
-    keep_days: int = option(
-        "how long old snapshots, and what killed runs left, are kept",
-        default=7,
-        metavar="N",
-        wanted="a whole number from 1 up",
-        check=lambda days: days >= 1,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorSettings:
-    """Check whether this environment is fit for the jobs, and say what mends it where not."""
-
-    warehouse: str = _warehouse()
-    ranks: int | None = option(
-        "number of training processes to find room for; without it one per executor",
-        default=None,
-        metavar="N",
-        wanted="a whole number from 1 up",
-        check=lambda ranks: ranks >= 1,
-    )
-    weights: str = option(
-        "backbone weights that train will be told to take",
-        default="imagenet",
-        metavar="imagenet|PATH|none",
-        wanted="imagenet, none or a file URI",
-        check=_not_blank,
+        ge=16,
+        le=4096,
     )

@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jars import pyspark_jars
-from ports import HOST, TEMPLATES, Mend
+from jars import find_pyspark_jars
+from ports import HOST, TEMPLATES, ConfigurationError
 
 HERE = Path(__file__).resolve().parent
 HISTORY_FOLDER = "/spark-history"
-# What the shaded Hadoop jars want from pyspark. Not all of it: its Jersey would be in the way.
-FROM_PYSPARK = (
+# Jars of pyspark that the shaded Hadoop jars need; the Jersey of pyspark conflicts with theirs.
+PYSPARK_JAR_PREFIXES = (
     "hadoop-client-api",
     "hadoop-client-runtime",
     "slf4j-api",
     "jcl-over-slf4j",
     "log4j-",
 )
-JAVA = (
+JAVA_OPTIONS = (
     *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"),
     f"-Dlog4j2.configurationFile={TEMPLATES / 'log4j2.properties'}",
-    # Java 17 closes what Guice, in YARN's web pages, opens by reflection.
+    # Guice, in the web pages of YARN, uses reflection on this package, which Java 17 forbids.
     "--add-opens=java.base/java.lang=ALL-UNNAMED",
 )
 
@@ -34,10 +34,10 @@ class Daemon:
     """One process.
 
     Attributes:
-        name: of its log, its pid file and its data folder, such as `datanode-1`.
-        command: whole command line.
-        ports: keys of the ports file that it listens on.
-        web: address of its web page.
+        name: name of the log, the pid file and the data folder, such as `datanode-1`.
+        command: command line.
+        ports: keys of its ports in the ports file.
+        web: URL of the web page.
     """
 
     name: str
@@ -46,91 +46,99 @@ class Daemon:
     web: str
 
 
-def java_home() -> Path:
-    """Return the home of Java: `JAVA_HOME`, or that of the `java` on the PATH."""
+def find_java_home() -> Path:
+    """Return the home of Java: `JAVA_HOME`, or the home of the `java` on the PATH."""
     if home := os.environ.get("JAVA_HOME"):
         return Path(home)
     if java := shutil.which("java"):
         return Path(java).resolve().parent.parent
-    raise Mend("no java on the PATH and no JAVA_HOME; Java 17 or 21 is needed")
+    raise ConfigurationError(
+        "JAVA_HOME: wanted Java 17 or 21; got no JAVA_HOME and no java on the PATH"
+    )
 
 
-def java(name: str, heap: str, classpath: str, main: str, options: Mapping[str, str]) -> list[str]:
-    program = str(java_home() / "bin" / "java")
+def build_java_command(
+    name: str, heap: str, classpath: str, main: str, options: Mapping[str, str]
+) -> list[str]:
+    program = str(find_java_home() / "bin" / "java")
     settings = [f"-D{key}={value}" for key, value in options.items()]
-    # Hadoop reads settings behind the class, Spark before it.
-    before, behind = (settings, []) if main.startswith("org.apache.spark") else ([], settings)
-    mark = f"-Dproc_{name}"  # tells the processes apart in `ps`
-    return [program, mark, f"-Xmx{heap}", *JAVA, *before, "-cp", classpath, main, *behind]
+    # Hadoop reads settings after the class, Spark before it.
+    before, after = (settings, []) if main.startswith("org.apache.spark") else ([], settings)
+    label = f"-Dproc_{name}"  # identifies the process in `ps`
+    return [program, label, f"-Xmx{heap}", *JAVA_OPTIONS, *before, "-cp", classpath, main, *after]
 
 
-def hadoop(run: Path, name: str, main: str, options: Mapping[str, str]) -> list[str]:
-    """Return the command of a Hadoop daemon whose site files are overruled by `options`."""
-    jars = [str(jar) for jar in pyspark_jars().glob("*.jar") if jar.name.startswith(FROM_PYSPARK)]
+def build_hadoop_command(run: Path, name: str, main: str, options: Mapping[str, str]) -> list[str]:
+    """Return the command of a Hadoop daemon; `options` override the site files."""
+    jars = [
+        str(jar)
+        for jar in find_pyspark_jars().glob("*.jar")
+        if jar.name.startswith(PYSPARK_JAR_PREFIXES)
+    ]
     path = ":".join([str(run / "conf"), f"{HERE}/jars/*", *sorted(jars)])
     settings = {"hadoop.tmp.dir": str(run / "data" / name), **options}
-    return java(name, "256m", path, f"org.apache.hadoop.{main}", settings)
+    return build_java_command(name, "256m", path, f"org.apache.hadoop.{main}", settings)
 
 
-def format_command(run: Path) -> list[str]:
-    """Return the command that makes an empty HDFS."""
-    return [*hadoop(run, "namenode", NAMENODE, {}), "-format", "-nonInteractive"]
+def build_format_command(run: Path) -> list[str]:
+    """Return the command that formats a new HDFS."""
+    return [*build_hadoop_command(run, "namenode", NAMENODE, {}), "-format", "-nonInteractive"]
 
 
 NAMENODE = "hdfs.server.namenode.NameNode"
 DATANODE = "hdfs.server.datanode.DataNode"
 RESOURCEMANAGER = "yarn.server.resourcemanager.ResourceManager"
 NODEMANAGER = "yarn.server.nodemanager.NodeManager"
-
-
 HISTORY = "org.apache.spark.deploy.history.HistoryServer"
 
 
-def daemons(run: Path, ports: Mapping[str, int]) -> list[Daemon]:
-    """Return every process of the cluster that lives in the folder `run`."""
+def build_daemons(run: Path, ports: Mapping[str, int]) -> list[Daemon]:
+    """Return every daemon of the cluster in the folder `run`."""
 
-    def address(name: str, port: str) -> str:
-        return f"{HOST}:{ports[prefix(name) + port]}"
+    def format_address(name: str, port: str) -> str:
+        return f"{HOST}:{ports[format_key_prefix(name) + port]}"
 
-    def daemon(name: str, command: list[str]) -> Daemon:
-        own = tuple(key for key in ports if key.startswith(prefix(name)))
-        return Daemon(name, command, own, f"http://{address(name, 'WEB_PORT')}")
+    def build_daemon(name: str, command: list[str]) -> Daemon:
+        keys = tuple(key for key in ports if key.startswith(format_key_prefix(name)))
+        return Daemon(name, command, keys, f"http://{format_address(name, 'WEB_PORT')}")
 
-    def datanode(name: str) -> Daemon:
+    def build_datanode(name: str) -> Daemon:
         settings = {
-            "dfs.datanode.address": address(name, "PORT"),
-            "dfs.datanode.ipc.address": address(name, "IPC_PORT"),
-            "dfs.datanode.http.address": address(name, "WEB_PORT"),
+            "dfs.datanode.address": format_address(name, "PORT"),
+            "dfs.datanode.ipc.address": format_address(name, "IPC_PORT"),
+            "dfs.datanode.http.address": format_address(name, "WEB_PORT"),
         }
-        return daemon(name, hadoop(run, name, DATANODE, settings))
+        return build_daemon(name, build_hadoop_command(run, name, DATANODE, settings))
 
-    def nodemanager(name: str) -> Daemon:
+    def build_nodemanager(name: str) -> Daemon:
         settings = {
             "yarn.nodemanager.hostname": HOST,
-            "yarn.nodemanager.address": address(name, "PORT"),
-            "yarn.nodemanager.localizer.address": address(name, "LOCALIZER_PORT"),
-            "yarn.nodemanager.webapp.address": address(name, "WEB_PORT"),
+            "yarn.nodemanager.address": format_address(name, "PORT"),
+            "yarn.nodemanager.localizer.address": format_address(name, "LOCALIZER_PORT"),
+            "yarn.nodemanager.webapp.address": format_address(name, "WEB_PORT"),
             "yarn.nodemanager.log-dirs": str(run / "logs" / name),
         }
-        return daemon(name, hadoop(run, name, NODEMANAGER, settings))
+        return build_daemon(name, build_hadoop_command(run, name, NODEMANAGER, settings))
 
-    history = {
+    history_settings = {
         "spark.history.fs.logDirectory": f"hdfs://{HISTORY_FOLDER}",
         "spark.history.fs.update.interval": "5s",
         "spark.history.ui.port": str(ports["HISTORY_WEB_PORT"]),
     }
-    spark = f"{run / 'conf'}:{pyspark_jars()}/*"
+    spark_classpath = f"{run / 'conf'}:{find_pyspark_jars()}/*"
+    resourcemanager = build_hadoop_command(run, "resourcemanager", RESOURCEMANAGER, {})
+    history = build_java_command("history", "512m", spark_classpath, HISTORY, history_settings)
     return [
-        daemon("namenode", hadoop(run, "namenode", NAMENODE, {})),
-        datanode("datanode-1"),
-        datanode("datanode-2"),
-        daemon("resourcemanager", hadoop(run, "resourcemanager", RESOURCEMANAGER, {})),
-        nodemanager("nodemanager-1"),
-        nodemanager("nodemanager-2"),
-        daemon("history", java("history", "512m", spark, HISTORY, history)),
+        build_daemon("namenode", build_hadoop_command(run, "namenode", NAMENODE, {})),
+        build_datanode("datanode-1"),
+        build_datanode("datanode-2"),
+        build_daemon("resourcemanager", resourcemanager),
+        build_nodemanager("nodemanager-1"),
+        build_nodemanager("nodemanager-2"),
+        build_daemon("history", history),
     ]
 
 
-def prefix(name: str) -> str:
-    """Return what a daemon's keys in the ports file begin with."""
+def format_key_prefix(name: str) -> str:
+    """Return the prefix of a daemon's keys in the ports file."""
     return name.upper().replace("-", "_") + "_"

@@ -1,4 +1,4 @@
-"""Processes that outlive the command that starts them, known by pid and start time."""
+"""Processes that outlive their start command, identified by pid and start time."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One running process.
+    """One process.
 
     Attributes:
         pid: process id.
-        ticks: when it started, in the kernel's clock ticks since boot. Another process that gets
-            the same pid later has another one.
+        start_ticks: start time in clock ticks of the kernel since boot; differs when another
+            process gets the same pid later.
     """
 
     pid: int
-    ticks: int
+    start_ticks: int
 
     @property
-    def alive(self) -> bool:
-        return start_ticks(self.pid) == self.ticks
+    def is_alive(self) -> bool:
+        return read_start_ticks(self.pid) == self.start_ticks
 
     @property
-    def since(self) -> datetime:
-        """When it started, to the second."""
+    def started_at(self) -> datetime:
+        """Start time, to the second."""
         stat = Path("/proc/stat").read_text().split()
-        seconds = int(stat[stat.index("btime") + 1]) + self.ticks / os.sysconf("SC_CLK_TCK")
+        seconds = int(stat[stat.index("btime") + 1]) + self.start_ticks / os.sysconf("SC_CLK_TCK")
         return datetime.fromtimestamp(int(seconds), timezone.utc).astimezone()
 
-    def send(self, number: signal.Signals) -> None:
-        if self.alive:
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.is_alive:
             os.kill(self.pid, number)
 
 
-def start_ticks(pid: int) -> int | None:
-    """Return when process `pid` started, None when there is none or it has ended."""
+def read_start_ticks(pid: int) -> int | None:
+    """Return the start time of a process in clock ticks, None when it does not run."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in brackets, may hold anything; state is the first field behind it, start the 20th.
+    # The name, in brackets, may contain any character; then the state is field 1, the start 20.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def recorded(pid_file: Path) -> Process | None:
-    """Return the process that a pid file stands for, None when it does not run any more."""
+def read_pid_file(pid_file: Path) -> Process | None:
+    """Return the process of a pid file, None when it does not run."""
     try:
         pid, ticks = map(int, pid_file.read_text().split())
     except (FileNotFoundError, ValueError):
         return None
     process = Process(pid, ticks)
-    return process if process.alive else None
+    return process if process.is_alive else None
 
 
 def start(
     command: Sequence[str], log: Path, pid_file: Path, environment: Mapping[str, str]
 ) -> Process:
-    """Start `command` in a session of its own, its output at the end of `log`."""
+    """Start `command` in a new session and append its output to `log`."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -76,32 +76,32 @@ def start(
             cwd=log.parent,
             env=environment,
         )
-    child.returncode = 0  # it is not waited for; Popen need not complain
-    process = Process(child.pid, start_ticks(child.pid) or 0)
-    pid_file.write_text(f"{process.pid} {process.ticks}\n")
+    child.returncode = 0  # suppresses the warning of Popen about a running child
+    process = Process(child.pid, read_start_ticks(child.pid) or 0)
+    pid_file.write_text(f"{process.pid} {process.start_ticks}\n")
     return process
 
 
-def stop(processes: Sequence[Process], patience: float) -> None:
-    """Ask processes to end, and kill those that have not after `patience` seconds."""
+def stop(processes: Sequence[Process], timeout: float) -> None:
+    """Send SIGTERM to processes, and SIGKILL to those alive after `timeout` seconds."""
     for process in processes:
-        process.send(signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    while any(process.alive for process in processes) and time.monotonic() < deadline:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while any(process.is_alive for process in processes) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in processes:
-        process.send(signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
 
 
-def with_environment(entry: str) -> list[Process]:
-    """Return every process whose environment has an entry that begins with `entry`."""
-    found = []
+def find_by_environment(prefix: str) -> list[Process]:
+    """Return every process with an environment entry that begins with `prefix`."""
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
+            entries = (folder / "environ").read_bytes().split(b"\0")
         except OSError:  # ended, or of another user
             continue
-        ticks = start_ticks(int(folder.name))
-        if ticks is not None and any(one.startswith(entry.encode()) for one in environment):
-            found.append(Process(int(folder.name), ticks))
-    return found
+        ticks = read_start_ticks(int(folder.name))
+        if ticks is not None and any(entry.startswith(prefix.encode()) for entry in entries):
+            processes.append(Process(int(folder.name), ticks))
+    return processes

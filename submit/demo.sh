@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole path on one machine: labelled folder -> table -> model -> predictions -> SQL -> picture.
-# DATA=DIR takes a real folder in the layout of the COVID-19 Radiography Database,
-# WEIGHTS=PATH|imagenet|none the backbone's weights, OUT=DIR the place for everything.
+# All steps on one machine: labelled folder -> table -> model -> predictions -> SQL -> image.
+# DATA=DIR: a real folder in the layout of the COVID-19 Radiography Database.
+# WEIGHTS=PATH|imagenet|none: weights of the backbone. OUT=DIR: folder for all output.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -19,7 +19,7 @@ job() {
 }
 
 if [ -e "$out" ]; then
-  [ -e "$out/.made-by-demo" ] || { echo "error: OUT=$out is there and was not made by the demo; remove it or name another" >&2; exit 2; }
+  [ -e "$out/.made-by-demo" ] || { echo "error: OUT: wanted a new folder or one of an earlier demo; got $out; remove it or choose another" >&2; exit 2; }
   rm -rf "$out"
 fi
 mkdir -p "$out" && touch "$out/.made-by-demo"
@@ -28,38 +28,38 @@ out=$(cd "$out" && pwd)
 if [ -n "$data" ]; then
   labelled=$data
 else
-  step "1. A labelled folder is drawn, and one without labels that also holds broken files"
+  step "1. Generate a labelled folder, and an unlabelled folder with some broken files"
   labelled=$out/labelled
-  "$bin/python" -m eagle_spark.datasets.synthetic.sample --out "$labelled" --images 180 --seed 7 \
+  "$bin/eagle" sample --out "$labelled" --images 180 --seed 7 \
     --unlabelled-out "$out/unlabelled" --unlabelled 60
 fi
 
-step "2. preprocess: Excel metadata and images become the table eagle.cxr.images"
+step "2. preprocess: load Excel metadata and images into the table eagle.cxr.images"
 job preprocess --input "$labelled" --warehouse "$out/warehouse"
 if [ -n "$data" ]; then
-  # What to score: patients that training never sees, and two broken files.
-  "$bin/python" -m eagle_spark.report.demo --warehouse "$out/warehouse" --link-test "$out/unlabelled"
+  # Images to score: patients outside of the training data, and two broken files.
+  "$bin/eagle" link-test --warehouse "$out/warehouse" --out "$out/unlabelled"
   : >"$out/unlabelled/empty.png"
   echo "no image" >"$out/unlabelled/text.png"
 fi
 
 step "3. train: two ranks in a Spark barrier stage"
 if [ "$weights" = imagenet ] && ! "$bin/python" - >/dev/null 2>&1 <<'END'; then
-from eagle_spark.model.weights import weights_file
-with weights_file("imagenet"):
+from eagle_spark.model.weights import fetch_weights
+with fetch_weights("imagenet"):
     pass
 END
-  printf '\nWARNING: no ImageNet weights can be downloaded here; the network starts at random and\n' >&2
-  printf 'will know little. Give WEIGHTS=PATH of a MobileNetV2 weights file for a real model.\n\n' >&2
+  printf '\nWARNING: the ImageNet weights cannot be downloaded; random weights give a poor model.\n' >&2
+  printf 'Set WEIGHTS=PATH of a MobileNetV2 weights file for a real model.\n\n' >&2
   weights=none
 fi
 job train --warehouse "$out/warehouse" --model "$out/model" --ranks 2 --weights "$weights"
 
-step "4. score: every image of the other folder"
+step "4. score: every image of the unlabelled folder"
 job score --images "$out/unlabelled" --model "$out/model" --warehouse "$out/warehouse" ||
-  [ $? = 3 ]  # published, to be looked at
+  [ $? = 3 ]  # published, but needs attention
 
-step "5. SQL over the predictions, and a picture"
-"$bin/python" -m eagle_spark.report.demo --warehouse "$out/warehouse" --out "$out/predictions.png"
-printf '\nPicture: %s\nSQL of your own: make sql WAREHOUSE=%s\nDone in %d s. Research use only.\n' \
+step "5. SQL over the predictions, and an image"
+"$bin/eagle" gallery --warehouse "$out/warehouse" --out "$out/predictions.png"
+printf '\nImage: %s\nSQL shell: make sql WAREHOUSE=%s\nDone in %d s. Research use only.\n' \
   "$out/predictions.png" "$out/warehouse" "$((SECONDS - started))"

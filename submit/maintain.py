@@ -1,16 +1,6 @@
-"""spark-submit submit/maintain.py --warehouse URI: compact tables, expire what is old."""
+"""spark-submit submit/maintain.py --warehouse URI: compact tables, delete leftovers."""
 
-from collections.abc import Mapping
-
-from eagle_spark.job import main
-from eagle_spark.settings import MaintainSettings
-
-
-def run(settings: MaintainSettings) -> Mapping[str, object]:
-    from eagle_spark.tables.maintenance import maintain
-
-    return maintain(settings)
-
+from eagle_spark.cli.main import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main(MaintainSettings, run))
+    raise SystemExit(run_command("maintain"))

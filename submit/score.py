@@ -1,16 +1,6 @@
 """spark-submit submit/score.py --images URI --model URI --warehouse URI: folder to predictions."""
 
-from collections.abc import Mapping
-
-from eagle_spark.job import main
-from eagle_spark.settings import ScoreSettings
-
-
-def run(settings: ScoreSettings) -> Mapping[str, object]:
-    from eagle_spark.scoring.job import score
-
-    return score(settings)
-
+from eagle_spark.cli.main import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main(ScoreSettings, run))
+    raise SystemExit(run_command("score"))

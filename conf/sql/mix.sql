@@ -1,4 +1,4 @@
--- What each night's images look like to the model: mix of classes, confidence, lung area.
+-- Distribution of the predictions of each run: classes, confidence, lung area.
 SELECT run_id, label, count(*) AS images,
        round(count(*) / sum(count(*)) OVER (PARTITION BY run_id), 3) AS share,
        round(percentile_approx(confidence, 0.5), 3) AS median_confidence,

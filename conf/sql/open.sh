@@ -3,8 +3,8 @@
 set -euo pipefail
 warehouse=${1:?usage: open.sh WAREHOUSE [-e SQL | -f FILE]}
 source "$(dirname "$0")/warehouse.sh"
-views=(-i "$here/conf/sql/views.sql")
-# Before the first score there is nothing to view.
-[[ $warehouse == file://* && ! -d ${warehouse#file://}/cxr/predictions ]] && views=()
-exec "$here/.venv/bin/spark-sql" "${catalog[@]}" \
-  --conf spark.sql.defaultCatalog=eagle --database cxr "${views[@]}" "${@:2}"
+views=$(mktemp --suffix=.sql)
+trap 'rm -f "$views"' EXIT
+PYTHONPATH=$here "$here/.venv/bin/python" "$here/conf/sql/select_views.py" "$warehouse" > "$views"
+"$here/.venv/bin/spark-sql" "${catalog[@]}" \
+  --conf spark.sql.defaultCatalog=eagle --database cxr -i "$views" "${@:2}"

@@ -1,4 +1,4 @@
--- What a person has to look at, the least like the training data first.
+-- Images that need review, the most novel first.
 SELECT path, label, round(confidence, 3) AS confidence, round(novelty, 2) AS novelty,
        array_join(review_reasons, ', ') AS why
 FROM latest

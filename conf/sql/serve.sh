@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Serve the tables of a warehouse by JDBC and ODBC until it is ended: Spark's Thrift server.
-# Only this machine may connect, and nobody is asked for a password: see the README.
+# Serve the tables of a warehouse by JDBC and ODBC until this process ends: Spark's Thrift server.
+# It listens on this machine alone, without a password: see the README.
 set -euo pipefail
 warehouse=${1:?usage: serve.sh WAREHOUSE [PORT]}
 port=${2:-10000}
 source "$(dirname "$0")/warehouse.sh"
-# Its client: .venv/bin/beeline -u jdbc:hive2://127.0.0.1:$port -i conf/sql/views.sql
+# Client: .venv/bin/beeline -u jdbc:hive2://127.0.0.1:$port -i conf/sql/views.sql
 exec "$here/.venv/bin/spark-submit" "${catalog[@]}" \
   --class org.apache.spark.sql.hive.thriftserver.HiveThriftServer2 --name "eagle_spark sql" \
   --conf spark.driver.host=127.0.0.1 \

@@ -1,4 +1,4 @@
-# Read by open.sh and serve.sh, which have set `warehouse`: checks it, and sets `here` and `catalog`.
+# open.sh and serve.sh source this file: it checks `warehouse` and sets `here` and `catalog`.
 case $warehouse in *://*) ;; *) warehouse=file://$(realpath -m "$warehouse") ;; esac
 if [[ $warehouse == file://* && ! -d ${warehouse#file://}/cxr ]]; then
   echo "error: no tables in $warehouse" >&2

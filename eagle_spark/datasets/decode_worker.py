@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eagle_spark.datasets.changes import Rejection
 from eagle_spark.datasets.matching import Candidate
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.imaging.decode import MAX_FILE_BYTES, read_radiograph
-from eagle_spark.imaging.hashes import image_id, perceptual_hash
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
+from eagle_spark.imaging.hashes import compute_image_id, compute_perceptual_hash
 from eagle_spark.imaging.mask import encode_mask, read_mask
-from eagle_spark.io import join, locate, read_image
-from eagle_spark.spark.session import tasks_for
-from eagle_spark.tables import IMAGES, REJECTS
-from eagle_spark.testing.failpoints import IN_A_TASK, reached
+from eagle_spark.io import join, read_bytes, resolve
+from eagle_spark.spark.batches import map_batches, tasks_for
+from eagle_spark.tables import IMAGES
+from eagle_spark.testing.failpoints import IN_A_TASK, failpoint
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -26,19 +27,30 @@ if TYPE_CHECKING:
 BYTES_PER_FILE = 32 * 2**20  # of pixels; what a task holds at a time
 
 _MASK_PATH = pa.field("mask_path", pa.string())
-_OF_JOB = ("split", "ingested_at")  # columns that are known once all images are decoded
+_LATER = ("split", "ingested_at", "status", "reason", "run_id")  # known when all are decoded
 _CANDIDATE = IMAGES.arrow_schema("path", "label", "patient_id", "source", "metadata").append(
     _MASK_PATH
 )
 DECODED = IMAGES.arrow_schema(
-    *(column.name for column in IMAGES.columns if column.name not in _OF_JOB)
+    *(column.name for column in IMAGES.columns if column.name not in _LATER)
 ).append(_MASK_PATH)
-_REPORT = REJECTS.arrow_schema("path", "label", "source", "reason", "detail").append(
+_REPORT = IMAGES.arrow_schema("path", "label", "source", "reason", "detail").append(
     pa.field("staged", pa.string())
 )
 
 
-def candidate_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+class CandidateRow(TypedDict):
+    """A row of `_CANDIDATE`."""
+
+    path: str
+    label: str
+    mask_path: str | None
+    patient_id: str | None
+    source: str | None
+    metadata: list[tuple[str, str]] | None
+
+
+def candidate_rows(candidates: Sequence[Candidate]) -> list[CandidateRow]:
     """Return the candidates as rows, in the columns that `decode_one` reads."""
     return [
         {
@@ -54,7 +66,7 @@ def candidate_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Stager:
+class DecodeWorker:
     """Decodes candidates and writes the accepted ones as Parquet files below `staging`.
 
     The worker writes its pixels itself; through Spark's own writer they would cost half as much
@@ -68,9 +80,9 @@ class Stager:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield a row (`staged`) per file written, and one per reject."""
         full = max(1, BYTES_PER_FILE // self.size**2)
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         for batch in batches:
-            reached(IN_A_TASK)
+            failpoint(IN_A_TASK)
             for candidate in batch.to_pylist():
                 found = decode_one(candidate, self.size, self.keep_patient_id)
                 rows.append({**candidate, **found})
@@ -80,7 +92,7 @@ class Stager:
         if rows:
             yield self._write(rows)
 
-    def _write(self, rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+    def _write(self, rows: Sequence[dict[str, object]]) -> pa.RecordBatch:
         accepted = [row for row in rows if "reason" not in row]
         report = [row for row in rows if "reason" in row]
         if accepted:
@@ -88,37 +100,46 @@ class Stager:
             buffer = pa.BufferOutputStream()
             table = pa.Table.from_pylist(accepted, schema=DECODED)
             pq.write_table(table, buffer, compression="none", use_dictionary=False)
-            storage, path = locate(uri)
+            storage, path = resolve(uri)
             storage.write(path, buffer.getvalue().to_pybytes())
             report.append({"staged": uri})
         return pa.RecordBatch.from_pylist(report, schema=_REPORT)
 
 
-def stage_decoded(
+def decode_candidates(
     spark: SparkSession,
     candidates: Sequence[Candidate],
     size: int,
     staging: str,
     keep_patient_id: bool = False,
-) -> tuple[DataFrame, list[Any]]:
-    """Decode all candidates on the executors.
+) -> tuple[DataFrame, list[Rejection]]:
+    """Decode candidates on the executors.
+
+    Args:
+        spark: session.
+        candidates: images to decode.
+        size: pixels per side.
+        staging: URI of the folder for the decoded rows.
+        keep_patient_id: keep DICOM's PatientID as it is, not its hash.
 
     Returns:
-        The accepted images as they were staged, and a row (`path`, `label`, `source`, `reason`,
-        `detail`) for each of the others.
+        The staged rows of the decoded images, and the rejections of the others.
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    report = distribute(spark, candidates).mapInArrow(
-        Stager(size, staging, keep_patient_id), from_arrow_schema(_REPORT)
-    )
-    rows = report.collect()
-    staged = sorted(row.staged for row in rows if row.staged)
+    worker = DecodeWorker(size, staging, keep_patient_id)
+    report = map_batches(distribute(spark, candidates), worker, _REPORT).collect()
+    staged = sorted(row.staged for row in report if row.staged)
     schema = from_arrow_schema(DECODED)
     decoded = (
         spark.read.schema(schema).parquet(*staged) if staged else spark.createDataFrame([], schema)
     )
-    return decoded, [row for row in rows if not row.staged]
+    broken = [
+        Rejection(row.path, row.label, row.source, row.reason, row.detail)
+        for row in report
+        if not row.staged
+    ]
+    return decoded, broken
 
 
 def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFrame:
@@ -128,21 +149,21 @@ def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFram
 
 
 def decode_one(
-    candidate: dict[str, Any], size: int, keep_patient_id: bool = False
-) -> dict[str, Any]:
+    candidate: CandidateRow, size: int, keep_patient_id: bool = False
+) -> dict[str, object]:
     """Read and decode one image and its mask; a failure becomes `reason` and `detail`.
 
     A DICOM file's patient is the image's where the workbook names none.
     """
     try:
-        data = read_image(candidate["path"], MAX_FILE_BYTES)
-        radiograph = read_radiograph(data, size, keep_patient_id=keep_patient_id)
-        decoded = {
-            "image_id": image_id(data),
+        data = read_bytes(candidate["path"], MAX_FILE_BYTES)
+        radiograph = decode_image(data, size, keep_patient_id=keep_patient_id)
+        decoded: dict[str, object] = {
+            "image_id": compute_image_id(data),
             "width": radiograph.width,
             "height": radiograph.height,
             "pixels": radiograph.pixels.tobytes(),
-            "perceptual_hash": perceptual_hash(radiograph.pixels),
+            "perceptual_hash": compute_perceptual_hash(radiograph.pixels),
             "dicom": radiograph.dicom,
             "detail": radiograph.detail,
         }
@@ -150,9 +171,9 @@ def decode_one(
             decoded["patient_id"] = radiograph.dicom["patient_id"]
         if candidate["mask_path"] is not None:
             mask = read_mask(
-                read_image(candidate["mask_path"], MAX_FILE_BYTES, Reason.MASK_INVALID), size
+                read_bytes(candidate["mask_path"], MAX_FILE_BYTES, Reason.MASK_INVALID), size
             )
             decoded["mask"] = encode_mask(mask)
-    except ImageRejected as rejected:
+    except ImageRejectedError as rejected:
         return {"reason": str(rejected.reason), "detail": rejected.detail}
     return decoded

@@ -1,104 +1,184 @@
-"""The preprocess job: a labelled folder becomes rows of `images` and `rejects`."""
+"""The preprocess job: a labelled folder becomes rows of the table `images`."""
 
 from __future__ import annotations
 
+import logging
 import math
 import random
-import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from eagle_spark.datasets.decode_worker import stage_decoded
-from eagle_spark.datasets.layout import WANTED, Layout, find_layout
-from eagle_spark.datasets.leakage import FACTS, audit_splits, patients_of
+from eagle_spark.datasets.changes import Changes, Rejection, plan_changes, select_facts
+from eagle_spark.datasets.decode_worker import decode_candidates
+from eagle_spark.datasets.layout import FOLDER_LAYOUT, Layout, parse_layout
+from eagle_spark.datasets.leakage import SPLIT_COLUMNS, audit_splits
 from eagle_spark.datasets.matching import Candidate, match
-from eagle_spark.datasets.split import (
-    SPLITS,
-    assign_splits,
-    conflicting_labels,
-    group_images,
-    parse_fractions,
-)
-from eagle_spark.datasets.split_file import SplitFile, read_split_file
+from eagle_spark.datasets.split import SPLITS, parse_fractions
+from eagle_spark.datasets.split_file import read_split_file
 from eagle_spark.datasets.workbook import MAX_WORKBOOK_BYTES, read_workbook
-from eagle_spark.errors import OutputError, Reason, TooManyFailures, UnbalancedRun
-from eagle_spark.io import FileEntry, absolute_uri, join, list_folder, locate
+from eagle_spark.errors import AuditError, OutputError
+from eagle_spark.io import FileEntry, absolute_uri, join, list_folder, resolve, temporary_folder
 from eagle_spark.settings import PreprocessSettings
 from eagle_spark.spark.progress import watch_tasks
 from eagle_spark.spark.session import open_session
-from eagle_spark.tables import IMAGES, REJECTS, Run, Warehouse
-from eagle_spark.testing.failpoints import reached
+from eagle_spark.tables import ACCEPTED, IMAGES, Run, Warehouse
+from eagle_spark.tables.branch import Branch
+from eagle_spark.tables.definitions import LEGACY_REJECTS
+from eagle_spark.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
+
+_log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 20
-REJECT_COLUMNS = ("path", "label", "source", "reason", "detail")
-Reject = tuple[str, str, str, str, str]
-
-# What the driver has to know of each image to split the set and to see what changed.
-_FACTS = ("path", "label", "patient_id", "source", "image_id", "perceptual_hash", "detail")
+REJECTED = "reason IS NOT NULL"
+_REJECTION = IMAGES.arrow_schema("path", "label", "source", "reason", "detail")
 
 
-def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
-    """Run the job and return its figures.
+@dataclass(frozen=True)
+class PreprocessResult:
+    """The figures of a run: the JSON line of the job, and `result` in the table `runs`.
+
+    `listed == accepted + rejected`.
+
+    Attributes:
+        listed: files and workbook rows without a file.
+        accepted: of these.
+        rejected: of these.
+        left_out: files of the folder outside of the layout.
+        by_class: accepted, by class.
+        by_split: accepted, by split.
+        by_reason: rejected, by reason.
+        masks: accepted images with a mask.
+        without_metadata: accepted images without a workbook row.
+        new_or_changed: accepted images whose rows were written.
+        audited: accepted rows of the whole table.
+        snapshot_id: of `images`, as published.
+        run_id: of this run.
+        seconds: wall time.
+    """
+
+    listed: int
+    accepted: int
+    rejected: int
+    left_out: int
+    by_class: Mapping[str, int]
+    by_split: Mapping[str, int]
+    by_reason: Mapping[str, int]
+    masks: int
+    without_metadata: int
+    new_or_changed: int
+    audited: int
+    snapshot_id: int | None
+    run_id: str
+    seconds: float
+
+
+def preprocess(settings: PreprocessSettings) -> PreprocessResult:
+    """Decode a labelled folder, assign splits and publish the rows of `images` in one step.
+
+    Args:
+        settings: of the job.
+
+    Returns:
+        The figures of the run.
 
     Raises:
-        InputError: when the folder, a workbook or the split file cannot be read as one.
-        LeakingSplits: when patients, copies or near duplicates would stand in several splits.
+        InputError: when the folder, a workbook or the split file cannot be read.
+        SplitLeakageError: when patients, copies or near duplicates are in several splits.
         OutputError: when the warehouse is not writable or holds images of another size.
-        TooManyFailures: when more than `max_failure_rate` of the listed entries are rejected.
+        FailureRateError: when more than `max_failure_rate` of the listed entries are rejected.
+
+    Example::
+
+        preprocess(PreprocessSettings(input="hdfs:///labelled", warehouse="hdfs:///warehouse"))
     """
     run = Run.begin("preprocess", settings)
-    fractions = parse_fractions(settings.split)
-    chosen = read_split_file(settings.split_file) if settings.split_file else None
+    rule = (
+        read_split_file(settings.split_file)
+        if settings.split_file
+        else parse_fractions(settings.split)
+    )
     root = absolute_uri(settings.input)
     layout = read_layout(root, list_folder(root))
-    candidates = candidates_of(layout, settings.source, _last_part(root))
-    with open_session("preprocess", settings.warehouse) as spark:
-        staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
-        try:
-            left_out = sum(layout.left_out.values())
-            return _preprocess(spark, run, candidates, left_out, chosen or fractions, staging)
-        finally:
-            storage, path = locate(staging)
-            storage.delete(path)
+    candidates = match_candidates(layout, settings.source, _last_part(root))
+    staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
+    with (
+        open_session("preprocess", settings.warehouse) as spark,
+        temporary_folder(staging),
+    ):
+        warehouse = Warehouse(spark)
+        warehouse.create_or_migrate(IMAGES)
+        warehouse.record_published_run(IMAGES)
+        move_rejects_table(warehouse, run)
+        accepted = warehouse.read_images()
+        _check_size(accepted, settings.size)
+        present = select_facts(accepted)
+        failpoint("before write")
+        matched = [entry for entry in candidates if entry.reason is None]
+        random.Random(settings.seed).shuffle(matched)  # noqa: S311 - mixes the classes in each file
+        # Pixels are decoded once, into staging files; they are written when every split is known.
+        with watch_tasks(spark, "decode", len(matched)):
+            decoded, broken = decode_candidates(
+                spark, matched, settings.size, staging, settings.keep_patient_id
+            )
+        changes = plan_changes(
+            candidates,
+            select_facts(decoded),
+            broken,
+            present,
+            rule,
+            seed=settings.seed,
+            max_failure_rate=settings.max_failure_rate,
+        )
+        # A branch per run: of two concurrent runs one is published, the other raises.
+        with warehouse.branch(IMAGES, run.run_id.replace("-", "_")) as branch:
+            write_changes(branch, changes, decoded, run)
+            failpoint("written")
+            figures = partial(audit_run, run, candidates, layout, changes, len(present))
+            result, snapshot = branch.publish(figures, run.record)
+        result = replace(result, snapshot_id=snapshot, seconds=run.seconds)
+        warehouse.record_run(run.record(result), snapshot)
+        return result
 
 
 def list_candidates(root: str, source: str | None) -> list[Candidate]:
-    """Return every entry of the folder, matched with its workbook row and mask; none is opened."""
+    """Return every entry of a folder with its workbook row and mask; no image is opened."""
     root = absolute_uri(root)
-    return candidates_of(read_layout(root, list_folder(root)), source, _last_part(root))
+    return match_candidates(read_layout(root, list_folder(root)), source, _last_part(root))
 
 
-def candidates_of(layout: Layout, source: str | None, default: str) -> list[Candidate]:
-    """Do so for a layout; `default` is the source where the workbook has none."""
+def match_candidates(layout: Layout, source: str | None, default: str) -> list[Candidate]:
+    """Return the entries of a layout with their workbook rows and masks.
+
+    Args:
+        layout: of a labelled folder.
+        source: of all entries; None takes the workbook's.
+        default: source of entries for which the workbook has none.
+    """
     rows = {}
     for workbook in layout.workbooks:
-        storage, path = locate(workbook.uri)
+        storage, path = resolve(workbook.uri)
         rows[workbook.uri] = read_workbook(storage.read(path, MAX_WORKBOOK_BYTES + 1), workbook.uri)
     return [
-        replace(found, source=source or found.source or default) for found in match(layout, rows)
+        replace(entry, source=source or entry.source or default) for entry in match(layout, rows)
     ]
 
 
 def read_layout(root: str, entries: Iterable[FileEntry]) -> Layout:
-    """Return the layout of a listing; name on standard error what of it is not used."""
-    layout = find_layout(root, entries)
-    for place, count in list(layout.left_out.items())[:MAX_WARNINGS]:
-        print(
-            f"warning: {f'{root}/{place}'!r} is not used (files: {count}); wanted {WANTED}",
-            file=sys.stderr,
-        )
-    if (more := len(layout.left_out) - MAX_WARNINGS) > 0:
-        print(f"warning: {more} further folders and tables are not used", file=sys.stderr)
+    """Return the layout of a listing; warn of folders and tables that it does not use."""
+    layout = parse_layout(root, entries)
+    for place, count in list(layout.unused_files.items())[:MAX_WARNINGS]:
+        unused = f"{root}/{place}"
+        _log.warning("%r is not used (files: %s); wanted %s", unused, count, FOLDER_LAYOUT)
+    if (more := len(layout.unused_files) - MAX_WARNINGS) > 0:
+        _log.warning("%s further folders and tables are not used", more)
     return layout
 
 
@@ -106,219 +186,174 @@ def _last_part(uri: str) -> str:
     return uri.rsplit("/", 1)[-1] or uri
 
 
-def _preprocess(
-    spark: SparkSession,
-    run: Run,
-    candidates: list[Candidate],
-    left_out: int,
-    rule: SplitFile | tuple[float, float, float],
-    staging: str,
-) -> dict[str, Any]:
-    settings: PreprocessSettings = run.settings
-    warehouse = Warehouse(spark)
-    warehouse.ensure(IMAGES)
-    warehouse.ensure(REJECTS)
-    _check_size(warehouse.read(IMAGES), settings.size)
-    present = _facts(warehouse.read(IMAGES))
-
-    reached("before write")
-    takeable = [found for found in candidates if found.reason is None]
-    random.Random(settings.seed).shuffle(takeable)  # noqa: S311  # classes mixed in every file
-    # Staged: pixels are decoded once, and written to the table once every split is known.
-    with watch_tasks(spark, "decode", len(takeable)):
-        decoded, broken = stage_decoded(
-            spark, takeable, settings.size, staging, settings.keep_patient_id
-        )
-    found = _facts(decoded)
-    others = present[~present["path"].isin(found["path"])]
-    conflict = _label_conflicts(found, others)
-    rejects = _rejects(candidates, broken, found[conflict])
-    found = found[~conflict].reset_index(drop=True)
-    _check_sums(len(candidates), len(found), len(rejects), settings.max_failure_rate)
-
-    if isinstance(rule, SplitFile):
-        splits = [*rule.assign(list(found["path"]), list(found["patient_id"])), *others["split"]]
-    else:
-        splits = _splits(found, others, present, rule, settings.seed)
-    found["split"] = splits[: len(found)]
-    moved = others.assign(to=splits[len(found) :]).query("split != to")
-    changed = _changed(found, present)
-    # A file that was taken before and is rejected now must not stay as it was.
-    gone = {*changed["path"], *(reject[0] for reject in rejects)} & {*present["path"]}
-    # A branch of its own: of two runs at once one is published, and the other says so.
-    branch = run.run_id.replace("-", "_")
-    try:
-        warehouse.open_branch(IMAGES, branch)
-        warehouse.remove_paths(IMAGES, sorted(gone), branch)
-        for split, paths in moved.groupby("to")["path"]:
-            warehouse.update_paths(IMAGES, list(paths), {"split": f"'{split}'"}, branch)
-        with watch_tasks(spark, "write", len(changed)):
-            _write_images(warehouse, run, decoded, changed, branch)
-        reached("written")
-        audited = _audit(warehouse, len(present) - len(gone) + len(changed), branch, settings)
-        _write_rejects(warehouse, run, rejects, branch)
-        reached("audited")
-        snapshot = warehouse.publish(IMAGES, branch)
-        warehouse.publish(REJECTS, branch)
-    finally:
-        for table in (IMAGES, REJECTS):
-            warehouse.drop_branch(table, branch)
-
-    with_row = {c.uri for c in candidates if c.has_metadata}
-    result = {
-        "listed": len(candidates),
-        "accepted": len(found),
-        "rejected": len(rejects),
-        "left_out": left_out,
-        "by_class": _counts(found["label"]),
-        "by_split": {split: int((found["split"] == split).sum()) for split in SPLITS},
-        "by_reason": _counts(reject[3] for reject in rejects),
-        "masks": int((found["mask_hash"] != 0).sum()),
-        "without_metadata": sum(path not in with_row for path in found["path"]),
-        "new_or_changed": len(changed),
-        "audited": audited,
-        "snapshot_id": snapshot,
-        "run_id": run.run_id,
-        "seconds": run.seconds,
-    }
-    warehouse.record_run(run, result, snapshot_id=snapshot)
-    return result
-
-
-def _facts(rows: DataFrame) -> pd.DataFrame:
-    """Return what the driver has to know of each image: everything but pixels and mask."""
-    from pyspark.sql.functions import col, map_entries, when, xxhash64
-
-    return rows.select(
-        *_FACTS,
-        *(name for name in ("split",) if name in rows.columns),
-        when(col("mask").isNull(), 0).otherwise(xxhash64("mask")).alias("mask_hash"),
-        xxhash64(map_entries("metadata")).alias("metadata_hash"),
-    ).toPandas()
-
-
 def _check_size(images: DataFrame, size: int) -> None:
     row = images.selectExpr("octet_length(pixels) AS pixels").first()
     if row and row.pixels != size * size:
         raise OutputError(
-            f"--size {size}: the table images holds images of side {math.isqrt(row.pixels)}; "
+            f"`size` {size}: the table images holds images of side {math.isqrt(row.pixels)}; "
             "use that size, or another warehouse"
         )
 
 
-def _label_conflicts(found: pd.DataFrame, others: pd.DataFrame) -> Any:
-    ids = [*found["image_id"], *others["image_id"]]
-    labels = [*found["label"], *others["label"]]
-    return conflicting_labels(ids, labels)[: len(found)]
-
-
-def _rejects(
-    candidates: list[Candidate], broken: list[Any], conflicting: pd.DataFrame
-) -> list[Reject]:
-    unmatched = [
-        (c.uri, c.label, str(c.source), str(c.reason), c.detail) for c in candidates if c.reason
-    ]
-    reason, detail = Reason.CONFLICTING_LABELS.value, "the same bytes stand under another label"
-    return [
-        *unmatched,
-        *((row.path, row.label, row.source, row.reason, row.detail) for row in broken),
-        *((row.path, row.label, row.source, reason, detail) for row in conflicting.itertuples()),
-    ]
-
-
-def _check_sums(listed: int, accepted: int, rejected: int, allowed: float) -> None:
-    if listed != accepted + rejected:
-        raise UnbalancedRun(f"listed {listed}, but accepted {accepted} + rejected {rejected}")
-    if listed and rejected / listed > allowed:
-        raise TooManyFailures(
-            f"{rejected} of {listed} entries rejected, more than --max-failure-rate {allowed}; "
-            "nothing was published"
-        )
-
-
-def _splits(
-    found: pd.DataFrame,
-    others: pd.DataFrame,
-    present: pd.DataFrame,
-    fractions: tuple[float, float, float],
-    seed: int,
-) -> list[str]:
-    """Return the splits of the found rows, then of the others that the table holds.
-
-    What stands in the table keeps its split, unless a new image ties two of its groups together.
-    """
-    before = dict(zip(present["path"], present["split"], strict=True))
-
-    def column(name: str) -> list[Any]:
-        return [*found[name], *others[name]]
-
-    patients = patients_of(column("source"), column("patient_id"))
-    ids = column("image_id")
-    groups = group_images(patients, ids, column("perceptual_hash"))
-    fixed = [before.get(path) for path in column("path")]
-    # Each class of each source is spread over the splits on its own.
-    strata = [
-        f"{source}/{label}" for source, label in zip(column("source"), column("label"), strict=True)
-    ]
-    return assign_splits(groups, strata, ids, fractions, seed, fixed=fixed)
-
-
-def _changed(found: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
-    """Return the found rows that the table does not hold exactly so."""
-    keys = ["path", "label", "patient_id", "source", "image_id", "split"]
-    keys += ["mask_hash", "metadata_hash", "detail"]
-    known = set(present[keys].itertuples(index=False, name=None))
-    new = [row not in known for row in found[keys].itertuples(index=False, name=None)]
-    return found[np.array(new, bool)]
-
-
-def _write_images(
-    warehouse: Warehouse, run: Run, decoded: DataFrame, changed: pd.DataFrame, branch: str
+def write_changes(
+    branch: Branch, changes: Changes, decoded: DataFrame, run: Run[PreprocessSettings]
 ) -> None:
+    """Write the changes to a branch of `images`.
+
+    Args:
+        branch: of `images`.
+        changes: to write.
+        decoded: staged rows with pixels, of all decoded images.
+        run: this run.
+    """
+    spark = decoded.sparkSession
+    if changes.removed:
+        branch.delete_paths(_to_paths(decoded, changes.removed), ACCEPTED)
+    for split, paths in changes.moved.groupby("to")["path"]:
+        branch.update_paths(
+            _to_paths(decoded, list(paths)), {"split": f"'{split}'"}, f"target.{ACCEPTED}"
+        )
+    with watch_tasks(spark, "write", len(changes.written)):
+        if not changes.written.empty:
+            splits = pa.Table.from_pandas(changes.written[["path", "split"]])
+            branch.append(add_run(decoded, spark.createDataFrame(splits), run))
+    write_rejections(branch, changes.rejections, run)
+
+
+def add_run(decoded: DataFrame, splits: DataFrame, run: Run[PreprocessSettings]) -> DataFrame:
+    """Return rows of `images` for the decoded rows whose `path` has a split."""
     from pyspark.sql.functions import broadcast, lit
 
-    if changed.empty:
-        return
-    spark = warehouse.spark
-    chosen = spark.createDataFrame(pa.Table.from_pandas(changed[["path", "split"]]))
-    rows = (
-        decoded.join(broadcast(chosen), "path")
-        .withColumn("ingested_at", lit(run.started))
-        .select(*(column.name for column in IMAGES.columns))
+    rows = decoded.join(broadcast(splits), "path").withColumns(
+        {
+            "ingested_at": lit(run.started),
+            "status": lit("accepted"),
+            "reason": lit(None).cast("string"),
+            "run_id": lit(run.run_id),
+        }
     )
-    warehouse.append(IMAGES, rows, branch)
+    return rows.select(*(column.name for column in IMAGES.columns))
 
 
-def _audit(warehouse: Warehouse, wanted: int, branch: str, settings: PreprocessSettings) -> int:
-    """Check the table as it would be published; return its rows."""
-    images = warehouse.read(IMAGES, branch)
-    facts = images.select(*FACTS).toPandas()
-    rows, paths = len(facts), facts["path"].nunique()
-    if not rows == paths == wanted:
-        raise UnbalancedRun(
-            f"images: wanted {wanted} rows on the branch; got {rows} rows of {paths} paths"
+def write_rejections(
+    branch: Branch, rejections: Sequence[Rejection], run: Run[PreprocessSettings]
+) -> None:
+    """Replace the rejected rows of this input by `rejections`; unchanged rows stay."""
+    root = absolute_uri(run.settings.input) + "/"
+    rows = branch.read().where(REJECTED).select(*_REJECTION.names).collect()
+    present = {Rejection(**row.asDict()) for row in rows}
+    outdated = {
+        rejection.path for rejection in present - set(rejections) if rejection.path.startswith(root)
+    }
+    new = [entry for entry in rejections if entry not in present or entry.path in outdated]
+    if outdated:
+        branch.delete_paths(_to_paths(branch.read(), sorted(outdated)), REJECTED)
+    if new:
+        branch.append(rejected_rows(branch.read(), new, run))
+
+
+def rejected_rows(
+    images: DataFrame, rejections: Sequence[Rejection], run: Run[PreprocessSettings]
+) -> DataFrame:
+    """Return rows of `images` for rejections, with the session of `images`."""
+    from pyspark.sql.functions import lit
+
+    rows = pa.Table.from_pylist([asdict(entry) for entry in rejections], schema=_REJECTION)
+    values = {"status": lit("rejected"), "run_id": lit(run.run_id), "ingested_at": lit(run.started)}
+    return complete_rows(images.sparkSession.createDataFrame(rows).withColumns(values))
+
+
+def complete_rows(rows: DataFrame) -> DataFrame:
+    """Return rows with all columns of `images`; those that are missing are null."""
+    from pyspark.sql.functions import lit
+
+    types = {field.name: field.dataType for field in IMAGES.schema().fields}
+    missing = {
+        name: lit(None).cast(kind) for name, kind in types.items() if name not in rows.columns
+    }
+    return rows.withColumns(missing).select(*types)
+
+
+def audit_run(
+    run: Run[PreprocessSettings],
+    candidates: Sequence[Candidate],
+    layout: Layout,
+    changes: Changes,
+    present: int,
+    rows: DataFrame,
+) -> PreprocessResult:
+    """Check the branch of `images`; return the figures of the run.
+
+    Args:
+        run: this run.
+        candidates: entries of the folder.
+        layout: of the folder.
+        changes: that were written.
+        present: accepted rows before the run.
+        rows: of the branch.
+
+    Raises:
+        AuditError: when the number of rows is wrong.
+        SplitLeakageError: when related images are in several splits.
+    """
+    accepted, rejections = changes.accepted, changes.rejections
+    facts = rows.where(ACCEPTED).select(*SPLIT_COLUMNS).toPandas()
+    wanted = present - len(changes.removed) + len(changes.written)
+    if not len(facts) == facts["path"].nunique() == wanted:
+        raise AuditError(
+            f"images: wanted {wanted} rows on the branch; got {len(facts)} rows of "
+            f"{facts['path'].nunique()} paths"
         )
     remedy = "Nothing was published."
-    if settings.split_file:
-        remedy += f" Mend --split-file {settings.split_file}"
+    if run.settings.split_file:
+        remedy += f" Correct `split_file` {run.settings.split_file}"
     audit_splits(facts, "the table images", remedy)
-    return rows
+    with_row = {entry.uri for entry in candidates if entry.has_metadata}
+    return PreprocessResult(
+        listed=len(candidates),
+        accepted=len(accepted),
+        rejected=len(rejections),
+        left_out=sum(layout.unused_files.values()),
+        by_class=_count(accepted["label"]),
+        by_split={split: int((accepted["split"] == split).sum()) for split in SPLITS},
+        by_reason=_count(rejection.reason for rejection in rejections),
+        masks=int((accepted["mask_hash"] != 0).sum()),
+        without_metadata=sum(path not in with_row for path in accepted["path"]),
+        new_or_changed=len(changes.written),
+        audited=len(facts),
+        snapshot_id=None,
+        run_id=run.run_id,
+        seconds=run.seconds,
+    )
 
 
-def _write_rejects(warehouse: Warehouse, run: Run, rejects: list[Reject], branch: str) -> None:
-    """Bring `rejects` up to date: of this input, what is rejected now and nothing else."""
-    root = absolute_uri(run.settings.input) + "/"
-    rows = warehouse.read(REJECTS).select(*REJECT_COLUMNS).collect()
-    present = {(row.path, row.label, row.source, row.reason, row.detail) for row in rows}
-    outdated = {row[0] for row in present - set(rejects) if row[0].startswith(root)}
-    new = [reject for reject in rejects if reject not in present or reject[0] in outdated]
-    warehouse.open_branch(REJECTS, branch)
-    warehouse.remove_paths(REJECTS, sorted(outdated), branch)
-    if new:
-        now = datetime.now(timezone.utc)
-        added = [(*reject, run.run_id, now) for reject in new]
-        warehouse.append(REJECTS, warehouse.spark.createDataFrame(added, REJECTS.schema()), branch)
+def move_rejects_table(warehouse: Warehouse, run: Run[PreprocessSettings]) -> None:
+    """Move the rows of the table `rejects` of version 0.1 into `images`, then drop the table.
+
+    A path with an accepted row is left out: a run of version 0.1 was killed between its tables.
+    """
+    from pyspark.sql.functions import col, lit
+
+    spark = warehouse.spark
+    if not spark.catalog.tableExists(LEGACY_REJECTS):
+        return
+    with warehouse.branch(IMAGES, f"{run.run_id.replace('-', '_')}_rejects") as branch:
+        present = branch.read()
+        rows = spark.table(LEGACY_REJECTS).dropDuplicates(_REJECTION.names)
+        moved = rows.join(present.where(ACCEPTED), "path", "left_anti").join(
+            present.where(REJECTED), _REJECTION.names, "left_anti"
+        )
+        moved = moved.withColumn("ingested_at", col("rejected_at"))
+        branch.append(complete_rows(moved.withColumn("status", lit("rejected"))))
+        branch.publish(lambda _: None, lambda _: None)
+    spark.sql(f"DROP TABLE {LEGACY_REJECTS}")
+    _log.info("moved the rows of the table rejects into images")
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
+def _to_paths(frame: DataFrame, paths: Sequence[str]) -> DataFrame:
+    table = pa.table({"path": pa.array(paths, pa.string())})
+    return frame.sparkSession.createDataFrame(table)
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))

@@ -1,48 +1,49 @@
-"""What must not be in two splits, and is: patients, copies and near duplicates."""
+"""Split leakage: patients, copies and near duplicates that are in more than one split."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.datasets.near_duplicates import MAX_DISTANCE, near_duplicate_groups, nearest
+from eagle_spark.datasets.near_duplicates import MAX_DISTANCE, find_nearest, group_near_duplicates
 from eagle_spark.datasets.split import SPLITS
-from eagle_spark.errors import LeakingSplits
+from eagle_spark.errors import SplitLeakageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PATIENT, COPY, NEAR = "patient", "same bytes", "near duplicate"
-FACTS = ("path", "source", "patient_id", "image_id", "perceptual_hash", "split")
-_NAMED = 5  # offenders in the message of an error
-_LISTED = 100  # in the figures of a job
+SAME_PATIENT, SAME_BYTES, NEAR_DUPLICATE = "patient", "same bytes", "near duplicate"
+SPLIT_COLUMNS = ("path", "source", "patient_id", "image_id", "perceptual_hash", "split")
+_MAX_LEAKS_IN_MESSAGE = 5
+_MAX_LEAKS_IN_FIGURES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """An image, and one of an earlier split (of train, val, test) that it must not be apart from.
+    """An image and a related image in an earlier split; the order is train, val, test.
 
     Attributes:
-        why: `PATIENT`, `COPY` or `NEAR`, the first of them that holds.
-        detail: the patient, the begin of the image id, or how many bits of the hashes differ.
+        reason: the first of `SAME_PATIENT`, `SAME_BYTES` and `NEAR_DUPLICATE` that applies.
+        detail: the patient, the first digits of the image id, or the number of hash bits that
+            differ.
     """
 
     path: str
     split: str
     other_path: str
     other_split: str
-    why: str
+    reason: str
     detail: str
 
     def __str__(self) -> str:
         return (
             f"{self.path} ({self.split}) and {self.other_path} ({self.other_split}): "
-            f"{self.why}, {self.detail}"
+            f"{self.reason}, {self.detail}"
         )
 
 
@@ -53,96 +54,113 @@ def find_leaks(
     image_ids: Sequence[str],
     hashes: Sequence[bytes],
 ) -> list[Leak]:
-    """Return a leak for each image that stands apart from what it belongs to, ordered by path.
+    """Return a leak for each image that is related to an image of an earlier split.
 
-    Images of one patient, of the same bytes, and whose perceptual hashes differ in at most
-    `MAX_DISTANCE` bits belong together. An image of the earliest split is no offender; one that
-    several reasons hold for is named once.
+    Images are related when they share the patient or the bytes, or when their perceptual hashes
+    differ in at most `MAX_DISTANCE` bits. An image that several reasons apply to has one leak.
 
     Args:
-        patients: the patient of each image, qualified by source; None where not known.
-        image_ids: sha256 of each file's bytes.
+        paths: path of each image.
+        splits: split of each image, one of `SPLITS`.
+        patients: patient of each image, qualified by source; None if unknown.
+        image_ids: SHA-256 of each file's bytes.
         hashes: perceptual hash of each image.
+
+    Returns:
+        Leaks ordered by path.
     """
-    order = np.array([SPLITS.index(split) for split in splits], np.int64)
-    partner = {
-        at: (other, NEAR, f"{apart} of {8 * len(hashes[at])} bits of the hash differ")
-        for at, other, apart in _near(order, hashes)
+    split_ranks = np.array([SPLITS.index(split) for split in splits], np.int64)
+    partners = {
+        index: (
+            other,
+            NEAR_DUPLICATE,
+            f"{distance} of {8 * len(hashes[index])} bits of the hash differ",
+        )
+        for index, other, distance in _find_near_duplicates(split_ranks, hashes)
     }
-    for at, other in _equal(order, image_ids):
-        partner[at] = other, COPY, f"image_id {image_ids[at][:12]}…"
-    for at, other in _equal(order, patients):
-        partner[at] = other, PATIENT, str(patients[at])
+    for index, other in _find_equal_keys(split_ranks, image_ids):
+        partners[index] = other, SAME_BYTES, f"image_id {image_ids[index][:12]}…"
+    for index, other in _find_equal_keys(split_ranks, patients):
+        partners[index] = other, SAME_PATIENT, str(patients[index])
     return sorted(
         (
-            Leak(paths[at], splits[at], paths[other], splits[other], why, detail)
-            for at, (other, why, detail) in partner.items()
+            Leak(paths[index], splits[index], paths[other], splits[other], reason, detail)
+            for index, (other, reason, detail) in partners.items()
         ),
         key=lambda leak: leak.path,
     )
 
 
-def audit_splits(rows: pd.DataFrame, where: str, remedy: str) -> None:
-    """Refuse images that are apart from what they belong to.
+def audit_splits(rows: pd.DataFrame, table_name: str, remedy: str) -> None:
+    """Check that no two splits have related images.
 
     Args:
-        rows: the columns `FACTS` of the table `images`.
-        where: what is audited, for the message.
-        remedy: what mends it, likewise.
+        rows: columns `SPLIT_COLUMNS` of the table `images`.
+        table_name: name of the table in the error message.
+        remedy: last sentence of the error message.
 
     Raises:
-        LeakingSplits: names the first offenders; its figures hold `leaks` (reason -> images) and
-            `leaking`, the first 100 of them.
+        SplitLeakageError: names the first pairs. Its figures have `leaks` (reason -> images) and
+            `leaking`, the first 100 pairs.
     """
     leaks = find_leaks(
         rows["path"].tolist(),
         rows["split"].tolist(),
-        patients_of(rows["source"], rows["patient_id"]),
+        qualified_patient_ids(rows["source"], rows["patient_id"]),
         rows["image_id"].tolist(),
         rows["perceptual_hash"].tolist(),
     )
     if leaks:
-        more = f"; and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
-        named = "; ".join(map(str, leaks[:_NAMED]))
-        error = LeakingSplits(
-            f"{where}: {len(leaks)} of {len(rows)} images belong to images of another split: "
-            f"{named}{more}. {remedy}"
+        omitted = len(leaks) - _MAX_LEAKS_IN_MESSAGE
+        more = f"; and {omitted} more" if omitted > 0 else ""
+        examples = "; ".join(map(str, leaks[:_MAX_LEAKS_IN_MESSAGE]))
+        error = SplitLeakageError(
+            f"{table_name}: {len(leaks)} of {len(rows)} images are related to images of another "
+            f"split: {examples}{more}. {remedy}"
         )
         error.figures = {
-            "leaks": dict(Counter(leak.why for leak in leaks)),
-            "leaking": [str(leak) for leak in leaks[:_LISTED]],
+            "leaks": dict(Counter(leak.reason for leak in leaks)),
+            "leaking": [str(leak) for leak in leaks[:_MAX_LEAKS_IN_FIGURES]],
         }
         raise error
 
 
-def patients_of(sources: Iterable[str], patients: Iterable[Any]) -> list[str | None]:
-    """Return patients qualified by their source, as names of two sources cannot be compared."""
+def qualified_patient_ids(
+    sources: Iterable[str], patients: Iterable[str | None]
+) -> list[str | None]:
+    """Return patient ids prefixed by their source, as ids of two sources are not comparable."""
     return [
         None if patient is None else f"{source}/{patient}"
         for source, patient in zip(sources, patients, strict=True)
     ]
 
 
-def _equal(order: NDArray[np.int64], keys: Sequence[Hashable | None]) -> Iterator[tuple[int, int]]:
-    """Yield each place whose key stands in an earlier split, and a place there."""
-    first: dict[Hashable, int] = {}
-    for at in np.argsort(order, kind="stable").tolist():
-        if keys[at] is not None:
-            other = first.setdefault(keys[at], at)
-            if order[other] < order[at]:
-                yield at, other
+def _find_equal_keys(
+    split_ranks: NDArray[np.int64], keys: Sequence[Hashable | None]
+) -> Iterator[tuple[int, int]]:
+    """Yield each index whose key also occurs in an earlier split, and an index there."""
+    first_index: dict[Hashable, int] = {}
+    for index in np.argsort(split_ranks, kind="stable").tolist():
+        if keys[index] is not None:
+            other = first_index.setdefault(keys[index], index)
+            if split_ranks[other] < split_ranks[index]:
+                yield index, other
 
 
-def _near(order: NDArray[np.int64], hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Yield each place with near duplicates in earlier splits, the nearest, and their distance."""
-    members: defaultdict[int, list[int]] = defaultdict(list)
-    for at, group in enumerate(near_duplicate_groups(hashes).tolist()):
-        members[group].append(at)
-    for inside in members.values():
-        for split in sorted({int(order[at]) for at in inside})[1:]:
-            mine = [at for at in inside if order[at] == split]
-            earlier = [at for at in inside if order[at] < split]
-            found = nearest([hashes[at] for at in mine], [hashes[at] for at in earlier])
-            for at, place, apart in zip(mine, *found, strict=True):
-                if apart <= MAX_DISTANCE:  # a chain of others may bring more into one group
-                    yield at, earlier[place], int(apart)
+def _find_near_duplicates(
+    split_ranks: NDArray[np.int64], hashes: Sequence[bytes]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (index, nearest index of an earlier split, distance) of each near duplicate."""
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(group_near_duplicates(hashes).tolist()):
+        groups[group].append(index)
+    for members in groups.values():
+        for rank in sorted({int(split_ranks[index]) for index in members})[1:]:
+            indices = [index for index in members if split_ranks[index] == rank]
+            earlier = [index for index in members if split_ranks[index] < rank]
+            positions, distances = find_nearest(
+                [hashes[index] for index in indices], [hashes[index] for index in earlier]
+            )
+            for index, position, distance in zip(indices, positions, distances, strict=True):
+                if distance <= MAX_DISTANCE:  # a group also has pairs joined by a chain of others
+                    yield index, earlier[position], int(distance)

@@ -1,125 +1,151 @@
-"""`eagle-resize --input DIR --out DIR`: a folder of images again in one size."""
+"""`eagle resize `input` DIR `out` DIR`: resize a folder of images to one size."""
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from eagle_spark.datasets.layout import is_masks
-from eagle_spark.errors import ImageRejected, InputError, OutputError
-from eagle_spark.imaging.decode import MAX_FILE_BYTES, open_frame, read_radiograph
+from eagle_spark.datasets.layout import is_mask_folder
+from eagle_spark.errors import ImageRejectedError, InputError, OutputError
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image, open_frame
 from eagle_spark.imaging.mask import read_mask
 from eagle_spark.imaging.sniff import HEAD_BYTES, sniff
-from eagle_spark.io import LocalStorage, list_folder, printable, read_image, split_uri
-from eagle_spark.job import main as run_job
+from eagle_spark.io import LocalStorage, list_folder, read_bytes, split_uri, to_utf8
 from eagle_spark.progress import Progress
 from eagle_spark.settings import ResizeSettings
 
-WORKBOOK = ".xlsx"
+WORKBOOK_EXTENSION = ".xlsx"
 JPEG_QUALITY = 95
-BATCH = 16  # files that a process is handed at once
+FILES_PER_TASK = 16
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "tiff": "TIFF"}
-ACTIONS = ("resized", "copied", "kept", "rejected")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Done:
-    """One file, and which of `ACTIONS` it met."""
+class FileResult:
+    """Result of one file.
+
+    Attributes:
+        name: path below the input folder.
+        action: "resized", "copied", "kept" (written by an earlier run) or "rejected".
+        error: the error of a rejected file.
+    """
 
     name: str
     action: str
-    rejected: ImageRejected | None = None
+    error: ImageRejectedError | None = None
 
 
-def resize(settings: ResizeSettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ResizeResult:
+    """Number of files by action, and of rejected files by reason."""
+
+    listed: int
+    resized: int
+    copied: int
+    kept: int
+    rejected: int
+    by_reason: Mapping[str, int]
+    seconds: float
+
+
+def resize(settings: ResizeSettings) -> ResizeResult:
     """Write every image below `input` as grey `size` x `size` under the same name below `out`.
 
-    Images in a folder called `masks` are resized by nearest neighbour, others as `preprocess` does
-    it. What is of that size is copied byte for byte, as are workbooks; what an earlier run wrote
-    from the same file stays.
-
-    Returns:
-        `listed, resized, copied, kept, rejected, by_reason, seconds`.
+    Images in a folder called `masks` are resized by nearest neighbour, others as in `preprocess`.
+    Images of that size and workbooks are copied byte for byte; files that an earlier run wrote from
+    the same input file are kept.
 
     Raises:
-        InputError: when there is no such folder.
-        OutputError: when `out` is the input or lies in it, or cannot be written.
+        InputError: when the input folder does not exist.
+        OutputError: when `out` is the input folder or in it, or cannot be written.
     """
     started = time.perf_counter()
-    source, target = (Path(_local(uri)) for uri in (settings.input, settings.out))
+    source, target = (Path(_resolve_local(uri)) for uri in (settings.input, settings.out))
     if target == source or source in target.parents:
-        raise OutputError(f"--out {settings.out}: must not lie in --input {settings.input}")
+        raise OutputError(f"`out` {settings.out}: must not lie in `input` {settings.input}")
     names = [
         os.path.relpath(entry.uri.removeprefix(LocalStorage.prefix), source)
         for entry in list_folder(settings.input)
     ]
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    work = partial(resize_file, source, target, settings.size)
+    resize_one = partial(resize_file, source, target, settings.size)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with (
             Progress("resize", len(names)) as progress,
             # Forked children would share locks that threads of this process hold.
-            ProcessPoolExecutor(_cores(), mp_context=get_context("spawn")) as pool,
+            ProcessPoolExecutor(_count_cores(), mp_context=get_context("spawn")) as pool,
         ):
-            for done in pool.map(work, sorted(names), chunksize=BATCH):
-                counts[done.action] += 1
-                if done.rejected:
-                    reasons[str(done.rejected.reason)] += 1
-                    print(f"{printable(done.name)}: {done.rejected}", file=sys.stderr)
+            for result in pool.map(resize_one, sorted(names), chunksize=FILES_PER_TASK):
+                counts[result.action] += 1
+                if result.error:
+                    reasons[str(result.error.reason)] += 1
+                    _log.warning("%s: %s", to_utf8(result.name), result.error)
                 progress.update(counts.total())
     except OSError as error:
-        raise OutputError(f"--out {settings.out} cannot be written: {error}") from error
-    return {
-        "listed": len(names),
-        **{action: counts[action] for action in ACTIONS},
-        "by_reason": dict(reasons),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+        raise OutputError(f"`out` {settings.out} cannot be written: {error}") from error
+    return ResizeResult(
+        listed=len(names),
+        resized=counts["resized"],
+        copied=counts["copied"],
+        kept=counts["kept"],
+        rejected=counts["rejected"],
+        by_reason=dict(reasons),
+        seconds=round(time.perf_counter() - started, 1),
+    )
 
 
-def resize_file(source: Path, target: Path, size: int, name: str) -> Done:
-    """Do one file; `name` is its path below `source`.
+def resize_file(source: Path, target: Path, size: int, name: str) -> FileResult:
+    """Resize or copy one file.
+
+    Args:
+        source: input folder.
+        target: output folder.
+        size: side of the resized image in pixels.
+        name: path of the file below `source`.
 
     Raises:
-        OSError: when the target cannot be written.
+        OSError: when the output file cannot be written.
     """
     try:
-        data = read_image(str(source / name), MAX_FILE_BYTES)
-        changed = (source / name).stat().st_mtime_ns
-        if sniff(data[:HEAD_BYTES]) is None and name.lower().endswith(WORKBOOK):
-            return _write(target / name, data, changed, Done(name, "copied"))
-        wanted = target / _name_of(name, data)
-        if _is_right(wanted, changed, size):
-            return Done(name, "kept")
+        data = read_bytes(str(source / name), MAX_FILE_BYTES)
+        modified = (source / name).stat().st_mtime_ns
+        if sniff(data[:HEAD_BYTES]) is None and name.lower().endswith(WORKBOOK_EXTENSION):
+            _write(target / name, data, modified)
+            return FileResult(name, "copied")
+        output = target / _output_name(name, data)
+        if _is_up_to_date(output, modified, size):
+            return FileResult(name, "kept")
         if _has_size(data, size):
-            return _write(target / name, data, changed, Done(name, "copied"))
-        small = _encoded(data, size, is_mask=any(map(is_masks, Path(name).parts[:-1])))
-    except ImageRejected as rejected:
-        return Done(name, "rejected", rejected)
-    return _write(wanted, small, changed, Done(name, "resized"))
+            _write(target / name, data, modified)
+            return FileResult(name, "copied")
+        is_mask = any(map(is_mask_folder, Path(name).parts[:-1]))
+        resized = _encode_resized(data, size, is_mask=is_mask)
+    except ImageRejectedError as error:
+        return FileResult(name, "rejected", error)
+    _write(output, resized, modified)
+    return FileResult(name, "resized")
 
 
-def _encoded(data: bytes, size: int, *, is_mask: bool) -> bytes:
-    """Return the resized image in the format it came in, or as PNG where it cannot be written."""
+def _encode_resized(data: bytes, size: int, *, is_mask: bool) -> bytes:
+    """Return the resized image in its format, or as PNG if Pillow cannot write that format."""
     pixels = (
-        read_mask(data, size).astype(np.uint8) * 255
-        if is_mask
-        else read_radiograph(data, size).pixels
+        read_mask(data, size).astype(np.uint8) * 255 if is_mask else decode_image(data, size).pixels
     )
     stream = BytesIO()
     format = _FORMATS.get(sniff(data[:HEAD_BYTES]) or "", "PNG")
@@ -127,12 +153,12 @@ def _encoded(data: bytes, size: int, *, is_mask: bool) -> bytes:
     return stream.getvalue()
 
 
-def _name_of(name: str, data: bytes) -> str:
+def _output_name(name: str, data: bytes) -> str:
     return name if sniff(data[:HEAD_BYTES]) in (*_FORMATS, None) else f"{name}.png"
 
 
 def _has_size(data: bytes, size: int) -> bool:
-    """Whether an image is whole and of that size; those that Pillow cannot write are not."""
+    """Return whether an image is intact, of that size and in a format that Pillow writes."""
     if sniff(data[:HEAD_BYTES]) not in _FORMATS:
         return False
     with open_frame(data) as image:
@@ -142,35 +168,25 @@ def _has_size(data: bytes, size: int) -> bool:
         return True
 
 
-def _is_right(path: Path, changed: int, size: int) -> bool:
-    """Whether an earlier run wrote this file, in this size, from the source as it is now."""
+def _is_up_to_date(path: Path, modified: int, size: int) -> bool:
+    """Return whether an earlier run wrote `path` in this size from the unchanged source file."""
     try:
-        return path.stat().st_mtime_ns == changed and _has_size(path.read_bytes(), size)
-    except (OSError, ImageRejected):
+        return path.stat().st_mtime_ns == modified and _has_size(path.read_bytes(), size)
+    except (OSError, ImageRejectedError):
         return False
 
 
-def _write(path: Path, data: bytes, changed: int, done: Done) -> Done:
+def _write(path: Path, data: bytes, modified: int) -> None:
     LocalStorage().write(str(path), data)
-    os.utime(path, ns=(changed, changed))
-    return done
+    os.utime(path, ns=(modified, modified))
 
 
-def _local(uri: str) -> str:
+def _resolve_local(uri: str) -> str:
     scheme, _, path = split_uri(uri)
     if scheme != "file":
-        raise InputError(f"{uri}: a folder of this machine is wanted")
+        raise InputError(f"{uri}: wanted a folder of this machine; got {scheme}://")
     return os.path.realpath(path)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `eagle-resize` in the frame of the jobs."""
-    return run_job(ResizeSettings, resize, argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

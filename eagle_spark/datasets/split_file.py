@@ -1,4 +1,4 @@
-"""Splits that a user gives: a CSV of paths or patients and their split."""
+"""Split file: a CSV that assigns paths or patients to splits."""
 
 from __future__ import annotations
 
@@ -10,75 +10,81 @@ from dataclasses import dataclass
 
 from eagle_spark.datasets.split import SPLITS
 from eagle_spark.errors import InputError
-from eagle_spark.io import locate
+from eagle_spark.io import resolve
 
-KEYS = ("path", "patient_id")
-MAX_BYTES = 256 * 2**20
-_WANTED = "wanted a CSV with the header path,split or patient_id,split"
+KEY_COLUMNS = ("path", "patient_id")
+MAX_SPLIT_FILE_BYTES = 256 * 2**20
+_EXPECTED_FORMAT = "wanted a CSV with the header path,split or patient_id,split"
 
 
 @dataclass(frozen=True, slots=True)
 class SplitFile:
-    """What stands in the file: `key` is one of `KEYS`, `splits` maps its values to a split."""
+    """Content of a split file.
+
+    Attributes:
+        uri: URI of the file.
+        key: column that identifies images, one of `KEY_COLUMNS`.
+        splits: value of that column -> split.
+    """
 
     uri: str
     key: str
     splits: Mapping[str, str]
 
     def assign(self, paths: Sequence[str], patients: Sequence[str | None]) -> list[str]:
-        """Return the split of each image; lines that name none of them play no part.
+        """Return the split of each image; lines that match no image are ignored.
 
         Raises:
-            InputError: when an image has no line or lines of different splits, or a line's path
-                fits several images.
+            InputError: when no line or lines of different splits match an image, or when the path
+                of a line matches several images.
         """
-        fitting = [self._fitting(*image) for image in zip(paths, patients, strict=True)]
-        fits: defaultdict[str, list[str]] = defaultdict(list)
-        found = []
-        for path, patient, names in zip(paths, patients, fitting, strict=True):
-            splits = {self.splits[name] for name in names}
+        keys_by_image = [self._matching_keys(*image) for image in zip(paths, patients, strict=True)]
+        paths_by_key: defaultdict[str, list[str]] = defaultdict(list)
+        assigned = []
+        for path, patient, keys in zip(paths, patients, keys_by_image, strict=True):
+            splits = {self.splits[key] for key in keys}
             if len(splits) != 1:
                 got = f"lines of {', '.join(sorted(splits))}" if splits else "no line"
-                named = path if self.key == "path" else f"{path} (patient {patient})"
+                image = path if self.key == "path" else f"{path} (patient {patient})"
                 raise InputError(
-                    f"--split-file {self.uri}: wanted a split for every image; got {got} for "
-                    f"{named}"
+                    f"`split_file` {self.uri}: wanted a split for every image; got {got} for "
+                    f"{image}"
                 )
-            found.append(splits.pop())
-            for name in names:
-                fits[name].append(path)
-        for name, several in fits.items():
-            if self.key == "path" and len(several) > 1:
+            assigned.append(splits.pop())
+            for key in keys:
+                paths_by_key[key].append(path)
+        for key, matches in paths_by_key.items():
+            if self.key == "path" and len(matches) > 1:
                 raise InputError(
-                    f"--split-file {self.uri}: {name!r} fits {len(several)} images, such as "
-                    f"{several[0]} and {several[1]}: give more of the path"
+                    f"`split_file` {self.uri}: {key!r} fits {len(matches)} images, such as "
+                    f"{matches[0]} and {matches[1]}: give more of the path"
                 )
-        return found
+        return assigned
 
-    def _fitting(self, path: str, patient: str | None) -> list[str]:
-        keys = _endings(path) if self.key == "path" else [patient or ""]
+    def _matching_keys(self, path: str, patient: str | None) -> list[str]:
+        keys = _path_suffixes(path) if self.key == "path" else [patient or ""]
         return [key for key in keys if key in self.splits]
 
 
 def read_split_file(uri: str) -> SplitFile:
-    """Read the file.
+    """Read and check a split file.
 
     Raises:
-        InputError: names the line that is wrong, or says that the file cannot be read.
+        InputError: when the file cannot be read, or with the number of an invalid line.
     """
-    storage, place = locate(uri)
+    storage, path = resolve(uri)
     try:
-        text = storage.read(place, MAX_BYTES).decode("utf-8-sig")
+        text = storage.read(path, MAX_SPLIT_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--split-file {uri} cannot be read: {error}") from error
+        raise InputError(f"`split_file` {uri} cannot be read: {error}") from error
     try:
         header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (ValueError, csv.Error) as error:
-        raise InputError(f"--split-file {uri}: {_WANTED}; {error}") from error
+        raise InputError(f"`split_file` {uri}: {_EXPECTED_FORMAT}; {error}") from error
     names = [name.strip() for name in header]
-    keys = [key for key in KEYS if key in names]
+    keys = [key for key in KEY_COLUMNS if key in names]
     if len(keys) != 1 or "split" not in names:
-        raise InputError(f"--split-file {uri}: {_WANTED}; got {','.join(names)}")
+        raise InputError(f"`split_file` {uri}: {_EXPECTED_FORMAT}; got {','.join(names)}")
     columns = names.index(keys[0]), names.index("split")
     splits: dict[str, str] = {}
     for number, line in enumerate(lines, start=2):
@@ -87,15 +93,15 @@ def read_split_file(uri: str) -> SplitFile:
         key, split = (line[column].strip() if column < len(line) else "" for column in columns)
         if not key or split not in SPLITS or splits.setdefault(key, split) != split:
             raise InputError(
-                f"--split-file {uri}, line {number}: wanted a {keys[0]} and one of "
+                f"`split_file` {uri}, line {number}: wanted a {keys[0]} and one of "
                 f"{', '.join(SPLITS)}, each {keys[0]} in one split; got {','.join(line)!r}"
             )
     return SplitFile(uri, keys[0], splits)
 
 
-def _endings(path: str) -> Iterator[str]:
-    """Yield the path, and what of it follows each slash."""
+def _path_suffixes(path: str) -> Iterator[str]:
+    """Yield the path, then the rest of it after each slash."""
     yield path
-    for at, letter in enumerate(path):
-        if letter == "/":
-            yield path[at + 1 :]
+    for position, char in enumerate(path):
+        if char == "/":
+            yield path[position + 1 :]

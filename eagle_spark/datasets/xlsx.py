@@ -1,6 +1,6 @@
-"""Workbooks opened for the values of their cells alone.
+"""Open workbooks for their cell values only.
 
-openpyxl reads properties, themes, fonts and charts first, and fails where one of these is damaged.
+openpyxl also reads properties, themes, fonts and charts, and fails if one of these is damaged.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from openpyxl.workbook import Workbook
 from openpyxl.xml.constants import ARC_STYLE
 from openpyxl.xml.functions import fromstring, localname
 
-_FORMATS = ("numFmts", "cellXfs")  # what says which cells are dates
+_DATE_FORMAT_PARTS = ("numFmts", "cellXfs")  # the styles that mark cells as dates
 
 
 def open_workbook(data: bytes) -> Workbook:
-    """Open a workbook read-only; formulas have the values that were last stored."""
+    """Open a workbook read-only; formulas have their last stored values."""
     reader = _ValueReader(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
     reader.read()
     workbook: Workbook = reader.wb
@@ -34,16 +34,17 @@ class _ValueReader(ExcelReader):
         self.read_worksheets()
 
     def read_chartsheet(self, sheet: object, rel: object) -> None:
-        """Leave out a sheet without cells."""
+        """Skip chart sheets, which have no cells."""
 
     def _read_formats(self) -> None:
         if ARC_STYLE not in self.valid_files:
             return
+        # Any: openpyxl's stubs omit these attributes.
         styles: Any = fromstring(self.archive.read(ARC_STYLE))
         for part in list(styles):
-            if localname(part) not in _FORMATS:
+            if localname(part) not in _DATE_FORMAT_PARTS:
                 styles.remove(part)
         formats: Any = Stylesheet.from_tree(styles)
-        book: Any = self.wb
-        book._date_formats = formats.date_formats
-        book._timedelta_formats = formats.timedelta_formats
+        workbook: Any = self.wb
+        workbook._date_formats = formats.date_formats
+        workbook._timedelta_formats = formats.timedelta_formats

@@ -1,1 +1,1 @@
-"""The preflight checks: is this environment fit for the jobs?"""
+"""Preflight checks of the environment of the jobs."""

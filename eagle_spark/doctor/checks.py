@@ -1,4 +1,4 @@
-"""What is judged, and what mends it. Pure functions of what the probes found."""
+"""Checks of probe results, each with its fix. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MAX_BATCH_BYTES = 64 * 2**20  # of pixels in one Arrow batch
-MIN_OVERHEAD = 2 * 2**30  # TensorFlow and OpenVINO live beside the JVM's heap
-MIN_FREE = 10 * 2**30  # a night's predictions, or a training's staged images
-MIN_FREE_LOCAL = 2 * 2**30  # spilled rows, a copy of the model
-MAX_SKEW = 5.0  # seconds between two clocks
-SEE_LOGS = "their logs: yarn logs -applicationId ID"
+MIN_MEMORY_OVERHEAD = 2 * 2**30  # TensorFlow and OpenVINO allocate outside of the JVM's heap
+MIN_WAREHOUSE_BYTES = 10 * 2**30  # the predictions of a run, or the staged images of a training
+MIN_LOCAL_BYTES = 2 * 2**30  # spilled rows, a copy of the model
+MAX_CLOCK_SKEW = 5.0  # seconds between two clocks
+EXECUTOR_LOGS = "read the executors' logs: yarn logs -applicationId ID"
+PACKAGE = "--conf spark.archives=hdfs:///eagle_spark/environment.tar.gz#environment, see README"
 _UNITS = {"": 2**20, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -20,28 +21,28 @@ class Check:
     """One line of the doctor's table.
 
     Attributes:
-        ok: None where it could not be tried.
-        found: what was seen.
-        mend: the setting or command that mends it, when not ok.
+        ok: None for a check that was not run.
+        observed: the observed value or error.
+        fix: the setting or command that fixes a failed check.
     """
 
     name: str
     ok: bool | None
-    found: str
-    mend: str = ""
+    observed: str
+    fix: str = ""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What one process says of itself; the driver's and the executors' are held side by side.
+class ProcessReport:
+    """Probe results of one process, the driver or an executor.
 
     Attributes:
-        place: host, and container where there is one.
+        place: host, and container on YARN.
         versions: of Python, Java and the libraries.
         clock: seconds since the epoch.
-        storage: what kept it from writing, renaming, reading or deleting in the warehouse, or None.
-        free: bytes left where it keeps temporary files.
-        native: what kept Python from loading a native library, or None.
+        storage: error of writing, renaming, reading or deleting in the warehouse, or None.
+        free: free bytes in the folder of temporary files.
+        native: error of loading a native library in Python, or None.
     """
 
     place: str
@@ -53,14 +54,14 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Yarn:
-    """What YARN's ResourceManager says.
+class YarnCapacity:
+    """State of YARN's ResourceManager.
 
     Attributes:
-        nodes: NodeManagers that run.
-        free_memory: bytes that no container has.
-        free_cores: the same for vcores.
-        queue: name and state of the queue, `None` where there is no such queue.
+        nodes: running NodeManagers.
+        free_memory: bytes not allocated to any container.
+        free_cores: vcores not allocated to any container.
+        queue: name and state of the queue; None for a queue that does not exist.
     """
 
     nodes: int
@@ -69,45 +70,45 @@ class Yarn:
     queue: str | None
 
 
-def size_of(text: str) -> int:
-    """Return the bytes of a Spark size such as `512m`, `3g`; a bare number is MiB.
+def parse_size(text: str) -> int:
+    """Return the bytes of a Spark size such as `512m` or `3g`; a bare number is in MiB.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: when `text` is no size.
     """
-    found = re.fullmatch(r"(\d+)([bkmgt]?)b?", text.strip().lower())
-    if found is None:
+    match = re.fullmatch(r"(\d+)([bkmgt]?)b?", text.strip().lower())
+    if match is None:
         raise ValueError(f"not a size: {text}")
-    return int(found.group(1)) * _UNITS[found.group(2)]
+    return int(match.group(1)) * _UNITS[match.group(2)]
 
 
-def check_rows(conf: Mapping[str, str], side: int) -> Check:
-    """Judge how many images, of `side` pixels, one Arrow batch holds."""
+def check_arrow_batch(conf: Mapping[str, str], side: int) -> Check:
+    """Check the size of one Arrow batch of images with `side` x `side` pixels."""
     key = "spark.sql.execution.arrow.maxRecordsPerBatch"
     rows = int(conf.get(key, "10000"))
     size = rows * side * side
-    found = f"{rows} images of {side}x{side} are {size / 2**20:,.0f} MiB"
+    observed = f"{rows} images of {side}x{side} are {size / 2**20:,.0f} MiB"
     ok = rows > 0 and size <= MAX_BATCH_BYTES
-    return Check("arrow batch", ok, found, f"--conf {key}=64")
+    return Check("arrow batch", ok, observed, f"--conf {key}=64")
 
 
-def check_writes(conf: Mapping[str, str]) -> Check:
-    """Judge whether Spark may run a task that writes twice at once."""
+def check_speculation(conf: Mapping[str, str]) -> Check:
+    """Check that Spark never runs two attempts of a writing task at once."""
     value = conf.get("spark.speculation", "false").lower()
     return Check("speculation", value == "false", value, "--conf spark.speculation=false")
 
 
-def overhead(conf: Mapping[str, str], role: str) -> int:
-    """Return the bytes beside the heap that YARN gives a driver or executor; Spark's own rule."""
+def memory_overhead(conf: Mapping[str, str], role: str) -> int:
+    """Return the bytes that YARN adds to the heap of a driver or executor, by Spark's own rule."""
     key = f"spark.{role}.memoryOverhead"
     if key in conf:
-        return size_of(conf[key])
+        return parse_size(conf[key])
     factor = float(conf.get(f"{key}Factor", "0.1"))
-    return max(384 * 2**20, int(factor * size_of(conf.get(f"spark.{role}.memory", "1g"))))
+    return max(384 * 2**20, int(factor * parse_size(conf.get(f"spark.{role}.memory", "1g"))))
 
 
-def check_overhead(conf: Mapping[str, str], master: str) -> list[Check]:
-    """Judge the memory that Python gets, on YARN."""
+def check_memory_overhead(conf: Mapping[str, str], master: str) -> list[Check]:
+    """Check the memory of Python on YARN; empty for other masters."""
     if not master.startswith("yarn"):
         return []
     roles = ["executor"]
@@ -116,26 +117,26 @@ def check_overhead(conf: Mapping[str, str], master: str) -> list[Check]:
     return [
         Check(
             f"{role} memory",
-            overhead(conf, role) >= MIN_OVERHEAD,
-            f"{overhead(conf, role) / 2**30:.1f} GiB beside the heap, for Python",
+            memory_overhead(conf, role) >= MIN_MEMORY_OVERHEAD,
+            f"{memory_overhead(conf, role) / 2**30:.1f} GiB beside the heap, for Python",
             f"--conf spark.{role}.memoryOverhead=3g",
         )
         for role in roles
     ]
 
 
-def check_yarn(conf: Mapping[str, str], yarn: Yarn, here: int) -> list[Check]:
-    """Judge queue and room.
+def check_yarn(conf: Mapping[str, str], yarn: YarnCapacity, running: int) -> list[Check]:
+    """Check YARN's queue and its free capacity.
 
     Args:
-        here: executors of this very run, which hold their memory and cores already.
+        running: executors of this run, whose memory and cores are allocated already.
     """
     name = conf.get("spark.yarn.queue", "default")
-    wanted = max(int(conf.get("spark.executor.instances", "2")) - here, 0)
-    memory = wanted * (
-        size_of(conf.get("spark.executor.memory", "1g")) + overhead(conf, "executor")
+    missing = max(int(conf.get("spark.executor.instances", "2")) - running, 0)
+    memory = missing * (
+        parse_size(conf.get("spark.executor.memory", "1g")) + memory_overhead(conf, "executor")
     )
-    cores = wanted * int(conf.get("spark.executor.cores", "1"))
+    cores = missing * int(conf.get("spark.executor.cores", "1"))
     free = f"{yarn.free_memory / 2**30:.1f} GiB and {yarn.free_cores} vcores free"
     return [
         Check(
@@ -147,25 +148,25 @@ def check_yarn(conf: Mapping[str, str], yarn: Yarn, here: int) -> list[Check]:
         Check(
             "yarn room",
             memory <= yarn.free_memory and cores <= yarn.free_cores,
-            f"{yarn.nodes} nodes, {free}; {wanted} more executors want {memory / 2**30:.1f} GiB "
+            f"{yarn.nodes} nodes, {free}; {missing} more executors need {memory / 2**30:.1f} GiB "
             f"and {cores} vcores",
             "--conf spark.executor.instances=N with a smaller N, or wait for other applications",
         ),
     ]
 
 
-def check_executors(wanted: int, there: int, reports: Sequence[Report]) -> Check:
-    """Judge whether all executors that were asked for came (`there`: so many), and answer."""
-    found = f"{len(reports)} of {wanted} answer"
-    if len(reports) < there:
-        late = f"{found} in time, {there} have come"
-        return Check("executors", False, late, SEE_LOGS)
-    mend = "--conf spark.executor.instances=N with a smaller N, or free room in YARN's queue"
-    return Check("executors", len(reports) >= wanted, found, mend)
+def check_executors(expected: int, registered: int, reports: Sequence[ProcessReport]) -> Check:
+    """Check that all expected executors registered, and that each one responded."""
+    observed = f"{len(reports)} of {expected} responded"
+    if len(reports) < registered:
+        late = f"{observed} in time, {registered} registered"
+        return Check("executors", False, late, EXECUTOR_LOGS)
+    fix = "--conf spark.executor.instances=N with a smaller N, or free capacity in YARN's queue"
+    return Check("executors", len(reports) >= expected, observed, fix)
 
 
-def check_versions(driver: Report, reports: Sequence[Report]) -> Check:
-    """Judge whether all processes run the same."""
+def check_versions(driver: ProcessReport, reports: Sequence[ProcessReport]) -> Check:
+    """Check that executors have the driver's versions."""
     differences = sorted(
         f"{name} is {report.versions.get(name)} on {report.place}, "
         f"{driver.versions.get(name)} on the driver"
@@ -173,83 +174,93 @@ def check_versions(driver: Report, reports: Sequence[Report]) -> Check:
         for name in {*driver.versions, *report.versions}
         if report.versions.get(name) != driver.versions.get(name)
     )
-    shown = ", ".join(f"{name} {version}" for name, version in driver.versions.items())
-    mend = "--conf spark.archives=hdfs:///eagle_spark/environment.tar.gz#environment, see README"
-    return Check("versions", not differences, "; ".join(differences[:3]) or shown, mend)
+    versions = ", ".join(f"{name} {version}" for name, version in driver.versions.items())
+    return Check("versions", not differences, "; ".join(differences[:3]) or versions, PACKAGE)
 
 
-def check_storage(reports: Sequence[Report], warehouse: str) -> Check:
-    """Judge whether every executor can write, rename, read and delete in the warehouse."""
-    mend = (
+def check_executor_storage(reports: Sequence[ProcessReport], warehouse: str) -> Check:
+    """Check that every executor can write, rename, read and delete in the warehouse."""
+    fix = (
         "hdfs dfs -ls WAREHOUSE on that node: its HADOOP_CONF_DIR, or the folder's permissions"
         if warehouse.startswith("hdfs:")
-        else "a warehouse that every node reaches: --warehouse hdfs://…"
+        else "a warehouse that every node reaches: `warehouse` hdfs://…"
     )
-    troubles = [f"{report.place}: {report.storage}" for report in reports if report.storage]
-    found = "; ".join(troubles[:3]) or f"each of {len(reports)} writes, renames, reads, deletes"
-    return Check("storage on executors", not troubles, found, mend)
+    errors = [f"{report.place}: {report.storage}" for report in reports if report.storage]
+    observed = "; ".join(errors[:3]) or f"each of {len(reports)} writes, renames, reads, deletes"
+    return Check("storage on executors", not errors, observed, fix)
 
 
-def check_driver_storage(driver: Report) -> Check:
-    """Judge the driver's own access to the warehouse."""
-    mend = "the folder's owner and permissions, or another --warehouse"
+def check_driver_storage(driver: ProcessReport) -> Check:
+    """Check that the driver can write, rename, read and delete in the warehouse."""
+    fix = "the folder's owner and permissions, or another `warehouse`"
     if "safe mode" in (driver.storage or "").lower():
-        mend = "wait until the DataNodes have reported, or: hdfs dfsadmin -safemode leave"
+        fix = "wait until the DataNodes have reported, or: hdfs dfsadmin -safemode leave"
     elif "reach" in (driver.storage or "").lower():
-        mend = "start HDFS, or name the right NameNode: hdfs getconf -confKey fs.defaultFS"
-    found = driver.storage or "writes, renames, reads and deletes"
-    return Check("storage on driver", driver.storage is None, found, mend)
+        fix = "start HDFS, or set the right NameNode: hdfs getconf -confKey fs.defaultFS"
+    observed = driver.storage or "writes, renames, reads and deletes"
+    return Check("storage on driver", driver.storage is None, observed, fix)
 
 
-def check_native(java: str | None, reports: Sequence[Report]) -> Check:
-    """Judge whether native libraries can be loaded, by Java and by every Python.
+def check_native_libraries(java: str | None, reports: Sequence[ProcessReport]) -> Check:
+    """Check that Java and every Python can load native libraries.
 
     Args:
-        java: what kept Java from it; empty where it was not tried, None where nothing did.
+        java: result of `probe_java_library`.
         reports: of the driver and the executors.
     """
-    troubles = [f"{report.place}: {report.native}" for report in reports if report.native]
-    troubles += [f"Java: {java}"] if java else []
-    if not troubles:
-        found = "Java's and Python's are loaded" if java is None else "Java's were not tried"
-        return Check("native libraries", True if java is None else None, found)
-    mend = "--conf spark.archives=hdfs:///eagle_spark/environment.tar.gz#environment, see README"
-    if java or "failed to map segment" in troubles[0]:
-        mend = "TMPDIR=FOLDER and --conf spark.executor.extraJavaOptions=-Djava.io.tmpdir=FOLDER,"
-        mend += " which is not mounted noexec"
-    return Check("native libraries", False, "; ".join(troubles[:3]), mend)
+    errors = [f"{report.place}: {report.native}" for report in reports if report.native]
+    errors += [f"Java: {java}"] if java else []
+    if not errors:
+        observed = "Java's and Python's are loaded" if java is None else "Java's were not tested"
+        return Check("native libraries", True if java is None else None, observed)
+    fix = PACKAGE
+    if java or "failed to map segment" in errors[0]:
+        fix = "TMPDIR=FOLDER and --conf spark.executor.extraJavaOptions=-Djava.io.tmpdir=FOLDER,"
+        fix += " on a file system that is not mounted noexec"
+    return Check("native libraries", False, "; ".join(errors[:3]), fix)
 
 
-def check_clocks(started: float, ended: float, reports: Sequence[Report], stored: float) -> Check:
-    """Judge the clocks of executors and of the storage against the driver's.
+def check_clocks(
+    started: float, ended: float, reports: Sequence[ProcessReport], storage: float
+) -> Check:
+    """Check the clocks of the executors and of the storage against the driver's.
 
     Args:
-        started, ended: the driver's clock before and after the others were asked.
-        stored: the time that the storage gave to a file written in between.
+        started, ended: the driver's clock before and after the probes of the others.
+        storage: modification time of a file written in between.
     """
-    clocks = {report.place: report.clock for report in reports} | {"the storage": stored}
+    clocks = {report.place: report.clock for report in reports} | {"the storage": storage}
     skews = {place: max(started - clock, clock - ended, 0.0) for place, clock in clocks.items()}
     worst = max(skews, key=lambda place: skews[place])
-    found = f"at most {skews[worst]:.1f} s from the driver's ({worst})"
-    return Check("clocks", skews[worst] <= MAX_SKEW, found, "timedatectl set-ntp true on that node")
+    observed = f"at most {skews[worst]:.1f} s from the driver's ({worst})"
+    fix = "timedatectl set-ntp true on that node"
+    return Check("clocks", skews[worst] <= MAX_CLOCK_SKEW, observed, fix)
 
 
-def check_space(driver: Report, reports: Sequence[Report], stored: int) -> list[Check]:
-    """Judge the free space in the warehouse (`stored`, bytes) and for temporary files."""
-    found = f"{stored / 2**30:,.0f} GiB free"
-    mend = "free space there, or another --warehouse"
-    checks = [Check("warehouse space", stored >= MIN_FREE, found, mend)]
-    least = min((driver, *reports), key=lambda report: report.free)
-    found = f"at least {least.free / 2**30:,.0f} GiB free ({least.place})"
-    mend = "free space in the local folders: yarn.nodemanager.local-dirs, or --conf spark.local.dir"
-    checks.append(Check("local space", least.free >= MIN_FREE_LOCAL, found, mend))
+def check_space(
+    driver: ProcessReport, reports: Sequence[ProcessReport], warehouse_free: int
+) -> list[Check]:
+    """Check the free space in the warehouse, in bytes, and for temporary files."""
+    observed = f"{warehouse_free / 2**30:,.0f} GiB free"
+    fix = "free space there, or another `warehouse`"
+    checks = [Check("warehouse space", warehouse_free >= MIN_WAREHOUSE_BYTES, observed, fix)]
+    smallest = min((driver, *reports), key=lambda report: report.free)
+    observed = f"at least {smallest.free / 2**30:,.0f} GiB free ({smallest.place})"
+    fix = "free space in the local folders: yarn.nodemanager.local-dirs, or --conf spark.local.dir"
+    checks.append(Check("local space", smallest.free >= MIN_LOCAL_BYTES, observed, fix))
     return checks
 
 
-def check_hadoop_conf(folder: str | None, needed: bool, is_there: bool) -> Check:
-    """Judge `HADOOP_CONF_DIR`, where HDFS or YARN is used; `is_there`: it holds a core-site.xml."""
-    found = folder or "not set"
-    if folder and not is_there:
-        found = f"{folder} holds no core-site.xml"
-    ok = is_there or not needed
-    return Check("hadoop conf", ok, found, "export HADOOP_CONF_DIR=FOLDER of the site files")
+def check_hadoop_conf(folder: str | None, needed: bool, has_core_site: bool) -> Check:
+    """Check `HADOOP_CONF_DIR`.
+
+    Args:
+        folder: its value; None when not set.
+        needed: whether the warehouse is on HDFS.
+        has_core_site: whether the folder has a core-site.xml.
+    """
+    observed = folder or "not set"
+    if folder and not has_core_site:
+        observed = f"{folder} has no core-site.xml"
+    ok = has_core_site or not needed
+    return Check("hadoop conf", ok, observed, "export HADOOP_CONF_DIR=FOLDER of the site files")

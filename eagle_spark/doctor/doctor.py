@@ -1,115 +1,135 @@
-"""The doctor: every check in turn, as a table, with what mends each one that fails."""
+"""The doctor job: run every check and log a table with the fix of each failed one."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eagle_spark.doctor.checks import (
-    SEE_LOGS,
+    EXECUTOR_LOGS,
     Check,
+    check_arrow_batch,
     check_clocks,
     check_driver_storage,
+    check_executor_storage,
     check_executors,
     check_hadoop_conf,
-    check_native,
-    check_overhead,
-    check_rows,
+    check_memory_overhead,
+    check_native_libraries,
     check_space,
-    check_storage,
+    check_speculation,
     check_versions,
-    check_writes,
     check_yarn,
 )
 from eagle_spark.doctor.probes import (
-    ask_executors,
-    ask_yarn,
-    executors,
-    hadoop_conf,
-    java_version,
-    leave_file,
-    remove_file,
-    report,
-    try_java_library,
-    warehouse_space,
+    collect_executor_reports,
+    delete_probe_file,
+    find_hadoop_conf,
+    probe_java_library,
+    probe_process,
+    probe_yarn,
+    read_java_version,
+    read_warehouse_free,
+    wait_for_executors,
+    write_probe_file,
 )
 from eagle_spark.errors import EagleError, UserError
-from eagle_spark.model.weights import weights_file
+from eagle_spark.model.weights import fetch_weights
 from eagle_spark.settings import DoctorSettings
 from eagle_spark.spark.session import check_java, open_session, use_own_spark
 from eagle_spark.tables import Warehouse
-from eagle_spark.training.job import RULES
+from eagle_spark.training.job import TRAINING_CONF
 from eagle_spark.training.ranks.launcher import check_ranks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-SIDE = 224  # of the images that the jobs work on, if not told otherwise
-# Seconds after the doctor's start. With spark-submit and a driver's start all is told in a minute.
-EXECUTORS_COME = 22.0
-EXECUTORS_ANSWER = 42.0
-LIBRARIES_LOADED = 44.0
-SECONDS = 45.0
+SIDE = 224  # default image size of the jobs
+# Seconds after the doctor's start. With spark-submit and the driver's start the job stays below a
+# minute.
+REGISTRATION_DEADLINE = 22.0
+RESPONSE_DEADLINE = 42.0
+LIBRARY_DEADLINE = 44.0
+TIMEOUT = 45.0
+
+_log = logging.getLogger(__name__)
 
 
-class ChecksFailed(UserError):
-    """Raised when the environment is not fit; carries the doctor's figures."""
+@dataclass(frozen=True)
+class DoctorResult:
+    """Result of the doctor job.
 
-    def __init__(self, figures: dict[str, Any]) -> None:
-        super().__init__(f"checks failed: {', '.join(figures['failed_checks'])}")
-        self.figures = figures
+    Attributes:
+        checks: number of checks.
+        failed: number of failed checks.
+        failed_checks: their names.
+        not_run: names of checks that were not run.
+    """
+
+    checks: int
+    failed: int
+    failed_checks: list[str]
+    not_run: list[str]
+    seconds: float
 
 
-def examine(settings: DoctorSettings) -> dict[str, Any]:
-    """Run all checks, print their table on standard error, and return the figures.
+class ChecksFailedError(UserError):
+    """Raised when a check failed; `figures` is the result of the job."""
 
-    What hangs is not waited for: after `SECONDS` the table says so.
+    def __init__(self, result: DoctorResult) -> None:
+        super().__init__(f"checks failed: {', '.join(result.failed_checks)}")
+        self.figures = asdict(result)
+
+
+def run_doctor(settings: DoctorSettings) -> DoctorResult:
+    """Run all checks and log their table; a check that hangs fails after `TIMEOUT` seconds.
 
     Raises:
-        ChecksFailed: when one of them failed.
+        ChecksFailedError: when a check failed.
     """
     started = time.monotonic()
-    found: list[Check] = []
-    worker = Thread(target=_collect, args=(settings, started, found), daemon=True)
+    finished: list[Check] = []
+    worker = Thread(target=_collect_checks, args=(settings, started, finished), daemon=True)
     worker.start()
-    worker.join(SECONDS)
-    checks = [*found, *([unfinished(found)] if worker.is_alive() else [])]
-    print(table(checks), file=sys.stderr, flush=True)
+    worker.join(TIMEOUT)
+    checks = [*finished, *([timeout_check(finished)] if worker.is_alive() else [])]
+    _log.info("%s", format_table(checks))
     failed = [check.name for check in checks if check.ok is False]
-    figures = {
-        "checks": len(checks),
-        "failed": len(failed),
-        "failed_checks": failed,
-        "not_run": [check.name for check in checks if check.ok is None],
-        "seconds": round(time.monotonic() - started, 2),
-    }
+    result = DoctorResult(
+        checks=len(checks),
+        failed=len(failed),
+        failed_checks=failed,
+        not_run=[check.name for check in checks if check.ok is None],
+        seconds=round(time.monotonic() - started, 2),
+    )
     if failed:
-        raise ChecksFailed(figures)
-    return figures
+        raise ChecksFailedError(result)
+    return result
 
 
-def _collect(settings: DoctorSettings, started: float, found: list[Check]) -> None:
-    """Append every check to `found` as soon as it is made."""
+def _collect_checks(settings: DoctorSettings, started: float, checks: list[Check]) -> None:
+    """Append each check to `checks` as soon as it is finished."""
     try:
-        for check in before_spark(settings):
-            found.append(check)
+        for check in run_local_checks(settings):
+            checks.append(check)
         start_without_executors()
-        with open_session("doctor", settings.warehouse, RULES) as spark:
-            for check in with_spark(spark, settings, started):
-                found.append(check)
+        with open_session("doctor", settings.warehouse, TRAINING_CONF) as spark:
+            for check in run_spark_checks(spark, settings, started):
+                checks.append(check)
     except EagleError as error:
-        found.append(Check("spark", False, str(error), mend_of_start(str(error))))
-        found.append(Check("tables, executors", None, "Spark does not run"))
+        checks.append(Check("spark", False, str(error), fix_for_start_failure(str(error))))
+        checks.append(Check("tables, executors", None, "Spark does not run"))
     except Exception as error:
         line = " ".join(str(error).split())[:300]
-        found.append(Check("doctor", False, f"{type(error).__name__}: {line}"))
+        checks.append(Check("doctor", False, f"{type(error).__name__}: {line}"))
 
 
 def start_without_executors() -> None:
-    """Let Spark start although no executor comes: how many do is for the doctor to say."""
+    """Let Spark start without executors; `check_executors` counts them."""
     check_java()
     use_own_spark()
     from pyspark import SparkContext
@@ -117,85 +137,95 @@ def start_without_executors() -> None:
     SparkContext.setSystemProperty("spark.scheduler.maxRegisteredResourcesWaitingTime", "0s")
 
 
-def unfinished(found: Sequence[Check]) -> Check:
-    """Return what is to be said when time is up and these checks have been made."""
-    if any(check.name == "spark" for check in found):
-        return Check("the rest", False, f"no answer after {SECONDS:.0f} s", SEE_LOGS)
-    mend = "a machine less busy; on YARN: yarn node -list, yarn application -list: is there room?"
-    return Check("spark", False, f"does not start within {SECONDS:.0f} s", mend)
+def timeout_check(finished: Sequence[Check]) -> Check:
+    """Return the failed check of a doctor that exceeded its timeout."""
+    if any(check.name == "spark" for check in finished):
+        return Check("the rest", False, f"no response within {TIMEOUT:.0f} s", EXECUTOR_LOGS)
+    fix = "a less busy machine; on YARN, free capacity: yarn node -list, yarn application -list"
+    return Check("spark", False, f"does not start within {TIMEOUT:.0f} s", fix)
 
 
-def before_spark(settings: DoctorSettings) -> Iterator[Check]:
-    """Check what can be seen without Spark."""
-    folder, is_there = hadoop_conf()
-    yield tried("java", check_java, f"version {java_version()}")
-    yield check_hadoop_conf(folder, settings.warehouse.startswith("hdfs:"), is_there)
-    yield check_driver_storage(report(settings.warehouse))
-    yield tried("weights", lambda: _open_weights(settings.weights), f"{settings.weights}: usable")
+def run_local_checks(settings: DoctorSettings) -> Iterator[Check]:
+    """Run the checks that need no Spark."""
+    folder, has_core_site = find_hadoop_conf()
+    yield run_check("java", check_java, f"version {read_java_version()}")
+    yield check_hadoop_conf(folder, settings.warehouse.startswith("hdfs:"), has_core_site)
+    yield check_driver_storage(probe_process(settings.warehouse))
+    usable = f"{settings.weights}: usable"
+    yield run_check("weights", lambda: _open_weights(settings.weights), usable)
 
 
 def _open_weights(choice: str) -> None:
-    with weights_file(choice):
+    with fetch_weights(choice):
         pass
 
 
-def with_spark(spark: SparkSession, settings: DoctorSettings, started: float) -> Iterator[Check]:
-    """Check settings, tables, executors and YARN; `started`: when the doctor did."""
+def run_spark_checks(
+    spark: SparkSession, settings: DoctorSettings, started: float
+) -> Iterator[Check]:
+    """Check settings, tables, executors and YARN.
+
+    Args:
+        started: monotonic time of the doctor's start.
+    """
     context = spark.sparkContext
     conf = dict(context.getConf().getAll())
     master = context.master or "local"
     local = master.startswith("local")
     yield Check("spark", True, f"{spark.version}, {master}")
-    yield tried("tables", lambda: Warehouse(spark), f"catalog eagle in {settings.warehouse}")
-    yield tried("ranks", lambda: check_ranks(spark, settings.ranks), "every rank has its slot")
-    yield check_rows(conf, SIDE)
-    yield check_writes(conf)
-    yield from check_overhead(conf, master)
-    wanted = 0 if local else int(conf.get("spark.executor.instances", "2"))
-    there = executors(spark, wanted, started + EXECUTORS_COME)
+    yield run_check("tables", lambda: Warehouse(spark), f"catalog eagle in {settings.warehouse}")
+    yield run_check("ranks", lambda: check_ranks(spark, settings.ranks), "one slot per rank")
+    yield check_arrow_batch(conf, SIDE)
+    yield check_speculation(conf)
+    yield from check_memory_overhead(conf, master)
+    expected = 0 if local else int(conf.get("spark.executor.instances", "2"))
+    registered = wait_for_executors(spark, expected, started + REGISTRATION_DEADLINE)
     if master.startswith("yarn"):
         queue = conf.get("spark.yarn.queue", "default")
-        yield from check_yarn(conf, ask_yarn(spark, queue), there)
-    asked = time.time()
-    seen, stored = leave_file(settings.warehouse)
+        yield from check_yarn(conf, probe_yarn(spark, queue), registered)
+    probes_started = time.time()
+    probe_uri, storage_clock = write_probe_file(settings.warehouse)
     try:
-        driver = report(settings.warehouse)
+        driver = probe_process(settings.warehouse)
         slots = int(conf.get("spark.executor.cores", "1"))
-        left = started + EXECUTORS_ANSWER - time.monotonic()
-        answered = local or there > 0
+        remaining = started + RESPONSE_DEADLINE - time.monotonic()
         reports = (
-            ask_executors(spark, settings.warehouse, seen, there, slots, left) if answered else []
+            collect_executor_reports(
+                spark, settings.warehouse, probe_uri, registered, slots, remaining
+            )
+            if local or registered > 0
+            else []
         )
     except EagleError as error:
-        yield Check("executors", False, str(error), SEE_LOGS)
+        yield Check("executors", False, str(error), EXECUTOR_LOGS)
         return
     finally:
-        remove_file(seen)
+        delete_probe_file(probe_uri)
     if not (local and reports):
-        yield check_executors(max(wanted, 1), there or int(local), reports)
+        yield check_executors(max(expected, 1), registered or int(local), reports)
     if not reports:
-        yield Check("versions, libraries, storage, clocks, space", None, "no executor answers")
+        yield Check("versions, libraries, storage, clocks, space", None, "no executor responded")
         return
     yield check_versions(driver, reports)
-    yield check_storage(reports, settings.warehouse)
-    yield check_clocks(asked, time.time(), reports, stored)
-    yield from check_space(driver, reports, warehouse_space(spark, settings.warehouse))
-    left = started + LIBRARIES_LOADED - time.monotonic()
-    java = try_java_library(spark, settings.warehouse, left)
-    yield check_native(java, [driver, *reports])
+    yield check_executor_storage(reports, settings.warehouse)
+    yield check_clocks(probes_started, time.time(), reports, storage_clock)
+    yield from check_space(driver, reports, read_warehouse_free(spark, settings.warehouse))
+    remaining = started + LIBRARY_DEADLINE - time.monotonic()
+    java = probe_java_library(spark, settings.warehouse, remaining)
+    yield check_native_libraries(java, [driver, *reports])
 
 
-def tried(name: str, attempt: Callable[[], object], found: str) -> Check:
-    """Return a check that holds when `attempt` raises nothing; our errors say what mends them."""
+def run_check(name: str, attempt: Callable[[], object], observed: str) -> Check:
+    """Return a check that passes unless `attempt` raises; an EagleError names its fix itself."""
     try:
         attempt()
     except EagleError as error:
         return Check(name, False, str(error))
-    return Check(name, True, found)
+    return Check(name, True, observed)
 
 
-def mend_of_start(message: str) -> str:
-    """Return what lets Spark start, where its message does not say so itself."""
+def fix_for_start_failure(message: str) -> str:
+    """Return the fix for an error of Spark's start; empty for a message that names it itself."""
     if "max threshold" in message:
         return (
             "--conf spark.executor.memory=1g --conf spark.executor.memoryOverhead=3g, or a higher "
@@ -204,13 +234,13 @@ def mend_of_start(message: str) -> str:
     return "the driver's log: yarn logs -applicationId ID" if "did not start" in message else ""
 
 
-def table(checks: Sequence[Check]) -> str:
-    """Return the table, one line a check, and below a failed one what mends it."""
-    words = {True: "ok", False: "FAILED", None: "not run"}
+def format_table(checks: Sequence[Check]) -> str:
+    """Return one line per check, and a line with the fix below a failed one."""
+    states = {True: "ok", False: "FAILED", None: "not run"}
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
-        lines.append(f"{check.name:{width}}  {words[check.ok]:7}  {check.found}")
-        if check.ok is False and check.mend:
-            lines.append(f"{'':{width}}  mend:    {check.mend}")
+        lines.append(f"{check.name:{width}}  {states[check.ok]:7}  {check.observed}")
+        if check.ok is False and check.fix:
+            lines.append(f"{'':{width}}  fix:     {check.fix}")
     return "\n".join(lines)

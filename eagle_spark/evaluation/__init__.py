@@ -1,1 +1,1 @@
-"""What a model is worth on any labelled folder."""
+"""Evaluation of a model on a labelled folder."""

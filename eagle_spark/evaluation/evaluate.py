@@ -1,25 +1,26 @@
-"""The evaluate job: any labelled folder against any model, beside what its card says."""
+"""The evaluate job: metrics of a model on a labelled folder, compared with its metadata."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
-import numpy as np
-
-from eagle_spark.datasets.split import conflicting_labels
+from eagle_spark.datasets.split import find_conflicting_labels
 from eagle_spark.errors import Reason
-from eagle_spark.evaluation.examine import Examiner, examine
-from eagle_spark.evaluation.labelled import labelled_images, read_spellings
+from eagle_spark.evaluation.examine import EvaluationWorker, evaluate_images
+from eagle_spark.evaluation.labelled import list_labelled_images, parse_class_mapping
 from eagle_spark.io import absolute_uri
-from eagle_spark.metrics.evaluation import summarise
-from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.metrics.drift import NUMERIC_COLUMNS, PSI_ALERT, Reference
+from eagle_spark.metrics.evaluation import Metrics, summarise
+from eagle_spark.metrics.record import Interval
+from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import choose_engine
+from eagle_spark.model.predictor import REJECTED, SCORED, ModelRef
 from eagle_spark.model.review import Flag
-from eagle_spark.scoring.monitor import LARGE, NUMBERS, shift_of
-from eagle_spark.scoring.predict import Predictor
+from eagle_spark.scoring.monitor import measure_drift
 from eagle_spark.settings import EvaluateSettings
 from eagle_spark.spark.progress import watch_tasks
 from eagle_spark.spark.session import open_session, threads_per_task
@@ -29,113 +30,194 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
 
-MANY_NEW = 0.25  # share of images with the flag of novelty; at home it is a few hundredths
+NOVELTY_ALERT = 0.25  # share of images flagged as novel; a few hundredths on the training sources
+
+_log = logging.getLogger(__name__)
+
+ClassMetrics = Mapping[str, float | None]  # class -> metric
 
 
-def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
-    """Run the job and return its figures; nothing is written.
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Result of the evaluate job.
+
+    Attributes:
+        listed: listed files; `rejected` and `images` of them.
+        by_reason: `Reason` -> rejected files.
+        images: scored images, which all metrics refer to; see `GroupMetrics` for the metrics.
+        intervals: the set values of `Intervals`.
+        wrong: wrong predictions, of which `wrong_flagged` have `needs_review`.
+        right_flagged: correct predictions that have `needs_review`.
+        wrong_flagged_by: `Flag` -> wrong predictions; an image may have several flags.
+        right_flagged_by: `Flag` -> correct predictions.
+        card_accuracy: accuracy of the test split in the model's metadata.
+        card_interval: its 95 % confidence interval.
+        drift: largest of `drift_by`.
+        drift_by: column -> population stability index against the validation split.
+        out_of_range: None for a model without `card_interval` unless another criterion applies.
+        out_of_range_by: the criteria that apply, as text.
+    """
+
+    listed: int
+    rejected: int
+    by_reason: dict[str, int]
+    images: int
+    patients: int
+    ece: float | None
+    confusion: Sequence[Sequence[int]]
+    counted: Mapping[str, int]
+    accuracy: float | None
+    balanced_accuracy: float | None
+    recall_by_class: ClassMetrics
+    precision_by_class: ClassMetrics
+    f1_by_class: ClassMetrics
+    auroc_by_class: ClassMetrics
+    dice: float | None
+    iou: float | None
+    hausdorff95: float | None
+    intervals: Mapping[str, object]
+    accuracy_by_source: dict[str, float | None]
+    wrong: int
+    wrong_flagged: int
+    right_flagged: int
+    wrong_flagged_by: dict[str, int]
+    right_flagged_by: dict[str, int]
+    card_accuracy: float | None
+    card_interval: Interval | None
+    drift: float | None
+    drift_by: dict[str, float]
+    out_of_range: bool | None
+    out_of_range_by: list[str]
+    engine: str
+    model_id: str
+    run_id: str
+    seconds: float
+
+
+class _Comparison(TypedDict):
+    card_accuracy: float | None
+    card_interval: Interval | None
+    drift: float | None
+    drift_by: dict[str, float]
+    out_of_range: bool | None
+    out_of_range_by: list[str]
+
+
+def evaluate(settings: EvaluateSettings) -> EvaluateResult:
+    """Run the job; it writes nothing.
 
     Raises:
-        BundleError: when the model folder is incomplete or altered.
-        InputError: when the folder cannot be listed, or holds no folder of a class.
-        SettingsError: when `classes` names a class that the model does not have.
+        ModelError: when the model folder is incomplete or altered.
+        InputError: when the folder cannot be listed, or has no class folder.
+        SettingsError: when `classes` has a class that the model does not have.
     """
     run = Run.begin("evaluate", settings)
     bundle = open_bundle(settings.model)
+    metadata = bundle.metadata
     engine = choose_engine(bundle, "auto")
-    spellings = read_spellings(settings.classes, bundle.classes)
-    candidates = labelled_images(settings.input, spellings)
+    class_mapping = parse_class_mapping(settings.classes, metadata.classes)
+    candidates = list_labelled_images(settings.input, class_mapping)
     with open_session("evaluate", None) as spark:
-        predictor = Predictor(
-            model=absolute_uri(settings.model),
-            model_id=bundle.model_id,
-            engine=engine,
-            threads=threads_per_task(spark),
-            run_id=run.run_id,
+        model = ModelRef(
+            absolute_uri(settings.model), metadata.model_id, engine, threads_per_task(spark)
         )
-        takeable = [one for one in candidates if one.reason is None]
-        with watch_tasks(spark, "evaluate", len(takeable)):
-            rows = examine(spark, takeable, Examiner(predictor, bundle.size))
-        conflict = conflicting_labels(
+        accepted = [candidate for candidate in candidates if candidate.reason is None]
+        with watch_tasks(spark, "evaluate", len(accepted)):
+            rows = evaluate_images(spark, accepted, EvaluationWorker(model))
+        conflicts = find_conflicting_labels(
             rows["image_id"].fillna(rows["path"]).tolist(), rows["truth"].tolist()
         )
-        rows.loc[conflict, ["status", "reason"]] = ["rejected", str(Reason.CONFLICTING_LABELS)]
-        sound = rows[rows["status"] == "scored"]
-        shift = _shift(spark, sound, bundle)
-    reasons = Counter(str(one.reason) for one in candidates if one.reason is not None)
-    reasons.update(rows.loc[rows["status"] != "scored", "reason"])
-    result = {
-        "listed": len(candidates),
-        "rejected": len(candidates) - len(sound),
-        "by_reason": dict(sorted(reasons.items())),
-        **_figures(sound, bundle.classes),
-        **_beside_card(sound, shift, bundle),
-        "engine": engine,
-        "model_id": bundle.model_id,
-        "run_id": run.run_id,
-        "seconds": run.seconds,
-    }
-    for said in result["out_of_range_by"]:
-        print(f"warning: out of the range of the model's card: {said}", file=sys.stderr, flush=True)
-    return result
+        rows.loc[conflicts, ["status", "reason"]] = [REJECTED, str(Reason.CONFLICTING_LABELS)]
+        scored = rows[rows["status"] == SCORED]
+        drift = _compute_drift(spark, scored, metadata.reference)
+    reasons = Counter(
+        str(candidate.reason) for candidate in candidates if candidate.reason is not None
+    )
+    reasons.update(rows.loc[rows["status"] != SCORED, "reason"])
+    comparison = _compare_with_test_split(scored, drift, metadata.test_metrics)
+    for criterion in comparison["out_of_range_by"]:
+        _log.warning("out of the range of the model's metadata: %s", criterion)
+    truth = scored.drop(columns="label").rename(columns={"truth": "label"})
+    metrics = summarise(truth, metadata.classes)
+    wrong = (scored["label"] != scored["truth"]).to_numpy(bool)
+    flagged = scored["needs_review"].to_numpy(bool)
+    return EvaluateResult(
+        listed=len(candidates),
+        rejected=len(candidates) - len(scored),
+        by_reason=dict(sorted(reasons.items())),
+        images=metrics.images,
+        patients=metrics.patients,
+        ece=metrics.ece,
+        confusion=metrics.confusion,
+        counted=metrics.counted,
+        accuracy=metrics.accuracy,
+        balanced_accuracy=metrics.balanced_accuracy,
+        recall_by_class=metrics.recall_by_class,
+        precision_by_class=metrics.precision_by_class,
+        f1_by_class=metrics.f1_by_class,
+        auroc_by_class=metrics.auroc_by_class,
+        dice=metrics.dice,
+        iou=metrics.iou,
+        hausdorff95=metrics.hausdorff95,
+        intervals=metrics.intervals.to_dict(),
+        accuracy_by_source={name: group.accuracy for name, group in metrics.by_source.items()},
+        wrong=int(wrong.sum()),
+        wrong_flagged=int((wrong & flagged).sum()),
+        right_flagged=int((~wrong & flagged).sum()),
+        wrong_flagged_by=_count_flags(scored[wrong]),
+        right_flagged_by=_count_flags(scored[~wrong]),
+        **comparison,
+        engine=engine,
+        model_id=metadata.model_id,
+        run_id=run.run_id,
+        seconds=run.seconds,
+    )
 
 
-def _figures(sound: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Return what `summarise` says, the accuracy of each source, and whom `needs_review` caught."""
-    truth = sound.drop(columns="label").rename(columns={"truth": "label"})
-    found = summarise(truth, tuple(classes))
-    sources = found.pop("by_source")
-    wrong = sound["label"] != sound["truth"]
-    flagged = sound["needs_review"].astype(bool)
-    reasons = sound["review_reasons"].to_list()
-    caught = {str(flag): np.array([flag in own for own in reasons], bool) for flag in Flag}
-    return found | {
-        "accuracy_by_source": {name: own["accuracy"] for name, own in sources.items()},
-        "wrong": int(wrong.sum()),
-        "wrong_flagged": int((wrong & flagged).sum()),
-        "right_flagged": int((~wrong & flagged).sum()),
-        "wrong_flagged_by": {name: int((wrong & own).sum()) for name, own in caught.items()},
-        "right_flagged_by": {name: int((~wrong & own).sum()) for name, own in caught.items()},
-    }
+def _count_flags(rows: pd.DataFrame) -> dict[str, int]:
+    flags = rows["review_reasons"].to_list()
+    return {str(flag): sum(1 for row in flags if flag in row) for flag in Flag}
 
 
-def _shift(spark: SparkSession, sound: pd.DataFrame, bundle: Bundle) -> dict[str, float]:
-    reference = bundle.metadata.get("reference", {})
-    if not reference.get("images") or sound.empty:
+def _compute_drift(
+    spark: SparkSession, scored: pd.DataFrame, reference: Reference
+) -> dict[str, float]:
+    if not reference.images or scored.empty:
         return {}
-    columns = ["path", "label", *NUMBERS]
-    return shift_of(spark.createDataFrame(sound[columns]), reference)
+    columns = ["path", "label", *NUMERIC_COLUMNS]
+    return measure_drift(spark.createDataFrame(scored[columns]), reference)
 
 
-def _beside_card(sound: pd.DataFrame, shift: Mapping[str, float], bundle: Bundle) -> dict[str, Any]:
-    """Hold accuracy, novelty and shift against the card's test split.
-
-    `out_of_range` is None where the card has no interval and nothing else is out of range.
-    """
-    card = bundle.metadata.get("metrics", {}).get("test", {})
-    interval = card.get("intervals", {}).get("accuracy")
-    said = [
-        f"{name}: stability index {value} against the validation split, large above {LARGE}"
-        for name, value in shift.items()
-        if value > LARGE
+def _compare_with_test_split(
+    scored: pd.DataFrame, drift: Mapping[str, float], test: Metrics
+) -> _Comparison:
+    """Return the criteria of accuracy, novelty and drift by which the images are out of range."""
+    interval = test.intervals.accuracy
+    criteria = [
+        f"{name}: population stability index (PSI) {value} against the validation split; "
+        f"alert above {PSI_ALERT}"
+        for name, value in drift.items()
+        if value > PSI_ALERT
     ]
-    new = float((sound["novelty"] > 1).mean()) if len(sound) else 0.0
-    if new > MANY_NEW:
-        said.insert(
-            0, f"{new:.0%} of the images are unlike the training data, many above {MANY_NEW:.0%}"
+    novel = float((scored["novelty"] > 1).mean()) if len(scored) else 0.0
+    if novel > NOVELTY_ALERT:
+        criteria.insert(
+            0,
+            f"{novel:.0%} of the images are out-of-distribution (novelty above 1); "
+            f"alert above {NOVELTY_ALERT:.0%}",
         )
-    accuracy = float((sound["label"] == sound["truth"]).mean()) if len(sound) else None
+    accuracy = float((scored["label"] == scored["truth"]).mean()) if len(scored) else None
     if interval and accuracy is not None and accuracy < interval[0]:
-        said.insert(
+        criteria.insert(
             0,
             f"accuracy {accuracy:.3f} is below {interval[0]:.3f}, the lower end of the test "
-            "split's 95 % interval",
+            "split's 95 % confidence interval",
         )
     return {
-        "card_accuracy": card.get("accuracy"),
+        "card_accuracy": test.accuracy,
         "card_interval": interval,
-        "shift": max(shift.values(), default=None),
-        "shift_by": dict(shift),
-        "out_of_range": bool(said) if said or interval else None,
-        "out_of_range_by": said,
+        "drift": max(drift.values(), default=None),
+        "drift_by": dict(drift),
+        "out_of_range": bool(criteria) if criteria or interval else None,
+        "out_of_range_by": criteria,
     }

@@ -1,4 +1,4 @@
-"""A labelled folder of any layout: which image is of which class of a model."""
+"""A labelled folder of any layout: images and their classes."""
 
 from __future__ import annotations
 
@@ -6,83 +6,95 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from eagle_spark.datasets.ingest import candidates_of, read_layout
-from eagle_spark.datasets.layout import fold
+from eagle_spark.datasets.ingest import match_candidates, read_layout
+from eagle_spark.datasets.layout import normalise_name
 from eagle_spark.datasets.matching import Candidate
 from eagle_spark.errors import InputError, Reason, SettingsError
 from eagle_spark.io import FileEntry, absolute_uri, list_folder
 
 
-def read_spellings(option: str | None, classes: Sequence[str]) -> dict[str, str]:
-    """Return folded folder name -> class of the model: its own names, and those of `--classes`.
+def parse_class_mapping(option: str | None, classes: Sequence[str]) -> dict[str, str]:
+    """Return normalised folder name -> class of the model.
+
+    Args:
+        option: value of `--classes`, FOLDER=CLASS,…; None maps only the names of the classes.
+        classes: of the model.
 
     Raises:
-        SettingsError: unless `option` is FOLDER=CLASS, comma, …, with classes of the model.
+        SettingsError: unless each CLASS of `option` is one of `classes`.
     """
-    spellings = {fold(name): name for name in classes}
+    mapping = {normalise_name(name): name for name in classes}
     for pair in option.split(",") if option else []:
         folder, _, name = (part.strip() for part in pair.rpartition("="))
         if not folder or name not in classes:
             raise SettingsError(
-                f"--classes wants FOLDER=CLASS,…, each CLASS one of {', '.join(classes)}; "
+                f"`classes`: wanted FOLDER=CLASS,…, each CLASS one of {', '.join(classes)}; "
                 f"got {pair!r}"
             )
-        spellings[fold(folder)] = name
-    return spellings
+        mapping[normalise_name(folder)] = name
+    return mapping
 
 
-def labelled_images(root: str, spellings: Mapping[str, str]) -> list[Candidate]:
-    """Return every image below the class folders of `root`, labelled as the model names classes.
+def list_labelled_images(root: str, class_mapping: Mapping[str, str]) -> list[Candidate]:
+    """Return every image below the class folders of `root`, labelled with classes of the model.
 
-    Class folders may stand at any depth. A folder that holds some is a set as preprocess takes it,
-    with its workbooks and masks; what stands in none is left out. An image of a class folder that
-    the model has no class for is a reject.
+    Class folders may be at any depth. A folder with class folders is a set in the layout of
+    preprocess, with workbooks and masks; files outside of sets are ignored. Images of a class
+    folder that is no class of the model are rejected.
+
+    Args:
+        class_mapping: as from `parse_class_mapping`.
 
     Raises:
         InputError: when no folder is named like a class, or a workbook cannot be read.
     """
     root = absolute_uri(root)
     entries = list(list_folder(root))
-    sets = _sets(root, entries, spellings)
+    sets = _group_by_set(root, entries, class_mapping)
     if not sets:
-        found = sorted({_folders(root, entry)[-1] for entry in entries if _folders(root, entry)})
+        parents = [_folder_names(root, entry) for entry in entries]
+        names = sorted({folders[-1] for folders in parents if folders})
         raise InputError(
-            f"--input {root}: no folder is named like a class of the model "
-            f"({', '.join(sorted(set(spellings.values())))}); folders with files are "
-            f"{', '.join(found[:8]) or 'none'}: give --classes FOLDER=CLASS,…"
+            f"`input` {root}: wanted a folder named like a class of the model "
+            f"({', '.join(sorted(set(class_mapping.values())))}); got the folders "
+            f"{', '.join(names[:8]) or '(none)'}: set `classes` FOLDER=CLASS,…"
         )
     source = root.rsplit("/", 1)[-1] or root
     return [
-        _labelled(candidate, spellings)
-        for place, inside in sets.items()
-        for candidate in candidates_of(read_layout(place, inside), None, source)
+        _apply_class_mapping(candidate, class_mapping)
+        for folder, files in sets.items()
+        for candidate in match_candidates(read_layout(folder, files), None, source)
     ]
 
 
-def _sets(
-    root: str, entries: Iterable[FileEntry], spellings: Mapping[str, str]
+def _group_by_set(
+    root: str, entries: Iterable[FileEntry], class_mapping: Mapping[str, str]
 ) -> dict[str, list[FileEntry]]:
-    """Return the folders that hold class folders, each with the files that are in no deeper one."""
-    paths = [(entry, _folders(root, entry)) for entry in entries]
-    places = {
-        tuple(folders[: max(at for at, name in enumerate(folders) if fold(name) in spellings)])
+    """Return each folder that has class folders, with its files that are in no deeper set."""
+
+    def is_class(name: str) -> bool:
+        return normalise_name(name) in class_mapping
+
+    paths = [(entry, tuple(_folder_names(root, entry))) for entry in entries]
+    roots = {
+        folders[: max(depth for depth, name in enumerate(folders) if is_class(name))]
         for _, folders in paths
-        if any(fold(name) in spellings for name in folders)
+        if any(map(is_class, folders))
     }
     sets: defaultdict[str, list[FileEntry]] = defaultdict(list)
     for entry, folders in paths:
-        above = (tuple(folders[:depth]) for depth in range(len(folders), -1, -1))
-        if (place := next((one for one in above if one in places), None)) is not None:
-            sets["/".join((root, *place))].append(entry)
+        ancestors = (folders[:depth] for depth in range(len(folders), -1, -1))
+        if (nearest := next((path for path in ancestors if path in roots), None)) is not None:
+            sets["/".join((root, *nearest))].append(entry)
     return dict(sorted(sets.items()))
 
 
-def _folders(root: str, entry: FileEntry) -> list[str]:
+def _folder_names(root: str, entry: FileEntry) -> list[str]:
     return entry.uri.removeprefix(root.rstrip("/") + "/").split("/")[:-1]
 
 
-def _labelled(candidate: Candidate, spellings: Mapping[str, str]) -> Candidate:
-    if name := spellings.get(fold(candidate.label)):
+def _apply_class_mapping(candidate: Candidate, class_mapping: Mapping[str, str]) -> Candidate:
+    if name := class_mapping.get(normalise_name(candidate.label)):
         return replace(candidate, label=name)
     if candidate.reason:
         return candidate

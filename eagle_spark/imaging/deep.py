@@ -1,4 +1,4 @@
-"""Images of more than 8 bits: colours that keep their depth, and the range that is shown."""
+"""Images of more than 8 bits: colour to grey at full depth, and the displayed grey range."""
 
 from __future__ import annotations
 
@@ -13,146 +13,153 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from eagle_spark.errors import ImageRejected, Reason
+from eagle_spark.errors import ImageRejectedError, Reason
 
-MAX_MARKED = 0.0125
-"""Share of the area, at either end of the range, that may be a marker instead of the patient."""
+MAX_MARKER_AREA = 0.0125
+"""Share of the area at each end of the grey range that may be a marker instead of the patient."""
 MAX_GAP = 0.012
-"""Share of the range without its ends: 3 of 255 grey levels."""
+"""Share of the range between the percentiles: 3 of 255 grey levels."""
 MAX_GROWTH = 3
-"""Times the widest step before it: values become rarer towards the ends of any range."""
+"""Factor over the widest step before it: values become rarer towards the ends of any range."""
 MIN_DENSITY = 1e-4
-"""Share of the area that has to lie within `MAX_GAP`, or it is a gap."""
+"""Share of the area that must lie within `MAX_GAP`; fewer pixels form a gap."""
 
-_SAMPLE = 1 << 20  # pixels that the range is taken from
-_ROWS = 256  # turned grey at a time
-_LUMA = np.array([299, 587, 114], np.uint32)  # thousandths, ITU-R 601
-_FULL = 65_535
-_BITS, _PLANAR = 258, 284  # TIFF tags; planar 2: each colour by itself
-_SIXTEEN = re.compile(r"(LA|RGB|RGBX|RGBA|RGBa);16[BLN]")
-# A raw mode gives the high byte of each 16-bit sample; that of the other byte order the low one.
-_NATIVE = "L" if sys.byteorder == "little" else "B"
-_OTHER_ORDER = {"B": "L", "L": "B"}
+_MAX_SAMPLED_PIXELS = 1 << 20  # by `compute_grey_range`
+_BLOCK_ROWS = 256  # converted at a time
+_LUMA_WEIGHTS = np.array([299, 587, 114], np.uint32)  # thousandths, ITU-R 601
+_MAX_UINT16 = 65_535
+_BITS_PER_SAMPLE, _PLANAR_CONFIGURATION = 258, 284  # TIFF tags
+_SEPARATE_PLANES = 2  # value of the planar configuration
+_RAW_MODE_16_BIT = re.compile(r"(LA|RGB|RGBX|RGBA|RGBa);16[BLN]")
+# A raw mode yields the high byte of each 16-bit sample; the swapped byte order yields the low byte.
+_NATIVE_ORDER = "L" if sys.byteorder == "little" else "B"
+_SWAPPED_ORDER = {"B": "L", "L": "B"}
 
 Channels = int | slice
 
 
-def grey_range(values: NDArray[np.generic]) -> tuple[float, float]:
-    """Return the range of grey values to show, without a few isolated ones at its ends.
+def compute_grey_range(values: NDArray[np.generic]) -> tuple[float, float]:
+    """Compute the range of grey values to display, without isolated values at its ends.
 
-    A burnt-in letter, a marker or a hot pixel stands apart from the patient's grey values. From the
-    percentile `MAX_MARKED` on the range grows outwards until the next `MIN_DENSITY` of the area is
-    further away than `MAX_GAP`, than the grey levels of the image usually are, and than
-    `MAX_GROWTH` times what it was before. An image without such extremes keeps all of its values.
+    Gaps separate a burnt-in letter, a marker or a hot pixel from the patient's grey values. From
+    the percentile `MAX_MARKER_AREA` the range extends outwards until the distance to the next
+    `MIN_DENSITY` of the area exceeds `MAX_GAP`, 1.5 times the median step between grey levels, and
+    `MAX_GROWTH` times the widest distance before. Without such gaps it covers all values.
 
     Args:
         values: `(height, width)`, integers or finite floats.
 
     Returns:
-        Lowest and highest value shown; equal where the values between the percentiles are.
+        Lowest and highest displayed value; equal where all values between the percentiles are.
     """
-    step = max(1, math.isqrt(values.size // _SAMPLE))
+    step = max(1, math.isqrt(values.size // _MAX_SAMPLED_PIXELS))
     ordered = np.sort(values[::step, ::step], axis=None).astype(np.float64)
-    outer = math.ceil(len(ordered) * MAX_MARKED)
+    outer = math.ceil(len(ordered) * MAX_MARKER_AREA)
     low, high = ordered[outer], ordered[-1 - outer]
     steps = np.diff(ordered[outer:-outer])
     steps = steps[steps > 0]
     gap = max(MAX_GAP * (high - low), 1.5 * float(np.median(steps)) if len(steps) else 0.0)
-    lowest = -_grown(-ordered[outer::-1], gap, len(ordered))
-    highest = _grown(ordered[-1 - outer :], gap, len(ordered))
-    # What is beyond the sample is beyond no gap either.
+    lowest = -_extend_to_gap(-ordered[outer::-1], gap, len(ordered))
+    highest = _extend_to_gap(ordered[-1 - outer :], gap, len(ordered))
+    # A range that covers the whole sample covers the values outside of it too.
     return (
         float(values.min()) if lowest == ordered[0] else lowest,
         float(values.max()) if highest == ordered[-1] else highest,
     )
 
 
-def _grown(tail: NDArray[np.float64], gap: float, count: int) -> float:
-    """Return how far the ascending values of `tail` go without a gap."""
-    near = max(1, round(count * MIN_DENSITY))
-    steps = tail[near:] - tail[:-near]
-    before = np.concatenate([[0.0], np.maximum.accumulate(steps)[:-1]])
-    gaps = np.flatnonzero(steps > np.maximum(gap, MAX_GROWTH * before))
+def _extend_to_gap(tail: NDArray[np.float64], gap: float, count: int) -> float:
+    """Return the last of the ascending values of `tail` before the first gap."""
+    distance = max(1, round(count * MIN_DENSITY))
+    steps = tail[distance:] - tail[:-distance]
+    widest = np.concatenate([[0.0], np.maximum.accumulate(steps)[:-1]])
+    gaps = np.flatnonzero(steps > np.maximum(gap, MAX_GROWTH * widest))
     return float(tail[gaps[0]] if len(gaps) else tail[-1])
 
 
-def deep_colour_as_grey(image: ImageFile, guesses: list[str]) -> Image.Image | None:
-    """Decode colours of 16 bits, or grey and alpha, to grey of 16 bits; None for any other image.
+def load_16_bit_colour(image: ImageFile, notes: list[str]) -> Image.Image | None:
+    """Decode 16-bit colour, or 16-bit grey with alpha, to 16-bit grey.
 
-    Pillow has no such modes and keeps the high bytes. So the file is decoded twice, to the high
-    bytes and, in the other byte order, to the low ones.
+    Pillow has no such modes and keeps the high bytes. The file is therefore decoded twice: to the
+    high bytes and, with swapped byte order, to the low bytes.
 
     Args:
         image: opened, not yet loaded.
-        guesses: grows by what is decided here.
+        notes: decisions of the decoder are appended.
+
+    Returns:
+        Mode `I;16`; None for any other image.
 
     Raises:
-        ImageRejected: NO_DECODER for TIFFs that hold each colour by itself.
+        ImageRejectedError: NO_DECODER for TIFFs with separate colour planes.
     """
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PLANAR) == 2:
-        bits = image.tag_v2.get(_BITS, ())
+    if (
+        isinstance(image, TiffImageFile)
+        and image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE_PLANES
+    ):
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, ())
         if len(bits) > 1 and max(bits) > 8:
-            raise ImageRejected(Reason.NO_DECODER, "tiff: 16 bits, each colour by itself")
-    raw = _raw_mode(image)
-    if image.mode not in ("RGB", "RGBA") or not _SIXTEEN.fullmatch(raw):
+            raise ImageRejectedError(Reason.NO_DECODER, "tiff: 16 bits in separate colour planes")
+    raw_mode = _get_raw_mode(image)
+    if image.mode not in ("RGB", "RGBA") or not _RAW_MODE_16_BIT.fullmatch(raw_mode):
         return None
-    if raw.startswith("LA"):  # high and low byte of grey, then of alpha
+    if raw_mode.startswith("LA"):  # high and low byte of grey, then of alpha
         _set_raw_mode(image, "RGBA")
         image.load()
-        return _grey_of(image, image, (0, 1), (2, 3), guesses)
-    second = type(image)(BytesIO(_file(image).getvalue()))
-    # Colours that were multiplied by their alpha are right as they are.
-    is_multiplied = raw.startswith("RGBa")
-    order = _NATIVE if raw[-1] == "N" else raw[-1]
-    for one, its_order in ((image, order), (second, _OTHER_ORDER[order])):
-        _set_raw_mode(one, f"{raw[:-1]}{its_order}".replace("RGBa", "RGBA"))
-        one.load()
-    alpha = (3, 3) if image.mode == "RGBA" and not is_multiplied else None
-    return _grey_of(image, second, (slice(3), slice(3)), alpha, guesses)
+        return _combine_bytes(image, image, (0, 1), (2, 3), notes)
+    low_bytes = type(image)(BytesIO(_get_stream(image).getvalue()))
+    # Colours with premultiplied alpha stay as they are.
+    is_premultiplied = raw_mode.startswith("RGBa")
+    order = _NATIVE_ORDER if raw_mode[-1] == "N" else raw_mode[-1]
+    for half, half_order in ((image, order), (low_bytes, _SWAPPED_ORDER[order])):
+        _set_raw_mode(half, f"{raw_mode[:-1]}{half_order}".replace("RGBa", "RGBA"))
+        half.load()
+    alpha = (3, 3) if image.mode == "RGBA" and not is_premultiplied else None
+    return _combine_bytes(image, low_bytes, (slice(3), slice(3)), alpha, notes)
 
 
-def _grey_of(
+def _combine_bytes(
     high: Image.Image,
     low: Image.Image,
     colours: tuple[Channels, Channels],
     alpha: tuple[Channels, Channels] | None,
-    guesses: list[str],
+    notes: list[str],
 ) -> Image.Image:
-    """Return grey of 16 bits, black where it is transparent.
+    """Combine high and low bytes to 16-bit grey, transparent pixels black.
 
     Args:
-        high: image that holds the high bytes.
-        low: image that holds the low bytes.
+        high: high bytes.
+        low: low bytes.
         colours: channels of grey or red, green and blue, in `high` and in `low`.
-        alpha: likewise; None where there is none.
-        guesses: grows by what is decided here.
+        alpha: channels of alpha, in `high` and in `low`; None without alpha.
+        notes: decisions of the decoder are appended.
     """
     width, height = high.size
-    key = high.info.get("transparency")  # a colour that stands for transparent
+    transparent_colour = high.info.get("transparency")
     grey = np.empty((height, width), np.uint16)
-    hidden = np.empty((height, width), np.uint16) if alpha else None
-    for top in range(0, height, _ROWS):
-        box = (0, top, width, min(top + _ROWS, height))
-        first, other = np.asarray(high.crop(box)), np.asarray(low.crop(box))
-        words = _words(first, other, colours)
+    opacity = np.empty((height, width), np.uint16) if alpha else None
+    for top in range(0, height, _BLOCK_ROWS):
+        box = (0, top, width, min(top + _BLOCK_ROWS, height))
+        high_block, low_block = np.asarray(high.crop(box)), np.asarray(low.crop(box))
+        words = _join_words(high_block, low_block, colours)
         rows = slice(top, box[3])
-        grey[rows] = words if words.ndim == 2 else (words @ _LUMA + 500) // 1000
-        if isinstance(key, tuple):
-            grey[rows][(words == key).all(axis=2)] = 0
-        if hidden is not None and alpha:
-            hidden[rows] = _words(first, other, alpha)
-    if hidden is None:
+        grey[rows] = words if words.ndim == 2 else (words @ _LUMA_WEIGHTS + 500) // 1000
+        if isinstance(transparent_colour, tuple):
+            grey[rows][(words == transparent_colour).all(axis=2)] = 0
+        if opacity is not None and alpha:
+            opacity[rows] = _join_words(high_block, low_block, alpha)
+    if opacity is None:
         return Image.fromarray(grey)
-    if not hidden.any():
-        guesses.append("an alpha of 0 everywhere is ignored")
-    elif hidden.min() < _FULL:
-        for top in range(0, height, _ROWS):
-            rows = slice(top, top + _ROWS)
-            grey[rows] = grey[rows].astype(np.uint32) * hidden[rows] // _FULL
+    if not opacity.any():
+        notes.append("an alpha of 0 everywhere is ignored")
+    elif opacity.min() < _MAX_UINT16:
+        for top in range(0, height, _BLOCK_ROWS):
+            rows = slice(top, top + _BLOCK_ROWS)
+            grey[rows] = grey[rows].astype(np.uint32) * opacity[rows] // _MAX_UINT16
     return Image.fromarray(grey)
 
 
-def _words(
+def _join_words(
     high: NDArray[np.uint8], low: NDArray[np.uint8], channels: tuple[Channels, Channels]
 ) -> NDArray[np.uint32]:
     words = high[..., channels[0]].astype(np.uint32)
@@ -161,18 +168,18 @@ def _words(
     return words
 
 
-def _raw_mode(image: ImageFile) -> str:
+def _get_raw_mode(image: ImageFile) -> str:
     args = image.tile[0].args if image.tile else ""
     return str(args[0] if isinstance(args, tuple) and args else args or "")
 
 
-def _set_raw_mode(image: ImageFile, raw: str) -> None:
+def _set_raw_mode(image: ImageFile, raw_mode: str) -> None:
     image.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
+        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
         for tile in image.tile
     ]
 
 
-def _file(image: ImageFile) -> BytesIO:
-    assert isinstance(image.fp, BytesIO)  # as `open_frame` opens it
+def _get_stream(image: ImageFile) -> BytesIO:
+    assert isinstance(image.fp, BytesIO)  # `open_frame` opens it from one
     return image.fp

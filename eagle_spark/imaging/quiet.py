@@ -1,4 +1,4 @@
-"""Python warnings off while somebody decodes."""
+"""Suppress Python warnings while an image is decoded."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 _lock = threading.Lock()
-_inside = 0
-_filters = ExitStack()
+_open_blocks = 0
+_saved_filters = ExitStack()
 
 
 @contextmanager
-def no_warnings() -> Iterator[None]:
-    """Drop all warnings in the block, and leave the filters as they were, from any thread.
+def suppress_warnings() -> Iterator[None]:
+    """Suppress all warnings in the block and restore the filters afterwards; thread-safe.
 
-    `warnings.catch_warnings` alone restores in the wrong order when two threads overlap, and
-    leaves warnings off for good; here the first one in saves the filters, the last one restores.
+    `warnings.catch_warnings` alone restores in the wrong order when the blocks of two threads
+    overlap, and leaves warnings off for good; here the first block to begin saves the filters, and
+    the last one to end restores them.
     """
-    global _inside
+    global _open_blocks
     with _lock:
-        if _inside == 0:
-            _filters.enter_context(warnings.catch_warnings())
+        if _open_blocks == 0:
+            _saved_filters.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-        _inside += 1
+        _open_blocks += 1
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _filters.close()
+            _open_blocks -= 1
+            if _open_blocks == 0:
+                _saved_filters.close()

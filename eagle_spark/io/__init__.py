@@ -1,7 +1,7 @@
-"""Files by URI: the local disk and HDFS behind one small set of verbs.
+"""Files by URI: one small interface for the local disk and HDFS.
 
 A URI is a plain path, `file:///…` or `hdfs://…`; `hdfs:///…` means the `fs.defaultFS` of the
-`core-site.xml` in `HADOOP_CONF_DIR`. Nothing heavy is loaded before an HDFS is used.
+`core-site.xml` in `HADOOP_CONF_DIR`. The HDFS client is imported when the first HDFS URI is used.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
-from eagle_spark.errors import ImageRejected, InputError, Reason, SettingsError
+from eagle_spark.errors import ImageRejectedError, InputError, Reason, SettingsError
 from eagle_spark.io.files import FileEntry as FileEntry
 from eagle_spark.io.files import Storage as Storage
 from eagle_spark.io.files import is_hidden as is_hidden
-from eagle_spark.io.hadoop_conf import default_authority
+from eagle_spark.io.hadoop_conf import read_default_authority
 from eagle_spark.io.local import LocalStorage as LocalStorage
 
-# host, host:port, [IPv6]:port or a nameservice; nothing else, so that no password gets any further.
+# host, host:port, [IPv6]:port or a nameservice; nothing else, so that no password passes.
 _AUTHORITY = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", re.ASCII)
 
 
-def printable(name: str) -> str:
-    """Return `name` in a form that tables can store; a name that is no UTF-8 holds surrogates."""
+def to_utf8(name: str) -> str:
+    """Return `name` as valid UTF-8, which tables can store; surrogates become escapes."""
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -32,45 +33,43 @@ def split_uri(uri: str) -> tuple[str, str, str]:
     """Return (scheme, authority, absolute path) of a URI or plain path.
 
     Raises:
-        SettingsError: for a scheme that is neither `file` nor `hdfs`; for a user or password in the
-            URI, which is not repeated; for a NUL in a path on this machine; for `hdfs:///…` where
-            no `fs.defaultFS` says which.
+        SettingsError: for a scheme other than `file` and `hdfs`; for a user or password in the URI
+            (the message omits them); for a NUL in a local path; for `hdfs:///…` without
+            `fs.defaultFS`.
     """
-    if "\0" in uri and not uri.startswith("hdfs:"):  # there it is a name like any other
-        raise SettingsError("a path on this machine holds no NUL")
+    if "\0" in uri and not uri.startswith("hdfs:"):  # HDFS allows NUL
+        raise SettingsError("wanted a local path without NUL; got one with NUL")
     if "://" not in uri:
-        plain = uri.removeprefix("file:") if uri.startswith("file:/") else uri
-        return "file", "", _plain(os.path.abspath(plain))
+        local_path = uri.removeprefix("file:") if uri.startswith("file:/") else uri
+        return "file", "", _normalise_path(os.path.abspath(local_path))
     scheme, rest = uri.split("://", 1)
     authority, _, path = rest.partition("/")
     if scheme not in ("file", "hdfs"):
-        raise SettingsError(
-            f"a URI begins with file:// or hdfs://, or is a plain path; got {scheme}://…"
-        )
+        raise SettingsError(f"wanted a file:// or hdfs:// URI or a plain path; got {scheme}://…")
     if scheme == "hdfs":
-        authority = authority or default_authority()
+        authority = authority or read_default_authority()
         if not _AUTHORITY.fullmatch(authority):
             raise SettingsError(
-                "hdfs:// is followed by host:port or a nameservice, never by a user or password;"
+                "wanted host:port or a nameservice after hdfs://, without user or password;"
                 " got something else (not shown)"
             )
     elif authority:
-        raise SettingsError("file:// URIs have three slashes (file:///…); got two (file://…)")
-    return scheme, authority, _plain(path)
+        raise SettingsError("wanted three slashes in a file URI (file:///…); got two (file://…)")
+    return scheme, authority, _normalise_path(path)
 
 
-def _plain(path: str) -> str:
+def _normalise_path(path: str) -> str:
     return "/" + posixpath.normpath("/" + path).lstrip("/")
 
 
 def absolute_uri(uri: str) -> str:
-    """Return the one spelling of `uri` that tables and logs use."""
+    """Return the canonical form of `uri`, as in tables and logs."""
     scheme, authority, path = split_uri(uri)
     return f"{scheme}://{authority}{path}"
 
 
 @lru_cache(maxsize=16)
-def _storage(scheme: str, authority: str) -> Storage:
+def _create_storage(scheme: str, authority: str) -> Storage:
     if scheme == "file":
         return LocalStorage()
     from eagle_spark.io.hdfs import HdfsStorage
@@ -78,19 +77,19 @@ def _storage(scheme: str, authority: str) -> Storage:
     return HdfsStorage(authority)
 
 
-def locate(uri: str) -> tuple[Storage, str]:
-    """Return the file system of `uri` and the plain path in it."""
+def resolve(uri: str) -> tuple[Storage, str]:
+    """Return the storage of `uri` and the plain path in it."""
     scheme, authority, path = split_uri(uri)
-    return _storage(scheme, authority), path
+    return _create_storage(scheme, authority), path
 
 
 def list_folder(uri: str) -> Iterator[FileEntry]:
-    """Yield every file below the folder `uri`, hidden ones left out.
+    """Yield every file below the folder `uri`, except hidden files.
 
     Raises:
-        InputError: when there is no such folder, or it may not be read.
+        InputError: when the folder does not exist or cannot be read.
     """
-    storage, path = locate(uri)
+    storage, path = resolve(uri)
     try:
         yield from storage.list_files(path)
     except FileNotFoundError as error:
@@ -98,7 +97,7 @@ def list_folder(uri: str) -> Iterator[FileEntry]:
     except NotADirectoryError as error:
         raise InputError(f"not a folder: {uri}") from error
     except PermissionError as error:
-        raise InputError(f"folder may not be read: {uri}: {error}") from error
+        raise InputError(f"folder is not readable: {uri}: {error}") from error
     except OSError as error:
         raise InputError(f"folder cannot be listed: {uri}: {error}") from error
 
@@ -108,14 +107,24 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
-def read_image(uri: str, limit: int, reason: Reason = Reason.UNREADABLE) -> bytes:
-    """Return the bytes of one file, at most `limit` + 1 of them, so that excess shows.
+def read_bytes(uri: str, limit: int, reason: Reason = Reason.UNREADABLE) -> bytes:
+    """Return the content of a file, at most `limit` + 1 bytes, so that callers detect excess.
 
     Raises:
-        ImageRejected: with `reason`, when the file cannot be read.
+        ImageRejectedError: with `reason`, when the file cannot be read.
     """
-    storage, path = locate(uri)
+    storage, path = resolve(uri)
     try:
         return storage.read(path, limit + 1)
     except OSError as error:
-        raise ImageRejected(reason, f"cannot be read: {error}") from error
+        raise ImageRejectedError(reason, f"cannot be read: {error}") from error
+
+
+@contextmanager
+def temporary_folder(uri: str) -> Iterator[str]:
+    """Yield a folder that does not exist yet; whatever was written to it is deleted at the end."""
+    try:
+        yield uri
+    finally:
+        storage, path = resolve(uri)
+        storage.delete(path)

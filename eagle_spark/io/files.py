@@ -1,4 +1,4 @@
-"""What the jobs need of a file system."""
+"""The interface of a file system, and rules for file names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol
 from uuid import uuid4
 
-_OF_WINDOWS = ("thumbs.db", "desktop.ini", ":zone.identifier")
-CHUNK = 1 << 20  # bytes held of a file that is copied
+_WINDOWS_SUFFIXES = ("thumbs.db", "desktop.ini", ":zone.identifier")
+CHUNK_BYTES = 1 << 20  # buffer of a copy
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class FileEntry:
 class Storage(Protocol):
     """A file system. Paths are plain absolute paths without a scheme.
 
-    What goes wrong is an OSError of one line: FileNotFoundError, FileExistsError, PermissionError,
-    … where it has a kind.
+    Every method raises OSError with a text of one line: FileNotFoundError, FileExistsError,
+    PermissionError, … where one applies.
     """
 
     prefix: str
 
     def list_files(self, path: str) -> Iterator[FileEntry]:
-        """Yield every file below `path`; hidden names are left out, see `is_hidden`."""
+        """Yield every file below `path`, except hidden names (see `is_hidden`)."""
         ...
 
-    def find(self, path: str) -> FileEntry:
-        """Return the file at `path`; raise IsADirectoryError for a folder."""
+    def stat(self, path: str) -> FileEntry:
+        """Return the entry of the file at `path`; raise IsADirectoryError for a folder."""
         ...
 
     def open(self, path: str) -> BinaryIO: ...
@@ -54,10 +54,13 @@ class Storage(Protocol):
         """Return at most `limit` bytes of a regular file."""
         ...
 
-    def put(self, path: str, source: Callable[[], IO[bytes]]) -> None:
-        """Write what `source` opens, whole or not at all; replace a file; parents are made.
+    def put(self, path: str, open_source: Callable[[], IO[bytes]]) -> None:
+        """Write a stream to a file atomically; replace an existing file and create parents.
 
-        Until it is whole the file has a hidden name. `source` is opened anew for each attempt.
+        An incomplete file has a hidden name.
+
+        Args:
+            open_source: opens the stream; called once per attempt.
         """
         ...
 
@@ -68,22 +71,22 @@ class Storage(Protocol):
     def exists(self, path: str) -> bool: ...
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file or folder another name; raise FileExistsError where that name is taken."""
+        """Rename a file or folder; raise FileExistsError when `target` exists."""
         ...
 
     def delete(self, path: str) -> None:
-        """Remove a file or a whole folder; nothing there is fine."""
+        """Delete a file or a folder with its content; ignore a missing path."""
         ...
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is skipped in listings.
+    """Return whether listings skip a name.
 
-    It begins with `.` or `_`, as Hadoop has it, or Windows keeps notes of its own there.
+    Hadoop hides names that begin with `.` or `_`; the other names are metadata of Windows.
     """
-    return name.startswith((".", "_")) or name.lower().endswith(_OF_WINDOWS)
+    return name.startswith((".", "_")) or name.lower().endswith(_WINDOWS_SUFFIXES)
 
 
-def partial_of(path: str) -> str:
-    """Return a fresh hidden path in the folder of `path`, short whatever the length of its name."""
+def temp_path(path: str) -> str:
+    """Return a new hidden path in the folder of `path`; its length does not depend on the name."""
     return f"{path.rsplit('/', 1)[0]}/.{uuid4().hex}.partial"

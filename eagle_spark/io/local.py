@@ -1,4 +1,4 @@
-"""The disk of the machine that asks."""
+"""Local file system."""
 
 from __future__ import annotations
 
@@ -9,61 +9,61 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import IO, BinaryIO
 
-from eagle_spark.io.files import CHUNK, FileEntry, Storage, is_hidden, partial_of
+from eagle_spark.io.files import CHUNK_BYTES, FileEntry, Storage, is_hidden, temp_path
 
 
 class LocalStorage(Storage):
-    """The disk of the machine that asks."""
+    """Local file system."""
 
     prefix = "file://"
 
     def list_files(self, path: str) -> Iterator[FileEntry]:
-        """Yield every file below `path`, folder by folder; links to folders are not followed.
+        """Yield every file below `path`, folder by folder, without following links to folders.
 
-        What is gone by the time it is looked at is left out.
+        Files and folders that disappear during the listing are skipped.
         """
         folders = [path]
         while folders:
             folder = folders.pop()
             try:
-                entries = os.scandir(folder)
+                children = os.scandir(folder)
             except (FileNotFoundError, NotADirectoryError):
                 if folder == path:
                     raise
                 continue
-            with entries:
-                for entry in entries:
-                    if is_hidden(entry.name):
+            with children:
+                for child in children:
+                    if is_hidden(child.name):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif found := self._entry(entry):
-                        yield found
+                    if child.is_dir(follow_symlinks=False):
+                        folders.append(child.path)
+                    elif entry := self._create_entry(child):
+                        yield entry
 
-    def _entry(self, entry: os.DirEntry[str]) -> FileEntry | None:
+    def _create_entry(self, child: os.DirEntry[str]) -> FileEntry | None:
         try:
-            found = entry.stat()
+            status = child.stat()
         except OSError:  # a broken or looping link: listed, so that it is counted and rejected
             try:
-                found = entry.stat(follow_symlinks=False)
+                status = child.stat(follow_symlinks=False)
             except FileNotFoundError:
                 return None
-        return FileEntry(self.prefix + entry.path, found.st_size, int(found.st_mtime * 1000))
+        return FileEntry(self.prefix + child.path, status.st_size, int(status.st_mtime * 1000))
 
-    def find(self, path: str) -> FileEntry:
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
+    def stat(self, path: str) -> FileEntry:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, "is a folder", path)
-        return FileEntry(self.prefix + path, found.st_size, int(found.st_mtime * 1000))
+        return FileEntry(self.prefix + path, status.st_size, int(status.st_mtime * 1000))
 
     def open(self, path: str) -> BinaryIO:
         """Open a regular file; raise OSError for anything else."""
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not os.path.isfile(descriptor):
-            folder = os.path.isdir(descriptor)
+            is_folder = os.path.isdir(descriptor)
             os.close(descriptor)
-            if folder:
+            if is_folder:
                 raise IsADirectoryError(errno.EISDIR, "is a folder", path)
             raise OSError(f"not a regular file: {path}")
         return os.fdopen(descriptor, "rb")
@@ -73,15 +73,15 @@ class LocalStorage(Storage):
         with self.open(path) as stream:
             return stream.read(limit)
 
-    def put(self, path: str, source: Callable[[], IO[bytes]]) -> None:
+    def put(self, path: str, open_source: Callable[[], IO[bytes]]) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        partial = partial_of(path)
+        temp = temp_path(path)
         try:
-            with source() as stream, open(partial, "xb") as sink:
-                shutil.copyfileobj(stream, sink, CHUNK)
-            os.replace(partial, path)
+            with open_source() as stream, open(temp, "xb") as sink:
+                shutil.copyfileobj(stream, sink, CHUNK_BYTES)
+            os.replace(temp, path)
         except BaseException:
-            self.delete(partial)
+            self.delete(temp)
             raise
 
     def exists(self, path: str) -> bool:
@@ -89,7 +89,7 @@ class LocalStorage(Storage):
 
     def rename(self, source: str, target: str) -> None:
         if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "something is there already", target)
+            raise FileExistsError(errno.EEXIST, "the target exists", target)
         os.rename(source, target)
 
     def delete(self, path: str) -> None:

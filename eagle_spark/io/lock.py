@@ -1,173 +1,189 @@
-"""One run at a time does a piece of work: a file that the running one keeps changing.
+"""Locks between runs: the active run renews a lease file.
 
-A run that was killed leaves its file behind, unchanged. Where its process could be seen from here
-and is not there, that is known at once; else another run has to wait to see. No clock of another
-machine is asked.
+A killed run leaves its file unchanged. The next run takes over at once when the process of the
+holder is visible on this machine and has ended; otherwise it waits until the file is stale. Clocks
+of other machines are not compared.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TypedDict, cast
 
 from eagle_spark.errors import EagleError
-from eagle_spark.io import locate
+from eagle_spark.io import resolve
 
-BEAT_SECONDS = 5.0
-# A file that has not changed for so long is a killed run's. On HDFS a beat may be late: until a
-# dead DataNode is noticed, writing is tried again for a while.
-DEAD_SECONDS, DEAD_SECONDS_ON_HDFS = 20.0, 60.0
-LOOKS = 6  # times as long at most, where the file cannot be read
+HEARTBEAT_SECONDS = 5.0
+# A file that has not changed for so long belongs to a killed run. On HDFS a heartbeat may be late:
+# writing is retried until HDFS detects a dead DataNode.
+STALE_SECONDS, STALE_SECONDS_ON_HDFS = 20.0, 60.0
+MAX_READ_RETRIES = 6  # how many times the stale time to retry reading an unreadable file
 MAX_BYTES = 4096
-_UNKNOWN = {"run_id": "", "host": "an unknown host", "pid": 0}
+
+_log = logging.getLogger(__name__)
 
 
-class AlreadyRunning(EagleError):
-    """Raised when another run does the same work at this moment."""
+class _Holder(TypedDict, total=False):
+    """Content of a lease file; `pids` names the space in which `pid` is unique."""
+
+    run_id: str
+    host: str
+    pid: int
+    pids: str
+    beat: int
+
+
+_UNKNOWN_HOLDER = _Holder(run_id="", host="an unknown host", pid=0)
+
+
+class AlreadyRunningError(EagleError):
+    """Raised when another run of the same job is active."""
 
 
 class Lease:
-    """What a run holds."""
+    """A lease file that this run holds."""
 
     def __init__(self, uri: str, run_id: str) -> None:
         self._uri, self._run_id = uri, run_id
-        self._beats, self._taken_by = 0, ""
+        self._heartbeats, self._other_run_id = 0, ""
 
     def check(self) -> None:
-        """Raise AlreadyRunning if another run has taken the file in the meantime."""
-        self._look()
-        if self._taken_by:
-            raise AlreadyRunning(
-                f"another run does the same at this moment: {self._taken_by}; this one ends"
+        """Raise AlreadyRunningError if another run has taken over the file."""
+        self._read_other_run_id()
+        if self._other_run_id:
+            raise AlreadyRunningError(
+                f"the same job is already running: {self._other_run_id}; this run stops"
             )
 
-    def tell(self) -> None:
-        """Write the next beat."""
-        storage, path = locate(self._uri)
-        body = {
-            "run_id": self._run_id,
-            "host": os.uname().nodename,
-            "pid": os.getpid(),
-            "pids": _pids(),
-            "beat": self._beats,
-        }
-        self._beats += 1
-        storage.write(path, json.dumps(body).encode())
+    def write_heartbeat(self) -> None:
+        """Write the file with the next heartbeat count."""
+        storage, path = resolve(self._uri)
+        holder = _Holder(
+            run_id=self._run_id,
+            host=os.uname().nodename,
+            pid=os.getpid(),
+            pids=_read_pid_namespace(),
+            beat=self._heartbeats,
+        )
+        self._heartbeats += 1
+        storage.write(path, json.dumps(holder).encode())
 
-    def keep(self) -> None:
-        """Write the next beat, unless another run has taken the file."""
-        with suppress(OSError):  # the storage may be away for a moment
-            self._look()
-            if not self._taken_by:
-                self.tell()
+    def renew(self) -> None:
+        """Write the next heartbeat, unless another run has taken over the file."""
+        with suppress(OSError):  # the storage may be unavailable for a moment
+            self._read_other_run_id()
+            if not self._other_run_id:
+                self.write_heartbeat()
 
-    def end(self) -> None:
+    def release(self) -> None:
+        """Delete the file, unless another run has taken it over."""
         with suppress(OSError):
-            self._look()
-            if not self._taken_by:
-                storage, path = locate(self._uri)
+            self._read_other_run_id()
+            if not self._other_run_id:
+                storage, path = resolve(self._uri)
                 storage.delete(path)
 
-    def _look(self) -> None:
-        found = _holder(self._uri)
-        if found and found["run_id"] not in ("", self._run_id):
-            self._taken_by = found["run_id"]
+    def _read_other_run_id(self) -> None:
+        holder = _read_holder(self._uri)
+        if holder and holder["run_id"] not in ("", self._run_id):
+            self._other_run_id = holder["run_id"]
 
 
 @contextmanager
-def lease(uri: str, run_id: str, dead: float | None = None) -> Iterator[Lease]:
-    """Hold the file `uri` for as long as the block lasts.
+def lease(uri: str, run_id: str, stale_seconds: float | None = None) -> Iterator[Lease]:
+    """Hold the lease file `uri` for the duration of the block.
 
-    Of two runs that begin at the same moment the one that wrote first notices at its next `check`.
+    When two runs start at the same time, the next `check` of the first writer fails.
 
     Args:
-        dead: seconds without a beat after which a holder is taken for dead.
+        stale_seconds: a holder without a heartbeat for so long counts as killed.
 
     Raises:
-        AlreadyRunning: when another run holds it and is alive.
+        AlreadyRunningError: when an active run holds the file.
     """
-    if dead is None:
-        dead = DEAD_SECONDS_ON_HDFS if uri.startswith("hdfs:") else DEAD_SECONDS
-    _wait(uri, dead)
-    held, ended = Lease(uri, run_id), Event()
+    if stale_seconds is None:
+        stale_seconds = STALE_SECONDS_ON_HDFS if uri.startswith("hdfs:") else STALE_SECONDS
+    interval = min(HEARTBEAT_SECONDS, stale_seconds / 4)
+    _wait_for_holder(uri, stale_seconds)
+    held_lease, ended = Lease(uri, run_id), Event()
 
-    def keep() -> None:
-        while not ended.wait(min(BEAT_SECONDS, dead / 4)):
-            held.keep()
+    def renew_until_ended() -> None:
+        while not ended.wait(interval):
+            held_lease.renew()
 
-    held.tell()
-    keeper = Thread(target=keep, name="lease", daemon=True)
-    keeper.start()
+    held_lease.write_heartbeat()
+    renewer = Thread(target=renew_until_ended, name="lease", daemon=True)
+    renewer.start()
     try:
-        yield held
+        yield held_lease
     finally:
         ended.set()
-        keeper.join(timeout=30)
-        held.end()
+        renewer.join(timeout=30)
+        held_lease.release()
 
 
-def _wait(uri: str, dead: float) -> None:
-    """Return once nobody holds the file; a look at it that fails says nothing of its holder."""
-    holder = _holder(uri)
-    if not holder or _is_gone(holder):
+def _wait_for_holder(uri: str, stale_seconds: float) -> None:
+    """Return when no active run holds the file; failed reads count neither way."""
+    holder = _read_holder(uri)
+    if not holder or _has_ended(holder):
         return
-    told = _told(holder)
-    print(f"looking for {dead:.0f} s whether {told} still runs", file=sys.stderr, flush=True)
-    pause, quiet, limit = min(1.0, dead / 4), 0.0, time.monotonic() + LOOKS * dead
-    while holder and quiet < dead and time.monotonic() < limit:
+    _log.info("checking for %.0f s whether %s still runs", stale_seconds, _describe_holder(holder))
+    pause, unchanged_seconds = min(1.0, stale_seconds / 4), 0.0
+    deadline = time.monotonic() + MAX_READ_RETRIES * stale_seconds
+    while holder and unchanged_seconds < stale_seconds and time.monotonic() < deadline:
         time.sleep(pause)
-        now = _holder(uri)
-        if now and not now["run_id"]:
+        current = _read_holder(uri)
+        if current and not current["run_id"]:
             continue
-        if now and holder["run_id"] and now != holder:
-            raise AlreadyRunning(
-                f"another run does the same at this moment: {_told(now)}; "
-                "wait for its end, or end it, then run this job again"
+        if current and holder["run_id"] and current != holder:
+            raise AlreadyRunningError(
+                f"the same job is already running: {_describe_holder(current)}; "
+                "wait until it ends, or stop it, then run this job again"
             )
-        quiet = quiet + pause if now == holder else 0.0
-        holder = now
+        unchanged_seconds = unchanged_seconds + pause if current == holder else 0.0
+        holder = current
 
 
-def _told(holder: dict[str, Any]) -> str:
+def _describe_holder(holder: _Holder) -> str:
     return f"{holder['run_id'] or 'another run'} on {holder['host']}, process {holder['pid']}"
 
 
-def _pids() -> str:
-    """Name what process ids are unique in: this start of this machine, and the container."""
+def _read_pid_namespace() -> str:
+    """Return the space in which process ids are unique: boot id and PID namespace."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
-def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the holder's process would be seen from here, and is not there."""
-    pids = _pids()
-    if pids == "" or (holder.get("pids"), holder["host"]) != (pids, os.uname().nodename):
+def _has_ended(holder: _Holder) -> bool:
+    """Return whether the process of the holder is visible on this machine and has ended."""
+    namespace = _read_pid_namespace()
+    if namespace == "" or (holder.get("pids"), holder["host"]) != (namespace, os.uname().nodename):
         return False
     try:
-        os.kill(holder["pid"], 0)  # `/proc` may hide the processes of others
-    except OSError as error:  # another one: it is there, and not ours to signal
+        os.kill(holder["pid"], 0)  # `/proc` may hide the processes of other users
+    except OSError as error:  # PermissionError: a running process of another user
         return isinstance(error, ProcessLookupError)
     return False
 
 
-def _holder(uri: str) -> dict[str, Any] | None:
-    """Return what the run that holds the file told last; None where there is none.
+def _read_holder(uri: str) -> _Holder | None:
+    """Return the last heartbeat in the file; None without a file.
 
-    Its `run_id` is empty where the file cannot be read.
+    `run_id` is empty when the file cannot be read.
     """
-    storage, path = locate(uri)
+    storage, path = resolve(uri)
     try:
-        return dict(_UNKNOWN, **json.loads(storage.read(path, MAX_BYTES)))
+        return cast(_Holder, dict(_UNKNOWN_HOLDER, **json.loads(storage.read(path, MAX_BYTES))))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):  # just being replaced, or out of reach for a moment
-        return dict(_UNKNOWN)
+    except (OSError, ValueError, TypeError):  # being replaced, or unavailable for a moment
+        return _UNKNOWN_HOLDER.copy()

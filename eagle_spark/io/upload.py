@@ -1,16 +1,14 @@
-"""`hadoop/put SOURCE TARGET`: a folder or a zip archive goes up to HDFS, several files at a time.
+"""`hadoop/put SOURCE TARGET`: upload a folder or zip archive to HDFS, several files in parallel.
 
-Files that are there with the same length are skipped, so that an interrupted run is resumed by the
-same command. A file appears under its name when it is whole, never before. Names that begin with
-`.` or `_` are left out, as every reader on Hadoop leaves them out.
+Existing files of the same length are skipped, so the same command resumes an interrupted run. A
+file gets its name when it is complete. Names that begin with `.` or `_` are skipped, because every
+Hadoop reader ignores them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import sys
 import time
 import zipfile
 import zlib
@@ -23,25 +21,24 @@ from pathlib import Path
 from typing import IO, cast
 
 from eagle_spark.errors import EagleError, InputError, OutputError
-from eagle_spark.io import absolute_uri, join, list_folder, locate
-from eagle_spark.io.zip_source import checked_files, open_archive
-from eagle_spark.options import Parser, local_path
+from eagle_spark.io import absolute_uri, join, list_folder, resolve
+from eagle_spark.io.zip_source import list_valid_files, open_archive
 from eagle_spark.progress import Progress
-from eagle_spark.testing.failpoints import reached
+from eagle_spark.testing.failpoints import failpoint
 
-JOBS = 16
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
-_NAME_LIMIT = 255  # bytes of one part of a path, on HDFS as on most disks
+DEFAULT_JOBS = 16
+_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)
+_MAX_NAME_BYTES = 255  # per part of a path, on HDFS as on most disks
 
 
 @dataclass(frozen=True)
-class Item:
+class SourceFile:
     """One file to upload.
 
     Attributes:
         name: path below the source, `/` between its parts.
         length: bytes.
-        open: opens it for reading.
+        open: opens the file for reading.
     """
 
     name: str
@@ -49,124 +46,129 @@ class Item:
     open: Callable[[], IO[bytes]]
 
 
-def upload(source: str, target: str, jobs: int = JOBS) -> dict[str, object]:
-    """Bring all files of the local folder or zip archive `source` below the URI `target`.
+def upload(source: str, target: str, jobs: int = DEFAULT_JOBS) -> dict[str, object]:
+    """Upload all files of the local folder or zip archive `source` to the URI `target`.
 
     Returns:
         `listed`, `uploaded`, `skipped` (files, `listed == uploaded + skipped`), `bytes`
         (uploaded), `seconds`.
 
     Raises:
-        InputError: before anything is uploaded, when the source cannot be taken as it is.
+        InputError: before the first upload, when the source is missing or invalid.
         OutputError: when the target is a file.
-        EagleError: when a file could not be uploaded or has another length there; the others stay.
+        EagleError: when an upload fails or the uploaded length differs; other files stay.
     """
     started, target = time.monotonic(), absolute_uri(target)
-    with _items(Path(source)) as items:
-        _check_names(items, target)
-        there = _lengths(target)
-        wanted = [item for item in items if there.get(item.name) != item.length]
-        reached("before write")
-        _put_all(wanted, target, jobs)
-        there = _lengths(target) if wanted else there
-    for item in items:
-        if there.get(item.name) != item.length:
+    with _open_source(Path(source)) as files:
+        _check_names(files, target)
+        target_lengths = _list_lengths(target)
+        missing = [file for file in files if target_lengths.get(file.name) != file.length]
+        failpoint("before write")
+        _upload_files(missing, target, jobs)
+        target_lengths = _list_lengths(target) if missing else target_lengths
+    for file in files:
+        if target_lengths.get(file.name) != file.length:
             raise EagleError(
-                f"{join(target, item.name)}: wanted {item.length} bytes, there are"
-                f" {there.get(item.name, 'none')}; run it again"
+                f"{join(target, file.name)}: wanted {file.length} bytes; got"
+                f" {target_lengths.get(file.name, 'none')}; run the command again"
             )
-    reached("audited")
+    failpoint("audited")
     return {
-        "listed": len(items),
-        "uploaded": len(wanted),
-        "skipped": len(items) - len(wanted),
-        "bytes": sum(item.length for item in wanted),
+        "listed": len(files),
+        "uploaded": len(missing),
+        "skipped": len(files) - len(missing),
+        "bytes": sum(file.length for file in missing),
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
 @contextmanager
-def _items(source: Path) -> Iterator[list[Item]]:
+def _open_source(source: Path) -> Iterator[list[SourceFile]]:
     if source.is_dir():
-        yield list(_folder_items(source))
+        yield list(_list_source_files(source))
     elif source.is_file():
         with open_archive(source) as archive:
-            files = checked_files(archive)
-            yield [Item(e.filename, e.file_size, partial(archive.open, e)) for e in files]
+            yield [
+                SourceFile(entry.filename, entry.file_size, partial(archive.open, entry))
+                for entry in list_valid_files(archive)
+            ]
     else:
         raise InputError(f"no such folder or zip archive: {source}")
 
 
-def _folder_items(source: Path) -> Iterator[Item]:
+def _list_source_files(source: Path) -> Iterator[SourceFile]:
     root = absolute_uri(str(source))
     for entry in list_folder(root):
-        storage, path = locate(entry.uri)
+        storage, path = resolve(entry.uri)
         try:
-            regular = stat.S_ISREG(os.stat(path).st_mode)
+            is_regular = stat.S_ISREG(os.stat(path).st_mode)
         except OSError:
-            regular = False
-        if not regular:
+            is_regular = False
+        if not is_regular:
             raise InputError(f"not a regular file: {path!r}; nothing was uploaded")
-        yield Item(_below(root, entry.uri), entry.length, partial(storage.open, path))
+        name = _remove_root(root, entry.uri)
+        yield SourceFile(name, entry.length, partial(storage.open, path))
 
 
-def _below(root: str, uri: str) -> str:
+def _remove_root(root: str, uri: str) -> str:
     return uri.removeprefix(root.rstrip("/") + "/")
 
 
-def _check_names(items: list[Item], target: str) -> None:
-    for item in items:
+def _check_names(files: list[SourceFile], target: str) -> None:
+    for file in files:
         try:
-            longest = max(len(part.encode()) for part in item.name.split("/"))
+            length = max(len(part.encode()) for part in file.name.split("/"))
         except UnicodeEncodeError:
-            raise InputError(f"name is not UTF-8: {item.name!r}; nothing was uploaded") from None
-        if longest > _NAME_LIMIT:
-            raise InputError(f"name is too long: {item.name!r}; nothing was uploaded")
-        if ":" in item.name and target.startswith("hdfs:"):
-            raise InputError(f"HDFS takes no colon: {item.name!r}; nothing was uploaded")
+            raise InputError(f"name is not UTF-8: {file.name!r}; nothing was uploaded") from None
+        if length > _MAX_NAME_BYTES:
+            raise InputError(f"name is too long: {file.name!r}; nothing was uploaded")
+        if ":" in file.name and target.startswith("hdfs:"):
+            raise InputError(f"HDFS allows no colon: {file.name!r}; nothing was uploaded")
 
 
-def _lengths(target: str) -> dict[str, int]:
-    """Return the length of every file below `target`; empty when there is no such folder."""
-    storage, path = locate(target)
+def _list_lengths(target: str) -> dict[str, int]:
+    """Return the length of every file below `target`; empty when the folder does not exist."""
+    storage, path = resolve(target)
     if not storage.exists(path):
         return {}
     try:
         entries = list(list_folder(target))
     except InputError as error:
-        raise OutputError(f"the target has to be a folder: {error}") from error
-    return {_below(target, entry.uri): entry.length for entry in entries}
+        raise OutputError(f"the target must be a folder: {error}") from error
+    return {_remove_root(target, entry.uri): entry.length for entry in entries}
 
 
-def _put_all(items: Sequence[Item], target: str, jobs: int) -> None:
-    """Upload each item, several at a time."""
-    with ThreadPoolExecutor(jobs) as pool, Progress("upload", len(items), "files") as progress:
-        futures: dict[Future[None], Item] = {
-            pool.submit(_put, item, target): item for item in items
+def _upload_files(files: Sequence[SourceFile], target: str, jobs: int) -> None:
+    """Upload files, `jobs` in parallel."""
+    with ThreadPoolExecutor(jobs) as pool, Progress("upload", len(files), "files") as progress:
+        futures: dict[Future[None], SourceFile] = {
+            pool.submit(_upload_file, file, target): file for file in files
         }
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()
                 progress.update(done)
-                reached("publishing")
+                failpoint("publishing")
         except BaseException as error:
             pool.shutdown(cancel_futures=True)
             if isinstance(error, EagleError) or not isinstance(error, Exception):
                 raise
-            text = str(error) or type(error).__name__
-            raise EagleError(f"{futures[future].name!r}: {text}; run it again to go on") from error
+            cause = str(error) or type(error).__name__
+            raise EagleError(
+                f"{futures[future].name!r}: {cause}; run the command again to continue"
+            ) from error
 
 
-def _put(item: Item, target: str) -> None:
-    storage, path = locate(join(target, item.name))
+def _upload_file(file: SourceFile, target: str) -> None:
+    storage, path = resolve(join(target, file.name))
     try:
-        storage.put(path, lambda: cast("IO[bytes]", _Source(item.open())))
-    except _DAMAGED as error:
-        raise InputError(f"entry {item.name!r} is damaged: {error}") from error
+        storage.put(path, lambda: cast("IO[bytes]", _FailpointStream(file.open())))
+    except _DAMAGE_ERRORS as error:
+        raise InputError(f"entry {file.name!r} is damaged: {error}") from error
 
 
-class _Source:
-    """What a file is uploaded from; where all of it was read is a step."""
+class _FailpointStream:
+    """A source stream with a failpoint at its end."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -174,41 +176,11 @@ class _Source:
     def read(self, size: int) -> bytes:
         block = self._stream.read(size)
         if not block:
-            reached("written")
+            failpoint("written")
         return block
 
-    def __enter__(self) -> _Source:
+    def __enter__(self) -> _FailpointStream:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Upload as the command line says; the last line on standard output is one JSON object."""
-    parser = Parser(
-        prog="hadoop/put",
-        description="Bring a folder or zip archive to HDFS. Files that are there with the same"
-        " length are skipped: run it again to go on after an interruption.",
-    )
-    parser.add_argument(
-        "source", metavar="SOURCE", type=local_path, help="local folder or zip archive"
-    )
-    parser.add_argument("target", metavar="TARGET", help="folder to fill: hdfs://… or a path")
-    parser.add_argument("--jobs", type=int, default=JOBS, help="files at a time (%(default)s)")
-    options = parser.parse_args(argv)
-    if options.jobs < 1:
-        parser.error(f"--jobs: wanted at least 1, got {options.jobs}")
-    result: dict[str, object]
-    try:
-        result, code = upload(str(options.source), options.target, options.jobs), 0
-    except EagleError as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line}", file=sys.stderr)
-        result, code = {"error": line, "exit_code": error.exit_code}, error.exit_code
-    print(json.dumps(result))
-    return code
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

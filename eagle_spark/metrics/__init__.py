@@ -1,1 +1,1 @@
-"""Figures of predictions: classification, segmentation, calibration, intervals."""
+"""Metrics of predictions: classification, segmentation, calibration, intervals."""

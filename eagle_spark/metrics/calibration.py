@@ -1,131 +1,175 @@
-"""What a confidence is worth, and which one is enough; pure functions of outcomes."""
+"""Calibration of confidence, and the confidence threshold for review; functions of outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.metrics.evaluation import label_arrays
-from eagle_spark.metrics.scores import confidence_bins, expected_calibration_error
+from eagle_spark.metrics.evaluation import extract_label_arrays
+from eagle_spark.metrics.record import Record
+from eagle_spark.metrics.scores import (
+    Probabilities,
+    assign_confidence_bins,
+    expected_calibration_error,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WANTED = 0.98  # share of right answers among those that need no review for their confidence
-NEVER_SURE = 1.01  # a confidence that no image reaches
-# Of fewer images a share says nothing: the one most sure image, if right, would be 100 % of them.
-LEAST_SURE = 10
-POINTS = 100  # of a risk-coverage curve, about
-_TINY = 1e-30
+TARGET_ACCURACY = 0.98  # of predictions whose confidence requires no review
+UNREACHABLE_CONFIDENCE = 1.01  # above the confidence of every image
+# The accuracy of fewer images is not informative: of a single correct image it is 100 %.
+MIN_CONFIDENT_IMAGES = 10
+MAX_CURVE_POINTS = 100  # of a risk-coverage curve
+_MIN_PROBABILITY = 1e-30
 
 Floats = NDArray[np.float64]
 
 
-def calibration(
-    outcomes: pd.DataFrame, classes: tuple[str, ...], temperature: float
-) -> dict[str, Any]:
-    """Return what the confidence of outcomes is worth; empty without outcomes.
+class ReliabilityCurve(Record):
+    """Number of images, mean confidence and accuracy of each non-empty bin of the ECE."""
 
-    `ece_before` and `ece`, `reliability_before` and `reliability` (see `reliability_curve`): before
-    and after the logits were divided by the temperature; `risk_coverage` (see `risk_coverage`);
-    `coverage_98`, the largest share of most confident images of which 0.98 are right.
-
-    Args:
-        outcomes: as `summarise` takes them; probabilities are those after.
-    """
-    if not len(outcomes):
-        return {}
-    labels, after = label_arrays(outcomes, classes)
-    before = softened(after, temperature)
-    confidence, right = _confidence(labels, after)
-    reached = np.mean(confidence >= enough_confidence(outcomes, classes))
-    return {
-        "ece_before": expected_calibration_error(labels, before),
-        "ece": expected_calibration_error(labels, after),
-        "reliability_before": reliability_curve(*_confidence(labels, before)),
-        "reliability": reliability_curve(confidence, right),
-        "risk_coverage": risk_coverage(confidence, right),
-        "coverage_98": float(reached),
-    }
+    images: Sequence[int]
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
 
 
-def softened(probabilities: NDArray[Any], temperature: float) -> Floats:
-    """Return what `probabilities` `(n, classes)` were before their logits were divided by it."""
-    logits = temperature * np.log(np.maximum(probabilities.astype(np.float64), _TINY))
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return np.asarray(shares, np.float64)
-
-
-def reliability_curve(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Return of each bin of the ECE that holds any: `images`, mean `confidence`, `accuracy`."""
-    counts, sure, true = (
-        np.bincount(confidence_bins(confidence), weights)
-        for weights in (None, confidence, right.astype(np.float64))
-    )
-    held = counts > 0
-    return {
-        "images": counts[held].tolist(),
-        "confidence": (sure[held] / counts[held]).tolist(),
-        "accuracy": (true[held] / counts[held]).tolist(),
-    }
-
-
-def risk_coverage(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Return `coverage`, shares of the most confident images, and `risk`, the share wrong of each.
+class RiskCoverage(Record):
+    """Shares of the most confident images, and the error rate of each share.
 
     El-Yaniv and Wiener, On the Foundations of Noise-free Selective Classification (2010).
     """
-    reached, wrong = _most_confident(confidence, ~right)
-    some = np.unique(np.linspace(0, len(reached) - 1, POINTS).round().astype(int))
-    return {
-        "coverage": (reached[some] / len(confidence)).tolist(),
-        "risk": wrong[some].tolist(),
-    }
+
+    coverage: Sequence[float]
+    risk: Sequence[float]
 
 
-def enough_confidence(
-    outcomes: pd.DataFrame, classes: tuple[str, ...], wanted: float = WANTED
-) -> float:
-    """Return the confidence below which a person has to look.
+class Calibration(Record):
+    """Calibration of confidence; `_before` is before temperature scaling.
 
-    The lowest confidence such that those images of `outcomes` that reach it are right in at least
-    `wanted` of the cases; `NEVER_SURE` where there is none, or fewer than `LEAST_SURE` images reach
-    it.
+    Attributes:
+        coverage_98: largest share of most confident images with an accuracy of 0.98.
+    """
+
+    ece_before: float
+    ece: float
+    reliability_before: ReliabilityCurve
+    reliability: ReliabilityCurve
+    risk_coverage: RiskCoverage
+    coverage_98: float
+
+
+def compute_calibration(
+    outcomes: pd.DataFrame, classes: tuple[str, ...], temperature: float
+) -> Calibration | None:
+    """Compute the calibration of confidence before and after temperature scaling.
+
+    Args:
+        outcomes: as for `summarise`; probabilities after temperature scaling.
+        classes: in the order of the probabilities.
+        temperature: divisor of the logits.
+
+    Returns:
+        None without outcomes.
     """
     if not len(outcomes):
-        return NEVER_SURE
-    confidence, right = _confidence(*label_arrays(outcomes, classes))
-    reached, share = _most_confident(confidence, right)
-    enough = reached[(share >= wanted) & (reached >= LEAST_SURE)]
-    return float(-np.sort(-confidence)[enough[-1] - 1]) if len(enough) else NEVER_SURE
+        return None
+    labels, after = extract_label_arrays(outcomes, classes)
+    before = undo_temperature(after, temperature)
+    confidence, correct = _compute_confidence(labels, after)
+    coverage = np.mean(confidence >= confidence_threshold(outcomes, classes))
+    return Calibration(
+        ece_before=expected_calibration_error(labels, before),
+        ece=expected_calibration_error(labels, after),
+        reliability_before=compute_reliability_curve(*_compute_confidence(labels, before)),
+        reliability=compute_reliability_curve(confidence, correct),
+        risk_coverage=compute_risk_coverage(confidence, correct),
+        coverage_98=float(coverage),
+    )
 
 
-def flagged_shares(flags: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
-    """Return the share of images that each reason flags, `(n,)` each, and `any` of them."""
-    together = {"any": np.any(list(flags.values()), axis=0), **flags}
-    return {name: float(np.mean(found)) for name, found in together.items() if len(found)}
+def undo_temperature(probabilities: Probabilities, temperature: float) -> Floats:
+    """Return probabilities `(n, classes)` as they were before temperature scaling."""
+    logits = temperature * np.log(np.maximum(probabilities.astype(np.float64), _MIN_PROBABILITY))
+    unscaled = np.exp(logits - logits.max(axis=1, keepdims=True))
+    unscaled /= unscaled.sum(axis=1, keepdims=True)
+    return np.asarray(unscaled, np.float64)
 
 
-def _confidence(
-    labels: NDArray[np.int64], probabilities: NDArray[Any]
+def compute_reliability_curve(confidence: Floats, correct: NDArray[np.bool_]) -> ReliabilityCurve:
+    """Return the reliability of predictions, `(n,)` each."""
+    images, confidence_sum, correct_sum = (
+        np.bincount(assign_confidence_bins(confidence), weights)
+        for weights in (None, confidence, correct.astype(np.float64))
+    )
+    filled = images > 0
+    return ReliabilityCurve(
+        images=images[filled].tolist(),
+        confidence=(confidence_sum[filled] / images[filled]).tolist(),
+        accuracy=(correct_sum[filled] / images[filled]).tolist(),
+    )
+
+
+def compute_risk_coverage(confidence: Floats, correct: NDArray[np.bool_]) -> RiskCoverage:
+    """Return the risk of predictions, `(n,)`, at `MAX_CURVE_POINTS` coverages at most."""
+    counts, error_rates = _rate_most_confident(confidence, ~correct)
+    points = np.unique(np.linspace(0, len(counts) - 1, MAX_CURVE_POINTS).round().astype(int))
+    return RiskCoverage(
+        coverage=(counts[points] / len(confidence)).tolist(), risk=error_rates[points].tolist()
+    )
+
+
+def confidence_threshold(
+    outcomes: pd.DataFrame,
+    classes: tuple[str, ...],
+    target_accuracy: float = TARGET_ACCURACY,
+) -> float:
+    """Return the confidence below which an image needs review.
+
+    This is the lowest confidence at or above which at least `target_accuracy` of the outcomes are
+    correct; `UNREACHABLE_CONFIDENCE` without such a confidence, or where fewer than
+    `MIN_CONFIDENT_IMAGES` images reach it.
+    """
+    if not len(outcomes):
+        return UNREACHABLE_CONFIDENCE
+    confidence, correct = _compute_confidence(*extract_label_arrays(outcomes, classes))
+    counts, accuracies = _rate_most_confident(confidence, correct)
+    accepted = counts[(accuracies >= target_accuracy) & (counts >= MIN_CONFIDENT_IMAGES)]
+    if not len(accepted):
+        return UNREACHABLE_CONFIDENCE
+    return float(-np.sort(-confidence)[accepted[-1] - 1])
+
+
+def compute_flagged_shares(flags: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """Return the share of flagged images for each reason, and for `any` of them.
+
+    Args:
+        flags: reason -> `(n,)`.
+    """
+    with_any = {"any": np.any(list(flags.values()), axis=0), **flags}
+    return {name: float(np.mean(flagged)) for name, flagged in with_any.items() if len(flagged)}
+
+
+def _compute_confidence(
+    labels: NDArray[np.int64], probabilities: Probabilities
 ) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the confidence `(n,)` of each prediction, and whether it is correct."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     return confidence, probabilities.argmax(axis=1) == labels
 
 
-def _most_confident(
-    confidence: Floats, counted: NDArray[np.bool_]
+def _rate_most_confident(
+    confidence: Floats, selected: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Return numbers of most confident images, and the share of them that counts.
+    """Return numbers of most confident images, and the share of them that is selected.
 
-    Equally confident images come together.
+    Equally confident images are never separated.
     """
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    reached = last + 1
-    return reached, np.cumsum(counted[order])[last] / reached
+    counts = last + 1
+    return counts, np.cumsum(selected[order])[last] / counts

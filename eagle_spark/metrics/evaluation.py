@@ -1,132 +1,197 @@
-"""All that is said of a model on labelled images, with intervals: pure functions of outcomes.
+"""Metrics of a model on labelled images with confidence intervals; functions of outcomes.
 
-An outcome is a row: `source`, `patient` (qualified by source; null where not known), `label`,
+An outcome is a row: `source`, `patient` (qualified by source; null if unknown), `label`,
 `probabilities` (in the order of the classes); `dice`, `iou` and `hausdorff95`, null without a mask.
 
 Intervals are 95 % percentile bootstrap intervals (Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, chapter 13) over patients: all images of a patient are drawn together, and an image
-of no known patient is one of its own. A figure of 0 or 1 has an interval of no width.
+without known patient is drawn alone. The interval of a metric of 0 or 1 has zero width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.metrics.scores import OVERLAP, confusion_matrix, expected_calibration_error
+from eagle_spark.metrics.record import Interval, Record
+from eagle_spark.metrics.scores import (
+    OVERLAP_METRICS,
+    Probabilities,
+    confusion_matrix,
+    expected_calibration_error,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-DRAWS = 1000
-LEVEL = 0.95
-BY_CLASS = ("recall", "precision", "f1", "auroc")
-_CELLS_AT_ONCE = 1 << 21  # draws x images that are held
+BOOTSTRAP_DRAWS = 1000
+CONFIDENCE_LEVEL = 0.95
+CLASS_METRICS = ("recall", "precision", "f1", "auroc")
+_MAX_CELLS = 1 << 21  # draws x images in memory
 _SEED = 7
 
+_IMAGE_METRICS = ("accuracy", "balanced_accuracy", "ece", *OVERLAP_METRICS)
+
 Floats = NDArray[np.float64]
-Row = tuple[str, str, str, float, float | None, float | None, int]
+MetricRow = tuple[str, str, str, float, float | None, float | None, int]
 
 
-def summarise(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the figures of all outcomes, and `by_source` those of each source alone.
+class Intervals(Record):
+    """95 % confidence intervals; None of an undefined metric, or if all images are of a patient."""
 
-    `images`, `patients`, `accuracy`, `balanced_accuracy`, `ece`; `recall_by_class`,
-    `precision_by_class`, `f1_by_class`, `auroc_by_class` (one class against the rest);
-    `confusion` (rows true, columns predicted); `dice`, `iou`, `hausdorff95` (pixels), means over
-    the images that `counted` gives the number of; `intervals`, name -> [low, high], and for names
-    by class class -> [low, high]. None stands where nothing counts.
+    accuracy: Interval | None = None
+    balanced_accuracy: Interval | None = None
+    recall_by_class: Mapping[str, Interval | None] = {}
+    precision_by_class: Mapping[str, Interval | None] = {}
+    f1_by_class: Mapping[str, Interval | None] = {}
+    auroc_by_class: Mapping[str, Interval | None] = {}
+    dice: Interval | None = None
+    iou: Interval | None = None
+    hausdorff95: Interval | None = None
 
-    Images with a mask count for Dice and IoU, which are 0 where no lung was found; for the
-    Hausdorff distance only those where some was.
+
+class GroupMetrics(Record):
+    """Metrics of a group of images; a metric over no images is None.
+
+    Attributes:
+        confusion: counts, rows true, columns predicted.
+        counted: number of images in the means `dice`, `iou` and `hausdorff95`.
+        auroc_by_class: one class against the rest.
+        dice: mean over images with a mask, 0 where the predicted mask is empty; `iou` likewise.
+        hausdorff95: mean over images where neither mask is empty, pixels.
+    """
+
+    images: int = 0
+    patients: int = 0
+    ece: float | None = None
+    confusion: Sequence[Sequence[int]] = ()
+    counted: Mapping[str, int] = {}
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    recall_by_class: Mapping[str, float | None] = {}
+    precision_by_class: Mapping[str, float | None] = {}
+    f1_by_class: Mapping[str, float | None] = {}
+    auroc_by_class: Mapping[str, float | None] = {}
+    dice: float | None = None
+    iou: float | None = None
+    hausdorff95: float | None = None
+    intervals: Intervals = Intervals()
+
+    def select(self, name: str) -> tuple[float | None, Interval | None]:
+        """Return a metric of all classes, by its name, and its interval."""
+        return getattr(self, name), getattr(self.intervals, name, None)
+
+    def select_class(self, name: str, label: str) -> tuple[float | None, Interval | None]:
+        """Return one of `CLASS_METRICS` of a class, and its interval."""
+        values: Mapping[str, float | None] = getattr(self, f"{name}_by_class")
+        intervals: Mapping[str, Interval | None] = getattr(self.intervals, f"{name}_by_class")
+        return values.get(label), intervals.get(label)
+
+
+class Metrics(GroupMetrics):
+    """Metrics of all images, and of each source."""
+
+    by_source: Mapping[str, GroupMetrics] = {}
+
+
+def summarise(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> Metrics:
+    """Compute the metrics of all outcomes and of each source.
+
+    Args:
+        outcomes: one row per image.
+        classes: in the order of the probabilities.
     """
     sources = {
-        str(name): _summary(rows, classes) for name, rows in outcomes.groupby("source", sort=True)
+        str(name): _summarise_rows(rows, classes)
+        for name, rows in outcomes.groupby("source", sort=True)
     }
-    return _summary(outcomes, classes) | {"by_source": sources}
+    return Metrics.model_validate(_summarise_rows(outcomes, classes) | {"by_source": sources})
 
 
-def label_arrays(
+def extract_label_arrays(
     outcomes: pd.DataFrame, classes: tuple[str, ...]
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return class numbers `(n,)` and probabilities `(n, classes)`, n > 0."""
+) -> tuple[NDArray[np.int64], Probabilities]:
+    """Return class indices `(n,)` and probabilities `(n, classes)`, n > 0."""
     labels = np.array([classes.index(label) for label in outcomes["label"]], np.int64)
     return labels, np.stack(outcomes["probabilities"].to_list())
 
 
-def metric_rows(summary: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield (source, class, name, value, low, high, n) of every figure of `summarise`.
+def iter_metric_rows(metrics: Metrics) -> Iterator[MetricRow]:
+    """Yield (source, class, name, value, low, high, n) for every metric of `summarise`.
 
-    `n` is the number of images that the figure is over. A cell of the confusion matrix is called
+    `n` is the number of images of the metric. A cell of the confusion matrix has the name
     `predicted:<class>`.
     """
-    for source, found in [(ALL, summary), *summary["by_source"].items()]:
-        if not found["images"]:
-            continue
-        names, confusion = list(found["recall_by_class"]), np.array(found["confusion"])
-        intervals = found["intervals"]
-        for name in ("accuracy", "balanced_accuracy", "ece", *OVERLAP):
-            counted = found["counted"].get(name, found["images"])
-            low, high = intervals.get(name) or (None, None)
-            if found[name] is not None:
-                yield source, ALL, name, found[name], low, high, counted
-        of_class = {
-            "precision": confusion.sum(axis=0).tolist(),
-            "auroc": [found["images"]] * len(names),
-        }
-        for name in BY_CLASS:
-            counts = of_class.get(name, confusion.sum(axis=1).tolist())
-            for label, count in zip(names, counts, strict=True):
-                value = found[f"{name}_by_class"][label]
-                low, high = intervals[f"{name}_by_class"][label] or (None, None)
-                if value is not None:
-                    yield source, label, name, value, low, high, count
-        for label, cells in zip(names, confusion.tolist(), strict=True):
-            for other, count in zip(names, cells, strict=True):
-                name = f"predicted:{other}"
-                yield source, label, name, float(count), None, None, sum(cells)
+    yield from _iter_group_rows(ALL, metrics)
+    for source, group in metrics.by_source.items():
+        yield from _iter_group_rows(source, group)
 
 
-def _summary(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+def _iter_group_rows(source: str, group: GroupMetrics) -> Iterator[MetricRow]:
+    if not group.images:
+        return
+    labels, confusion = list(group.recall_by_class), np.array(group.confusion)
+    for name in _IMAGE_METRICS:
+        value, interval = group.select(name)
+        if value is not None:
+            count = group.counted.get(name, group.images)
+            yield source, ALL, name, value, *(interval or (None, None)), count
+    class_counts = {
+        "precision": confusion.sum(axis=0).tolist(),
+        "auroc": [group.images] * len(labels),
+    }
+    for name in CLASS_METRICS:
+        counts = class_counts.get(name, confusion.sum(axis=1).tolist())
+        for label, count in zip(labels, counts, strict=True):
+            value, interval = group.select_class(name, label)
+            if value is not None:
+                yield source, label, name, value, *(interval or (None, None)), count
+    for label, cells in zip(labels, confusion.tolist(), strict=True):
+        for predicted, count in zip(labels, cells, strict=True):
+            name = f"predicted:{predicted}"
+            yield source, label, name, float(count), None, None, sum(cells)
+
+
+def _summarise_rows(outcomes: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, object]:
+    """Compute the values of `GroupMetrics`."""
     if not len(outcomes):
-        plain = ("accuracy", "balanced_accuracy", "ece", *OVERLAP)
-        by_class = [f"{name}_by_class" for name in BY_CLASS]
-        return {"images": 0} | dict.fromkeys(plain) | {name: {} for name in by_class}
-    labels, probabilities = label_arrays(outcomes, classes)
+        by_class = [f"{name}_by_class" for name in CLASS_METRICS]
+        return {"images": 0} | dict.fromkeys(_IMAGE_METRICS) | {name: {} for name in by_class}
+    labels, probabilities = extract_label_arrays(outcomes, classes)
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
-    groups = _groups(outcomes)
-    measured = {name: outcomes[name].to_numpy(np.float64) for name in OVERLAP}
-    measures = [
-        _label_measure(labels, probabilities),
-        _mean_measure(np.stack(list(measured.values()))),
+    patients = _number_patients(outcomes)
+    overlap = {name: outcomes[name].to_numpy(np.float64) for name in OVERLAP_METRICS}
+    statistics = [
+        _create_label_statistic(labels, probabilities),
+        _create_mean_statistic(np.stack(list(overlap.values()))),
     ]
-    values, low, high = _with_intervals(measures, groups)
-    found: dict[str, Any] = {
+    values, low, high = _bootstrap(statistics, patients)
+    metrics: dict[str, object] = {
         "images": len(outcomes),
-        "patients": int(groups.max()) + 1,
+        "patients": int(patients.max()) + 1,
         "ece": expected_calibration_error(labels, probabilities),
         "confusion": confusion.tolist(),
-        "counted": {name: int(np.isfinite(column).sum()) for name, column in measured.items()},
+        "counted": {name: int(np.isfinite(column).sum()) for name, column in overlap.items()},
     }
-    intervals: dict[str, Any] = {}
-    columns = iter(zip(map(_number, values), map(_pair, low, high), strict=True))
+    intervals: dict[str, object] = {}
+    estimates = iter(zip(map(_to_optional, values), map(_to_interval, low, high), strict=True))
     for name in ("accuracy", "balanced_accuracy"):
-        found[name], intervals[name] = next(columns)
-    for name in (f"{name}_by_class" for name in BY_CLASS):
-        pairs = {label: next(columns) for label in classes}
-        found[name] = {label: value for label, (value, _) in pairs.items()}
-        intervals[name] = {label: ends for label, (_, ends) in pairs.items()}
-    for name in OVERLAP:
-        found[name], intervals[name] = next(columns)
-    return found | {"intervals": intervals}
+        metrics[name], intervals[name] = next(estimates)
+    for name in (f"{name}_by_class" for name in CLASS_METRICS):
+        by_label = {label: next(estimates) for label in classes}
+        metrics[name] = {label: value for label, (value, _) in by_label.items()}
+        intervals[name] = {label: interval for label, (_, interval) in by_label.items()}
+    for name in OVERLAP_METRICS:
+        metrics[name], intervals[name] = next(estimates)
+    return metrics | {"intervals": intervals}
 
 
-def _groups(outcomes: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the patient of each row as a number from 0; every row of none has its own."""
+def _number_patients(outcomes: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the patient of each row as a number from 0; a row without patient has its own."""
     import pandas as pd
 
     codes = pd.factorize(outcomes["patient"])[0].astype(np.int64)
@@ -135,84 +200,91 @@ def _groups(outcomes: pd.DataFrame) -> NDArray[np.int64]:
     return codes
 
 
-Measure = Callable[[Floats], Floats]  # weights (draws, images) -> figures (draws, figures), or NaN
+# Weights (draws, images) -> values (draws, values); NaN where undefined.
+Statistic = Callable[[Floats], Floats]
 
 
-def _with_intervals(
-    measures: list[Measure], groups: NDArray[np.int64]
+def _bootstrap(
+    statistics: list[Statistic], patients: NDArray[np.int64]
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the figures of all rows, and the ends of their intervals; NaN where there is none."""
-    draw, patients = np.random.default_rng(_SEED), int(groups.max()) + 1
+    """Return the values of all rows and the bounds of their intervals, `(values,)` each.
 
-    def figures(weights: Floats) -> Floats:
-        return np.concatenate([measure(weights) for measure in measures], axis=1)
+    Undefined values and bounds are NaN.
+    """
+    generator, patient_count = np.random.default_rng(_SEED), int(patients.max()) + 1
 
-    values = figures(np.ones((1, len(groups))))[0]
-    found, step = [], max(1, _CELLS_AT_ONCE // len(groups))
-    for first in range(0, DRAWS, step):
-        times = draw.multinomial(
-            patients, np.full(patients, 1 / patients), min(step, DRAWS - first)
-        )
-        found.append(figures(times[:, groups].astype(np.float64)))
-    drawn = np.concatenate(found)
+    def compute(weights: Floats) -> Floats:
+        return np.concatenate([statistic(weights) for statistic in statistics], axis=1)
+
+    values = compute(np.ones((1, len(patients))))[0]
+    batches, step = [], max(1, _MAX_CELLS // len(patients))
+    uniform = np.full(patient_count, 1 / patient_count)
+    for first in range(0, BOOTSTRAP_DRAWS, step):
+        draws = min(step, BOOTSTRAP_DRAWS - first)
+        times_drawn = generator.multinomial(patient_count, uniform, draws)
+        batches.append(compute(times_drawn[:, patients].astype(np.float64)))
+    drawn = np.concatenate(batches)
     low, high = np.full((2, len(values)), np.nan)
-    for at in np.flatnonzero(np.isfinite(values)).tolist() if patients > 1 else []:
-        sound = drawn[np.isfinite(drawn[:, at]), at]
-        low[at], high[at] = np.quantile(sound, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    quantiles = [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2]
+    for index in np.flatnonzero(np.isfinite(values)).tolist() if patient_count > 1 else []:
+        finite = drawn[np.isfinite(drawn[:, index]), index]
+        low[index], high[index] = np.quantile(finite, quantiles)
     return values, low, high
 
 
-def _label_measure(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> Measure:
-    """Accuracy, balanced accuracy; then recall, precision, F1 and AUROC, each of every class."""
+def _create_label_statistic(labels: NDArray[np.int64], probabilities: Probabilities) -> Statistic:
+    """Accuracy, balanced accuracy; then recall, precision, F1 and AUROC of every class."""
     classes = probabilities.shape[1]
     cells = np.eye(classes**2)[labels * classes + probabilities.argmax(axis=1)]
-    ranked = [_auroc(labels == number, probabilities[:, number]) for number in range(classes)]
+    aurocs = [_create_auroc(labels == index, probabilities[:, index]) for index in range(classes)]
 
-    def measure(weights: Floats) -> Floats:
+    def compute(weights: Floats) -> Floats:
         confusion = (weights @ cells).reshape(-1, classes, classes)
-        right = np.diagonal(confusion, axis1=1, axis2=2)
+        correct = np.diagonal(confusion, axis1=1, axis2=2)
         true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
-        recall = _ratio(right, true)
-        balanced = _ratio(np.nansum(recall, axis=1), np.isfinite(recall).sum(axis=1))
-        accuracy = _ratio(right.sum(axis=1), weights.sum(axis=1))
-        auroc = np.stack([one(weights) for one in ranked], axis=1)
-        by_class = (recall, _ratio(right, predicted), _ratio(2 * right, true + predicted), auroc)
-        return np.concatenate([np.stack((accuracy, balanced), axis=1), *by_class], axis=1)
+        recall = _divide(correct, true)
+        balanced = _divide(np.nansum(recall, axis=1), np.isfinite(recall).sum(axis=1))
+        accuracy = _divide(correct.sum(axis=1), weights.sum(axis=1))
+        auroc = np.stack([statistic(weights) for statistic in aurocs], axis=1)
+        precision, f1 = _divide(correct, predicted), _divide(2 * correct, true + predicted)
+        averages = np.stack((accuracy, balanced), axis=1)
+        return np.concatenate([averages, recall, precision, f1, auroc], axis=1)
 
-    return measure
+    return compute
 
 
-def _auroc(positive: NDArray[np.bool_], scores: NDArray[Any]) -> Measure:
-    """The area under the ROC curve: the share of pairs in the right order, ties counting half."""
+def _create_auroc(positive: NDArray[np.bool_], scores: Probabilities) -> Statistic:
+    """Area under the ROC curve: the share of pairs in the right order; ties count half."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
 
-    def measure(weights: Floats) -> Floats:
+    def compute(weights: Floats) -> Floats:
         ordered = weights[:, order]
-        of_positive = np.add.reduceat(ordered * positive[order], starts, axis=1)
-        of_others = np.add.reduceat(ordered * ~positive[order], starts, axis=1)
-        below = np.cumsum(of_others, axis=1) - of_others / 2
-        pairs = of_positive.sum(axis=1) * of_others.sum(axis=1)
-        return _ratio((of_positive * below).sum(axis=1), pairs)
+        positives = np.add.reduceat(ordered * positive[order], starts, axis=1)
+        negatives = np.add.reduceat(ordered * ~positive[order], starts, axis=1)
+        negatives_below = np.cumsum(negatives, axis=1) - negatives / 2
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        return _divide((positives * negatives_below).sum(axis=1), pairs)
 
-    return measure
-
-
-def _mean_measure(columns: Floats) -> Measure:
-    """Mean of each row of `columns` over the images where it is a number."""
-    counts, filled = np.isfinite(columns), np.nan_to_num(columns)
-    return lambda weights: _ratio(weights @ filled.T, weights @ counts.T)
+    return compute
 
 
-def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
-    found: Floats = np.full(np.shape(above), np.nan)
-    np.divide(above, below, out=found, where=below > 0)
-    return found
+def _create_mean_statistic(columns: Floats) -> Statistic:
+    """Mean of each of `columns` `(values, images)` over images with a finite value."""
+    is_finite, filled = np.isfinite(columns), np.nan_to_num(columns)
+    return lambda weights: _divide(weights @ filled.T, weights @ is_finite.T)
 
 
-def _number(value: float) -> float | None:
+def _divide(numerator: Floats, denominator: NDArray[np.number]) -> Floats:
+    """Divide elementwise; NaN where the denominator is 0."""
+    quotient: Floats = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
+def _to_optional(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _pair(low: float, high: float) -> list[float] | None:
-    return [float(low), float(high)] if np.isfinite(low) else None
+def _to_interval(low: float, high: float) -> Interval | None:
+    return (float(low), float(high)) if np.isfinite(low) else None

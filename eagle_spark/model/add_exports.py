@@ -1,46 +1,60 @@
-"""A model for other programs: `eagle-export --model URI` adds ONNX and LiteRT to its folder."""
+"""Export a model to ONNX and LiteRT inside its own folder: `eagle export --model URI`."""
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eagle_spark.errors import EagleError, PlatformError
-from eagle_spark.job import main as run_job
 from eagle_spark.model.bundle import Bundle, check_target, open_bundle, publish_bundle, seal
 from eagle_spark.model.engines import ENGINES, KerasEngine
 from eagle_spark.model.export import save_portable
-from eagle_spark.model.gate import judge
-from eagle_spark.model.metadata import GOLDEN
+from eagle_spark.model.gate import compare_with_reference
+from eagle_spark.model.metadata import GOLDEN, GateResult
 from eagle_spark.settings import ExportSettings
 
-TOOLS = {"onnx": ("onnx", "tf2onnx"), "litert": ()}  # beside what runs the format
-# ONNX takes any number of images at once. LiteRT's own compilers want one shape; one image at a
-# time is as fast on CPUs.
-BATCH = {"onnx": None, "litert": 1}
+EXPORTERS = {"onnx": ("onnx", "tf2onnx"), "litert": ()}  # packages, besides the engine's own
+# ONNX takes any batch size. LiteRT's own compilers require a fixed shape; one image at a time is
+# as fast on CPUs.
+BATCH_SIZES = {"onnx": None, "litert": 1}
+
+_log = logging.getLogger(__name__)
 
 
-def add_exports(settings: ExportSettings) -> dict[str, Any]:
-    """Add the formats to the model folder, each with the result of its gate; the folder is replaced
-    in one step, and its model id stays.
+@dataclass(frozen=True)
+class ExportResult:
+    """Result of an export.
 
-    Returns:
-        `model_id`, `engines` (format -> result of the gate), `bytes` (format -> size), `seconds`.
+    Attributes:
+        engines: format -> `GateResult`.
+        bytes: format -> size.
+    """
+
+    model_id: str
+    engines: Mapping[str, Mapping[str, object]]
+    bytes: Mapping[str, int]
+    seconds: float
+
+
+def add_exports(settings: ExportSettings) -> ExportResult:
+    """Add exported formats and their gate results to a model folder.
+
+    The folder is replaced in one step; its model id does not change.
 
     Raises:
-        PlatformError: when what makes or runs a format is not installed.
-        BundleError: when the folder is no sound model, or was replaced meanwhile.
-        OutputError: when it cannot be written.
-        EagleError: when an export has not passed; it is in the folder all the same, and nothing
-            here will run it.
+        PlatformError: when a package that writes or runs a format is not installed.
+        ModelError: when the model folder is invalid, or was replaced during the export.
+        OutputError: when the folder cannot be written.
+        EagleError: when an export fails its gate; it stays in the folder, and `choose_engine`
+            never selects it.
     """
     started = time.perf_counter()
     formats = settings.format.split(",")
@@ -50,60 +64,60 @@ def add_exports(settings: ExportSettings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="eagle-export-") as name:
         folder = Path(name, "model")
         shutil.copytree(bundle.path, folder, symlinks=True)
-        found = export(open_bundle(str(folder), bundle.model_id), formats)
-        card = dict(bundle.metadata) | {"engines": {**bundle.engines, **found}}
-        del card["model_id"], card["digests"]
-        sealed = seal(folder, card)
-        open_bundle(settings.model, sealed.model_id)
+        metadata = bundle.metadata
+        gate_results = export_formats(open_bundle(str(folder), metadata.model_id), formats)
+        engines = {**metadata.engines, **gate_results}
+        model_id = seal(folder, metadata.model_copy(update={"engines": engines})).metadata.model_id
+        open_bundle(settings.model, model_id)
         publish_bundle(folder, settings.model, overwrite=True)
-        result = {
-            "model_id": sealed.model_id,
-            "engines": found,
-            "bytes": {name: (folder / ENGINES[name].file).stat().st_size for name in formats},
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-    if failed := [name for name in formats if not found[name]["passed"]]:
-        error = EagleError(
-            f"--model {settings.model}: {', '.join(failed)} does not say what Keras says; "
-            "kept, but marked as not passed"
+        result = ExportResult(
+            model_id,
+            {name: gate_result.to_dict() for name, gate_result in gate_results.items()},
+            {name: (folder / ENGINES[name].file).stat().st_size for name in formats},
+            round(time.perf_counter() - started, 1),
         )
-        error.figures = result
+    if failed := [name for name in formats if not gate_results[name].passed]:
+        error = EagleError(
+            f"`model` {settings.model}: the outputs of {', '.join(failed)} differ from those of "
+            "Keras; kept, but marked as not passed"
+        )
+        error.figures = asdict(result)
         raise error
     return result
 
 
 def check_installed(formats: Sequence[str]) -> None:
-    """Check that what makes and runs these formats is there.
+    """Check that the packages that write and run these formats are installed.
 
     Raises:
-        PlatformError: names what lacks.
+        PlatformError: names the missing packages.
     """
-    wanted = [package for name in formats for package in (*TOOLS[name], ENGINES[name].package)]
-    if missing := [package for package in wanted if not find_spec(package)]:
+    required = [
+        package for name in formats for package in (*EXPORTERS[name], ENGINES[name].package)
+    ]
+    if missing := [package for package in required if not find_spec(package)]:
         raise PlatformError(
             f"not installed: {', '.join(missing)}; pip install 'eagle-spark[exports]' brings them"
         )
 
 
-def export(bundle: Bundle, formats: Sequence[str]) -> Mapping[str, dict[str, Any]]:
-    """Write the formats into a model folder, and hold each against Keras on its golden images."""
+def export_formats(bundle: Bundle, formats: Sequence[str]) -> dict[str, GateResult]:
+    """Write the formats into a model folder and compare each with Keras on its golden images.
+
+    Returns:
+        Format -> gate result, see `compare_with_reference`.
+    """
     reference = KerasEngine(bundle.path, 1)
     with np.load(bundle.path / GOLDEN, allow_pickle=False) as golden:
         pixels = golden["pixels"]
-    wanted = reference.predict(pixels)
-    found = {}
+    expected = reference.predict(pixels)
+    gate_results = {}
     for name in formats:
-        print(f"exporting {name}", file=sys.stderr, flush=True)
+        _log.info("exporting %s", name)
         kind = ENGINES[name]
-        save_portable(reference.model, bundle.path / kind.file, name, BATCH[name])
-        found[name] = judge(kind.load(bundle.path, 1), pixels, wanted, bundle.threshold)
-    return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `eagle-export` in the frame of the jobs."""
-    return run_job(ExportSettings, add_exports, argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        save_portable(reference.model, bundle.path / kind.file, name, BATCH_SIZES[name])
+        engine = kind.load(bundle.path, 1)
+        gate_results[name] = compare_with_reference(
+            engine, pixels, expected, bundle.metadata.mask_threshold
+        )
+    return gate_results

@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md` of a model folder: what `metadata.json` says, for people.
+"""`MODEL_CARD.md` of a model folder: the content of `metadata.json` for human readers.
 
 After Mitchell et al., Model Cards for Model Reporting (2019).
 """
@@ -6,17 +6,21 @@ After Mitchell et al., Model Cards for Model Reporting (2019).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
-NOT_INTENDED = (
+from eagle_spark.metrics.evaluation import GroupMetrics, Metrics
+from eagle_spark.metrics.record import Interval
+from eagle_spark.model.metadata import GateResult, ModelMetadata
+
+OUT_OF_SCOPE_USES = (
     "Diagnosis, triage or treatment of patients.",
-    "Images that are not chest X-rays of one frontal view: the model names one of its classes for "
-    "whatever it is shown.",
-    "Other diseases than its classes, and the absence of disease: it knows nothing else.",
-    "Collections, scanners and programs that are not in its data, unless `evaluate` has said on "
-    "labelled images from there what it is worth.",
+    "Images other than chest X-rays of one frontal view: the model assigns one of its classes to "
+    "any image.",
+    "Detecting diseases other than its classes, or ruling out disease: the model has no output for "
+    "either.",
+    "Archives, scanners and programs that are not in its data, unless `evaluate` has measured the "
+    "model on labelled images from there.",
 )
-FIGURES = {
+METRIC_TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "ece": "expected calibration error",
@@ -24,199 +28,198 @@ FIGURES = {
     "iou": "IoU of the lungs",
     "hausdorff95": "Hausdorff 95 of the lungs, pixels",
 }
-BY_CLASS = {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}
+CLASS_METRIC_TITLES = {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}
+_PATH_SETTINGS = ("warehouse", "model", "weights", "resume", "overwrite")
 
 
-def model_card(card: Mapping[str, Any]) -> str:
-    """Return Markdown of what stands in a model's metadata; sections of what is not there say so.
-
-    Args:
-        card: as in `metadata.json`, at least `model_id`, `intended_use`, `classes`, `input` and
-            `engines`.
-    """
+def render_model_card(metadata: ModelMetadata) -> str:
+    """Render a model's metadata as Markdown; sections without data are marked as such."""
     parts = [
         "# Model card",
-        f"`{card['model_id']}`",
+        f"`{metadata.model_id}`",
         "## Intended use",
-        str(card["intended_use"]),
-        "## Not intended",
-        _listed(NOT_INTENDED),
-        "## What it is",
-        *_network(card),
+        metadata.intended_use,
+        "## Out-of-scope use",
+        _render_list(OUT_OF_SCOPE_USES),
+        "## Architecture",
+        *_architecture(metadata),
         "## Data",
-        *_data(card),
-        "## Figures",
-        *_figures(card),
-        "## At a new hospital",
-        *_left_out(card),
+        *_data(metadata),
+        "## Metrics",
+        *_metrics(metadata),
+        "## Unseen sources",
+        *_left_out(metadata.left_out),
         "## Confidence",
-        *_confidence(card),
+        *_confidence(metadata),
         "## Engines",
-        *_engines(card),
+        *_engines(metadata.engines),
         "## Versions",
-        table(("program", "version"), sorted(card.get("versions", {}).items())),
-        "Digests of every file, and all of the above with more digits, stand in `metadata.json`.",
+        render_table(("program", "version"), sorted(metadata.versions.items())),
+        "`metadata.json` holds the digest of every file, and all values above with more digits.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _network(card: Mapping[str, Any]) -> Iterator[str]:
-    size, training = card["input"]["size"], card.get("training", {})
+def _architecture(metadata: ModelMetadata) -> Iterator[str]:
+    size = metadata.input.size
     yield (
         f"A frozen MobileNetV2 over one grey channel with two heads: a class head "
-        f"({', '.join(card['classes'])}) and a decoder for the lungs. It takes {size} x {size} "
-        f"pixels of 8 bits; normalisation: {card['input'].get('normalisation', 'in the network')}."
+        f"({', '.join(metadata.classes)}) and a decoder for the lungs. Input: {size} x {size} "
+        f"pixels of 8 bits; normalisation: {metadata.input.normalisation}."
     )
-    if settings := training.get("settings"):
-        shown = {name: value for name, value in settings.items() if name not in _PLACES}
+    if settings := metadata.training.settings:
+        shown = {name: value for name, value in settings.items() if name not in _PATH_SETTINGS}
         yield "Settings: " + ", ".join(f"{name} {value}" for name, value in sorted(shown.items()))
 
 
-_PLACES = ("warehouse", "model", "weights", "resume", "overwrite")
-
-
-def _data(card: Mapping[str, Any]) -> Iterator[str]:
-    training = card.get("training", {})
-    if not training.get("images"):
+def _data(metadata: ModelMetadata) -> Iterator[str]:
+    training, classes = metadata.training, metadata.classes
+    if not training.images:
         yield "Not recorded."
         return
-    splits = training["images"]
-    yield table(
-        ("class", *splits),
-        [(name, *(split.get(name, 0) for split in splits.values())) for name in card["classes"]],
-    )
-    yield table(
-        ("source (train split)", *card["classes"]),
+    yield render_table(
+        ("class", *training.images),
         [
-            (source, *(counts.get(name, 0) for name in card["classes"]))
-            for source, counts in training.get("sources", {}).items()
+            (label, *(counts.get(label, 0) for counts in training.images.values()))
+            for label in classes
+        ],
+    )
+    yield render_table(
+        ("source (train split)", *classes),
+        [
+            (source, *(counts.get(label, 0) for label in classes))
+            for source, counts in training.sources.items()
         ],
     )
     yield (
-        f"{training.get('audited', 0)} images were audited before training: no patient, no copy "
-        "and no near duplicate stands in two splits. Labels and masks are those of the "
-        "collections. "
-        f"Table `{training['table']}`, snapshot {training['snapshot_id']}."
+        f"{training.audited} images were audited before training: no patient, copy or "
+        "near duplicate occurs in two splits. Labels and masks are those of the collections. "
+        f"Table `{training.table}`, snapshot {training.snapshot_id}."
     )
 
 
-def _figures(card: Mapping[str, Any]) -> Iterator[str]:
-    test = card.get("metrics", {}).get("test", {})
-    if not test.get("images"):
+def _metrics(metadata: ModelMetadata) -> Iterator[str]:
+    test = metadata.test_metrics
+    if not test.images:
         yield "Not measured."
         return
     yield (
-        f"Of {test['images']} test images of {test['patients']} patients, which nothing was chosen "
-        "by; 95 % bootstrap intervals by patient."
+        f"On {test.images} test images of {test.patients} patients, held out from training "
+        "and every choice; 95 % bootstrap intervals over patients."
     )
-    yield table(
-        ("group", "images", *FIGURES.values()),
+    groups: list[tuple[str, GroupMetrics]] = [("all", test), *test.by_source.items()]
+    yield render_table(
+        ("group", "images", *METRIC_TITLES.values()),
         [
-            (name, found["images"], *(_figure(found, figure) for figure in FIGURES))
-            for name, found in [("all", test), *test["by_source"].items()]
+            (name, group.images, *(_format_metric(*group.select(name)) for name in METRIC_TITLES))
+            for name, group in groups
         ],
     )
-    yield table(
-        ("class", *BY_CLASS.values()),
+    yield render_table(
+        ("class", *CLASS_METRIC_TITLES.values()),
         [
             (
                 label,
-                *(
-                    _with_interval(
-                        test[f"{name}_by_class"][label],
-                        test["intervals"][f"{name}_by_class"][label],
-                    )
-                    for name in BY_CLASS
-                ),
+                *(_format_metric(*test.select_class(name, label)) for name in CLASS_METRIC_TITLES),
             )
-            for label in card["classes"]
+            for label in metadata.classes
         ],
     )
 
 
-def _left_out(card: Mapping[str, Any]) -> Iterator[str]:
-    found = card.get("left_out") or {}
-    if not found.get("images"):
-        yield "Not known: the model was trained on one source. Expect less than above."
+def _left_out(left_out: Metrics) -> Iterator[str]:
+    if not left_out.images:
+        yield (
+            "Not measured: this evaluation requires several sources and cached features. Expect "
+            "lower values than above."
+        )
         return
     yield (
-        "Each source, asked of a class head that was trained on the others alone. Expect this, not "
-        "the figures above, of images from elsewhere."
+        "Each source, predicted by a class head that was trained on the other sources alone. "
+        "Expect these values, not those above, on images from elsewhere."
     )
-    yield table(
+    yield render_table(
         ("source", "images", "accuracy", "balanced accuracy"),
         [
-            (name, own["images"], _figure(own, "accuracy"), _figure(own, "balanced_accuracy"))
-            for name, own in found["by_source"].items()
+            (
+                source,
+                group.images,
+                _format_metric(*group.select("accuracy")),
+                _format_metric(*group.select("balanced_accuracy")),
+            )
+            for source, group in left_out.by_source.items()
         ],
     )
 
 
-def _confidence(card: Mapping[str, Any]) -> Iterator[str]:
-    found = (card.get("calibration") or {}).get("test")
-    if not found:
+def _confidence(metadata: ModelMetadata) -> Iterator[str]:
+    calibration = metadata.calibration.get("test")
+    if not calibration:
         yield "Not measured."
         return
     yield (
-        f"Temperature {card['training']['temperature']:.2f}, chosen by the validation split. "
-        f"Calibration error of the test split {found['ece_before']:.3f} before, "
-        f"{found['ece']:.3f} after; 0.98 of the most confident {found['coverage_98']:.2f} of its "
-        "images are right."
+        f"Temperature {metadata.training.temperature:.2f}, fitted on the validation split. "
+        f"Expected calibration error on the test split: {calibration.ece_before:.3f} before, "
+        f"{calibration.ece:.3f} after. The most confident {calibration.coverage_98:.2f} of "
+        "its images have an accuracy of 0.98."
     )
-    review = card.get("review", {})
-    if review.get("novelty"):
+    if metadata.review.novelty:
         yield (
-            f"A prediction needs review where its confidence is below {review['confidence']:.3f}, "
-            "where the image is unlike the training data (novelty above 1), and where the "
-            "predicted lungs are unlike those of the validation split. Where a hospital makes its "
-            "pictures in another way, nearly all of them will need review."
+            f"A prediction needs review when its confidence is below "
+            f"{metadata.review.confidence:.3f}, "
+            "when the image differs from the training data (novelty above 1), or when the "
+            "predicted lungs differ from those of the validation split. Nearly all images of a "
+            "hospital with other acquisition or processing need review."
         )
-    if shares := card.get("flagged", {}):
+    if shares := metadata.flagged:
         reasons = list(next(iter(shares.values())))
-        rows = [
-            (split, *(_short(own.get(name)) for name in reasons)) for split, own in shares.items()
-        ]
-        yield table(("share that needs review", *reasons), rows)
+        yield "Share of images that need review, by reason:"
+        yield render_table(
+            ("split", *reasons),
+            [
+                (split, *(_format_value(share.get(reason)) for reason in reasons))
+                for split, share in shares.items()
+            ],
+        )
 
 
-def _engines(card: Mapping[str, Any]) -> Iterator[str]:
-    yield table(
-        ("engine", "precision", "passed its gate", "labels like the reference"),
+def _engines(engines: Mapping[str, GateResult]) -> Iterator[str]:
+    yield render_table(
+        ("engine", "precision", "passed the gate", "share of equal labels"),
         [
             (
                 name,
-                result.get("precision", ""),
-                "yes" if result.get("passed") else "no",
-                _short(result.get("labels_equal")),
+                result.precision,
+                "yes" if result.passed else "no",
+                _format_value(result.labels_equal),
             )
-            for name, result in card["engines"].items()
+            for name, result in engines.items()
         ],
     )
 
 
-def _figure(found: Mapping[str, Any], name: str) -> str:
-    return _with_interval(found[name], found["intervals"].get(name))
-
-
-def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
+def _format_metric(value: float | None, interval: Interval | None) -> str:
     if value is None:
         return "-"
-    return _short(value) + (f" ({_short(ends[0])} to {_short(ends[1])})" if ends else "")
+    if not interval:
+        return _format_value(value)
+    low, high = interval
+    return f"{_format_value(value)} ({_format_value(low)} to {_format_value(high)})"
 
 
-def _short(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if abs(value) < 2 else f"{value:.1f}"
 
 
-def _listed(lines: Iterable[str]) -> str:
+def _render_list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a Markdown table; what cells hold cannot break it."""
+def render_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Render a Markdown table; cells are escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_escape_cell, line))} |" for line in lines)
 
 
-def _cell(value: object) -> str:
+def _escape_cell(value: object) -> str:
     return " ".join(str(value).replace("|", "\\|").split())

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.errors import BundleError, PlatformError
-from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.errors import ModelError, PlatformError
+from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.export import compile_openvino, has_bf16, has_int8
 from eagle_spark.model.metadata import NETWORK
 
@@ -26,13 +26,13 @@ LITERT_FILE = "litert/model.tflite"
 OUTPUTS = ("label", "mask", "statistics")
 
 
-class Predictions(NamedTuple):
+class ModelOutputs(NamedTuple):
     """What a model says of n images; all float32.
 
     Attributes:
         label: class probabilities `(n, classes)`.
         mask: lung probabilities `(n, size, size)`.
-        statistics: what the class head sees, `(n, STATISTICS)`.
+        statistics: what the class head sees, `(n, STATISTICS_COUNT)`.
     """
 
     label: NDArray[np.float32]
@@ -45,7 +45,7 @@ class Engine(Protocol):
 
     name: str
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+    def predict(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         """Return what the model says, in the order of the images.
 
         Args:
@@ -71,7 +71,7 @@ class KerasEngine:
             input_signature=[signature],
         )
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+    def predict(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         found = self._run(pixels[..., np.newaxis])
         return _predictions([found[name].numpy() for name in OUTPUTS])
 
@@ -85,7 +85,7 @@ class OpenVINOEngine:
         self.name = name
         self._request = compile_openvino(graph, threads, precision)
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+    def predict(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         self._request.infer({"pixels": np.ascontiguousarray(pixels[..., np.newaxis])})
         return _predictions([np.array(self._request.get_tensor(name).data) for name in OUTPUTS])
 
@@ -103,7 +103,7 @@ class ONNXEngine:
         options.inter_op_num_threads = 1
         self._session = InferenceSession(str(file), options, ["CPUExecutionProvider"])
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+    def predict(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         return _predictions(self._session.run(OUTPUTS, {"pixels": pixels[..., np.newaxis]}))
 
 
@@ -118,7 +118,7 @@ class LiteRTEngine:
         interpreter = Interpreter(str(file), num_threads=threads)
         self._run = interpreter.get_signature_runner()
 
-    def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
+    def predict(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         found = [self._run(pixels=image[np.newaxis, ..., np.newaxis]) for image in pixels]
         return _predictions([np.concatenate([one[name] for one in found]) for name in OUTPUTS])
 
@@ -152,7 +152,7 @@ class EngineKind:
         if not self.runs_here():
             raise PlatformError(
                 f"the CPU of {gethostname()} has no instructions for {self.precision}: "
-                "--engine openvino runs on every CPU"
+                "`engine` openvino runs on every CPU"
             )
 
     def load(self, folder: Path, threads: int) -> Engine:
@@ -184,13 +184,14 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
     """Return the name of the engine to use: `engine`, or for `auto` the fastest that may be used.
 
     Raises:
-        BundleError: when the engine is unknown or has not passed this model's gate.
+        ModelError: when the engine is unknown or has not passed this model's gate.
         PlatformError: when its package is not installed, or this CPU cannot run it.
     """
-    passed = [name for name in ENGINES if bundle.engines.get(name, {}).get("passed") is True]
+    results = bundle.metadata.engines
+    passed = [name for name in ENGINES if name in results and results[name].passed]
     if engine != "auto" and engine not in passed:
-        raise BundleError(
-            f"--engine {engine}: has not passed the gate of {bundle.path}; "
+        raise ModelError(
+            f"`engine` {engine}: has not passed the gate of {bundle.path}; "
             f"those that have: {', '.join(passed) or 'none'}"
         )
     if engine == "auto":
@@ -205,35 +206,10 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
     raise PlatformError(f"no engine of {bundle.path} is installed here ({packages})")
 
 
-def load_engine(bundle: Bundle, engine: str, threads: int) -> Engine:
-    """Load the engine that `choose_engine` names, with that many threads."""
-    return ENGINES[choose_engine(bundle, engine)].load(bundle.path, threads)
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A model and its engine, as every worker loads them. Small, picklable.
-
-    Whether the engine has passed its gate plays no part: gates are judged with this too.
-
-    Attributes:
-        model: URI of the folder, which still has to hold the model `model_id`.
-    """
-
-    model: str
-    model_id: str
-    engine: str
-    threads: int
-
-    def load(self) -> tuple[Bundle, Engine]:
-        bundle = open_bundle(self.model, expected_id=self.model_id)
-        return bundle, ENGINES[self.engine].load(bundle.path, self.threads)
-
-
-def _predictions(outputs: Sequence[NDArray[np.float32]]) -> Predictions:
+def _predictions(outputs: Sequence[NDArray[np.float32]]) -> ModelOutputs:
     """Return a network's `OUTPUTS`, whose masks have one channel."""
     label, mask, statistics = outputs
-    return Predictions(label, mask[..., 0], statistics)
+    return ModelOutputs(label, mask[..., 0], statistics)
 
 
 def _cap_threads(threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Keras models in other formats: written once, loaded without TensorFlow."""
+"""Export Keras models to OpenVINO, ONNX and LiteRT, which load without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,72 +10,73 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import keras
+    import openvino as ov
 
-# OpenVINO's tools tell their makers of every use, unless this package is missing.
+# OpenVINO's tools send usage telemetry unless this package is missing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-# Of a CPU that multiplies 8-bit numbers as fast as they deserve (/proc/cpuinfo).
+# CPU flags (/proc/cpuinfo) of fast 8-bit multiplication.
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
-# Of a CPU that multiplies bfloat16 itself; OpenVINO has no use of it on ARM.
+# CPU flags of bfloat16 multiplication; OpenVINO does not use it on ARM.
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 CPU_INFO = Path("/proc/cpuinfo")
 
 
 def has_int8() -> bool:
     """Whether this CPU has instructions for products of 8-bit numbers."""
-    return _has(INT8_FLAGS)
+    return _has_any_flag(INT8_FLAGS)
 
 
 def has_bf16() -> bool:
     """Whether this CPU has instructions for products of bfloat16."""
-    return _has(BF16_FLAGS)
+    return _has_any_flag(BF16_FLAGS)
 
 
-def _has(flags: set[str]) -> bool:
+def _has_any_flag(flags: set[str]) -> bool:
     try:
         return bool(flags & set(CPU_INFO.read_text().split()))
     except OSError:
         return False
 
 
-def to_openvino(model: keras.Model) -> Any:
-    """Return the model as `openvino.Model`: float32, any batch size, the same names."""
+def to_openvino(model: keras.Model) -> ov.Model:
+    """Convert a Keras model to OpenVINO: float32, any batch size, the same names."""
     import openvino as ov
 
     with tempfile.TemporaryDirectory(prefix="eagle-export-") as folder:
         file = Path(folder, "model.xml")
         model.export(str(file), format="openvino", verbose=False)
         core = ov.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the file goes
+        core.set_property({"ENABLE_MMAP": False})  # the file is deleted on return
         return core.read_model(file)
 
 
-def quantised(graph: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
-    """Return the graph in 8-bit integers, by NNCF's post-training quantisation.
+def quantise(graph: ov.Model, samples: Sequence[Mapping[str, NDArray[np.float32]]]) -> ov.Model:
+    """Quantise a graph to 8-bit integers by NNCF's post-training quantisation.
 
     The same samples give the same graph.
 
     Args:
-        samples: inputs by name, one image each, from which ranges are taken.
+        samples: inputs by name, one image each; NNCF calibrates the ranges on them.
     """
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    with redirect_stdout(io.StringIO()):  # its progress bars
+    with redirect_stdout(io.StringIO()):  # NNCF's progress bars
         return nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples))
 
 
-def joined(backbone: Any, heads: Any) -> Any:
-    """Return one graph: the backbone's outputs go into the heads' inputs of the same names.
+def join_graphs(backbone: ov.Model, heads: ov.Model) -> ov.Model:
+    """Connect the backbone's outputs to the heads' inputs of the same names.
 
-    Its outputs are those of the heads, and the backbone's `statistics`.
+    The outputs of the joined graph are those of the heads, and the backbone's `statistics`.
     """
     import openvino as ov
 
@@ -88,8 +89,8 @@ def joined(backbone: Any, heads: Any) -> Any:
     return ov.Model(outputs, backbone.get_parameters(), "eagle")
 
 
-def save_openvino(graph: Any, target: Path) -> None:
-    """Write `target` (`.xml`, its `.bin` beside it) with an input of uint8."""
+def save_openvino(graph: ov.Model, target: Path) -> None:
+    """Write a graph with a uint8 input to `target` (`.xml`) and its weights to `.bin` beside it."""
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
 
@@ -101,17 +102,18 @@ def save_openvino(graph: Any, target: Path) -> None:
 
 
 def save_portable(model: keras.Model, target: Path, name: str, batch: int | None) -> None:
-    """Write the model as `onnx` or `litert`, input and outputs named as in Keras, input of uint8.
+    """Write a Keras model as ONNX or LiteRT with a uint8 input and Keras' input and output names.
 
     Args:
-        batch: images that the graph takes at once; None is any number.
+        name: `onnx` or `litert`.
+        batch: batch size of the graph; None is any.
     """
     import tensorflow as tf
 
     shape = (batch, *model.input_shape[1:])
     target.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        # Keras asks NumPy whether it has a name that it will have one day.
+        # Keras checks NumPy for a name that is announced but does not exist yet.
         warnings.simplefilter("ignore", FutureWarning)
         model.export(
             str(target),
@@ -121,11 +123,14 @@ def save_portable(model: keras.Model, target: Path, name: str, batch: int | None
         )
 
 
-def compile_openvino(graph: Any, threads: int, precision: str = "f32") -> Any:
-    """Return an inference request for a graph: the path of its `.xml`, or `openvino.Model`.
+def compile_openvino(
+    graph: ov.Model | Path, threads: int, precision: str = "f32"
+) -> ov.InferRequest:
+    """Compile a graph for the CPU and return an inference request.
 
     Args:
-        precision: `f32` or `bf16`, of what the graph holds in float32.
+        graph: an OpenVINO model, or the path of its `.xml`.
+        precision: `f32` or `bf16`, of the operations that the graph holds in float32.
     """
     import openvino as ov
 
@@ -134,12 +139,12 @@ def compile_openvino(graph: Any, threads: int, precision: str = "f32") -> Any:
         # Pinned threads of several processes would share one core.
         "ENABLE_CPU_PINNING": False,
         "PERFORMANCE_HINT": "LATENCY",
-        # Some CPUs would calculate in bf16 unasked.
+        # OpenVINO defaults to bf16 on some CPUs.
         "INFERENCE_PRECISION_HINT": precision,
     }
     return ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
 
 
-def image_samples(pixels: NDArray[np.uint8]) -> list[dict[str, NDArray[np.float32]]]:
-    """Return grey images `(n, size, size)` as samples for `quantised`."""
+def to_quantisation_samples(pixels: NDArray[np.uint8]) -> list[dict[str, NDArray[np.float32]]]:
+    """Convert grey images `(n, size, size)` to samples for `quantise`."""
     return [{"pixels": image[None, :, :, None].astype(np.float32)} for image in pixels]

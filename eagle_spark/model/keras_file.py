@@ -1,4 +1,4 @@
-"""What a `.keras` file may hold: Keras' own layers, no code."""
+"""Checks of `.keras` files: Keras' own layers only, no code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eagle_spark.errors import BundleError
+from eagle_spark.errors import ModelError
 
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = {"config.json", "metadata.json", _WEIGHTS}
@@ -26,42 +26,42 @@ _MODULES = {
 }
 # Arithmetic that Keras has no layer for.
 _OPERATIONS = {("keras.src.ops.numpy", "Mean"), ("keras.src.ops.numpy", "Std")}
-# Stand for data of the graph, not for an object that is made.
-_MARKS = {"__keras_tensor__", "__tuple__"}
-_CODE = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}
+# Placeholders for data of the graph; Keras creates no object from them.
+_PLACEHOLDERS = {"__keras_tensor__", "__tuple__"}
+_CODE_LAYERS = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}
 
 
 def check_keras_file(path: Path) -> None:
     """Check a `.keras` file before Keras reads it.
 
     Raises:
-        BundleError: when it is no such file, or its configuration names anything but Keras' own
-            layers, initializers and the like, or a layer that carries code.
+        ModelError: when it is not a `.keras` file, or its configuration names anything but Keras'
+            own layers, initializers and the like, or a layer that carries code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             extra = set(archive.namelist()) - _MEMBERS
             if extra:
-                raise BundleError(f"{path}: unexpected members: {', '.join(sorted(extra))}")
+                raise ModelError(f"{path}: unexpected members: {', '.join(sorted(extra))}")
             if archive.getinfo("config.json").file_size > _CONFIG_LIMIT:
-                raise BundleError(f"{path}: config.json is too large")
+                raise ModelError(f"{path}: config.json is too large")
             config = json.loads(archive.read("config.json"))
-            found = list(_objects(config))
+            objects = list(_iter_objects(config))
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, zlib.error) as error:
-        raise BundleError(f"{path}: not a Keras model file: {error}") from error
-    for one in found:
-        name, module = one["class_name"], one.get("module")
-        if name in _MARKS or (module, name) in _OPERATIONS:
+        raise ModelError(f"{path}: not a Keras model file: {error}") from error
+    for entry in objects:
+        name, module = entry["class_name"], entry.get("module")
+        if name in _PLACEHOLDERS or (module, name) in _OPERATIONS:
             continue
-        if name in _CODE or module not in _MODULES:
-            raise BundleError(f"{path}: holds {module}.{name}, which is not a plain Keras layer")
+        if name in _CODE_LAYERS or module not in _MODULES:
+            raise ModelError(f"{path}: holds {module}.{name}, which is not a plain Keras layer")
 
 
-def weights_digest(path: Path) -> str:
-    """Return the SHA-256 of the weights in a `.keras` file; when it was saved does not matter.
+def read_weights_digest(path: Path) -> str:
+    """Return the SHA-256 of the weights in a `.keras` file; it does not depend on the save time.
 
     Raises:
-        BundleError: when it is no such file.
+        ModelError: when it is not a `.keras` file.
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_WEIGHTS) as weights:
@@ -70,16 +70,16 @@ def weights_digest(path: Path) -> str:
                 digest.update(block)
             return digest.hexdigest()
     except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
-        raise BundleError(f"{path}: not a Keras model file: {error}") from error
+        raise ModelError(f"{path}: not a Keras model file: {error}") from error
 
 
-def _objects(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield every dict below `node` that names a class."""
+def _iter_objects(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every dict below a node of the JSON tree that names a class."""
     if isinstance(node, dict):
         if "class_name" in node:
             yield node
         for value in node.values():
-            yield from _objects(value)
+            yield from _iter_objects(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _objects(value)
+            yield from _iter_objects(value)

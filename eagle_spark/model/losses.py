@@ -1,15 +1,18 @@
-"""Losses per row; weighting and averaging over the global batch is the loop's."""
+"""Losses and metrics per row; the training loop weights and averages them over the global batch."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
-def mask_loss(masks: Any, probabilities: Any) -> Any:
+def mask_loss(masks: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
     """Return binary cross-entropy (mean over pixels) plus one minus soft Dice of each row, `(n,)`.
 
-    Soft Dice as in Milletari et al., V-Net (2016), without squares; one pixel is added above and
-    below, so that two empty masks count as equal.
+    Soft Dice as in Milletari et al., V-Net (2016), without squares; one pixel is added to numerator
+    and denominator, so that two empty masks count as equal.
 
     Args:
         masks: float, 0 or 1, `(n, size, size, 1)`.
@@ -24,12 +27,19 @@ def mask_loss(masks: Any, probabilities: Any) -> Any:
     return entropy + 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
 
 
-def dice(masks: Any, probabilities: Any, threshold: float) -> Any:
-    """Return the Dice coefficient of each row, `(n,)`, after the threshold; both empty is 1."""
+def dice(
+    masks: keras.KerasTensor, probabilities: keras.KerasTensor, threshold: float
+) -> keras.KerasTensor:
+    """Return the Dice coefficient of each row, `(n,)`, after the threshold; both empty is 1.
+
+    Args:
+        masks: float, 0 or 1, `(n, size, size, 1)`.
+        probabilities: `(n, size, size, 1)`.
+    """
     from keras import ops
 
     axes = (1, 2, 3)
-    found = ops.cast(probabilities >= threshold, masks.dtype)
-    overlap = ops.sum(masks * found, axis=axes)
-    total = ops.sum(masks, axis=axes) + ops.sum(found, axis=axes)
+    predicted = ops.cast(probabilities >= threshold, masks.dtype)
+    overlap = ops.sum(masks * predicted, axis=axes)
+    total = ops.sum(masks, axis=axes) + ops.sum(predicted, axis=axes)
     return ops.where(total > 0, 2.0 * overlap / ops.maximum(total, 1.0), 1.0)

@@ -1,101 +1,237 @@
-"""`metadata.json` of a model folder: what must stand in it, and of which type."""
+"""`metadata.json` of a model folder: its keys, their types and checks."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from reprlib import repr as short_repr
+from typing import Annotated, Literal
 
-from eagle_spark.errors import BundleError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    ValidationError,
+)
+
+from eagle_spark.errors import ModelError
+from eagle_spark.metrics.calibration import Calibration
+from eagle_spark.metrics.drift import Reference
+from eagle_spark.metrics.evaluation import Metrics
+from eagle_spark.metrics.record import Record
+from eagle_spark.model.review import ReviewThresholds
 
 FORMAT_VERSION = 2
 METADATA = "metadata.json"
 NETWORK = "model.keras"
 WEIGHTS = "model.weights.h5"
 GOLDEN = "golden.npz"
-
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "model_id": str,
-    "classes": list,
-    "input": dict,
-    "mask_threshold": (int, float),
-    "review": dict,
-    "engines": dict,
-    "digests": dict,
-}
-_KINDS_IF_THERE: dict[str, type] = {
-    "run_id": str,
-    "training": dict,
-    "metrics": dict,
-    "reference": dict,
+INTENDED_USE = (
+    "Research use only. Not a medical device; not for diagnosis or treatment of patients."
+)
+MAX_LOCATION_PARTS = 5  # of a wrong value, in an error
+_WORDING = {  # of pydantic's errors
+    "Input should be greater": "wanted a number greater",
+    "Input should be": "wanted",
+    r"a valid dictionary( or instance of \w+)?": "an object",
 }
 
 
-def parse_metadata(raw: bytes, uri: str) -> dict[str, Any]:
+class InputContract(Record):
+    """The network's input.
+
+    Attributes:
+        range: lowest and highest grey value.
+        size: pixels per side.
+    """
+
+    channels: int = 1
+    dtype: str = "uint8"
+    range: Sequence[int] = (0, 255)
+    normalisation: str = "in the network"
+    size: int = Field(gt=0)
+
+
+class GateResult(Record):
+    """Result of the gate for one engine.
+
+    An engine of full precision is compared with Keras on golden images, see
+    `compare_with_reference`; one of lower precision with full precision on the validation split,
+    see `compare_outcomes`.
+
+    Attributes:
+        images: of the validation split.
+        labels_equal: share of equal labels; the smallest of all batch sizes on golden images.
+        probability_difference: largest; None if it is not finite.
+        statistics_difference: likewise, as a share of the largest statistic.
+        dice: smallest Dice of two masks.
+        accuracy_difference: lower precision minus full precision, like `dice_difference`.
+        chance: p-value of the test whether more labels are wrong.
+        recall_below: numbers of the classes with too low a recall.
+        batches: compared batch sizes.
+        precision: of the engine's arithmetic.
+    """
+
+    passed: bool = False
+    images: int | None = None
+    labels_equal: float | None = None
+    probability_difference: float | None = None
+    statistics_difference: float | None = None
+    dice: float | None = None
+    accuracy_difference: float | None = None
+    chance: float | None = None
+    dice_difference: float | None = None
+    recall_below: Sequence[int] = ()
+    batches: Sequence[int] = ()
+    precision: str = ""
+
+
+class Training(Record):
+    """The training of a model.
+
+    Attributes:
+        table: the images; `warehouse` and `snapshot_id` are those of the table.
+        images: split -> class -> images.
+        sources: source -> class -> images of the train split.
+        audited: images whose splits were audited before training.
+        settings: of the job `train`.
+        backbone: SHA-256.
+        temperature: of the class head.
+        epochs: figures of each epoch on rank 0; None where a figure cannot be measured.
+    """
+
+    table: str | None = None
+    warehouse: str | None = None
+    snapshot_id: int | None = None
+    images: Mapping[str, Mapping[str, int]] = {}
+    sources: Mapping[str, Mapping[str, int]] = {}
+    audited: int = 0
+    settings: Mapping[str, JsonValue] = {}
+    backbone: str | None = None
+    temperature: float = 1.0
+    epochs: Sequence[Mapping[str, int | float | None]] = ()
+
+
+def _parse_reference(value: object) -> Reference:
+    if isinstance(value, Reference):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("wanted an object")
+    return Reference.from_dict(value)
+
+
+def _check_classes(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) < 2:
+        raise ValueError("wanted two or more names")
+    return names
+
+
+def _check_number(value: object) -> float:
+    """Return the number itself: `1` and `1.0` give different model ids."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("wanted a number")
+    return value
+
+
+SplitCalibration = Annotated[
+    Calibration | None,
+    BeforeValidator(lambda value: value or None),
+    PlainSerializer(lambda value: value.to_dict() if value else {}),
+]
+"""Of one split; `{}` in JSON for a split without images."""
+
+
+class ModelMetadata(Record):
+    """The content of `metadata.json`.
+
+    Attributes:
+        model_id: the same for the same weights, classes and input; `seal` sets it.
+        classes: in the order of the label head.
+        mask_threshold: minimum lung probability of a mask's pixels.
+        engines: engine -> result of its gate.
+        versions: package -> version, of the training.
+        left_out: metrics of each source by a class head that was trained without the source.
+        metrics: `val` and `test` -> metrics; `calibration` likewise.
+        flagged: split -> reason -> share of images that need review.
+        reference: distribution of predictions on the validation split.
+        digests: file -> SHA-256, of all other files; `seal` sets them.
+    """
+
+    format_version: Literal[2] = 2
+    model_id: str = ""
+    intended_use: str = INTENDED_USE
+    classes: Annotated[tuple[str, ...], Strict(False), AfterValidator(_check_classes)]
+    input: InputContract
+    mask_threshold: Annotated[float, PlainValidator(_check_number)]
+    review: ReviewThresholds
+    engines: Mapping[str, GateResult]
+    versions: Mapping[str, str] = {}
+    training: Training = Training()
+    run_id: str | None = None
+    left_out: Metrics = Metrics()
+    metrics: Mapping[str, Metrics] = {}
+    calibration: Mapping[str, SplitCalibration] = {}
+    flagged: Mapping[str, Mapping[str, float]] = {}
+    reference: Annotated[
+        Reference, PlainValidator(_parse_reference), PlainSerializer(Reference.to_dict)
+    ] = Reference()
+    digests: Mapping[str, str] = {}
+
+    @property
+    def test_metrics(self) -> Metrics:
+        """Metrics of the test split; of no images for a model without them."""
+        return self.metrics.get("test", Metrics())
+
+
+def parse_metadata(raw: bytes, uri: str) -> ModelMetadata:
     """Return the checked content of the `metadata.json` of the model folder `uri`.
 
     Raises:
-        BundleError: names the key that is missing or wrong.
+        ModelError: names the key that is missing or wrong.
     """
-    where = f"{uri}/{METADATA}"
+    location = f"{uri}/{METADATA}"
     try:
-        found = json.loads(raw)
+        values = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: not JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("format_version") != FORMAT_VERSION:
-        got = found.get("format_version") if isinstance(found, dict) else type(found).__name__
-        raise BundleError(f"{where}: format_version must be {FORMAT_VERSION}, got {got}")
-    for key, kind in _KINDS.items():
-        if not isinstance(found.get(key), kind):
-            raise BundleError(f"{where}: {key} is missing or of the wrong type")
-    for key, kind in _KINDS_IF_THERE.items():
-        if not isinstance(found.get(key, kind()), kind):
-            raise BundleError(f"{where}: {key} is of the wrong type")
-    classes, size = found["classes"], found["input"].get("size")
-    if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-        raise BundleError(f"{where}: classes must be two or more names, got {classes}")
-    if not isinstance(size, int) or size <= 0:
-        raise BundleError(f"{where}: input.size must be a positive number, got {size}")
-    if not all(isinstance(result, dict) for result in found["engines"].values()):
-        raise BundleError(f"{where}: engines must hold one object per engine")
-    if not _is_reference(found.get("reference", {})):
-        raise BundleError(f"{where}: reference must hold images, label, and edges and shares each")
-    _check_names(found["digests"], where)
-    return found
+        raise ModelError(f"{location}: not JSON: {error}") from error
+    version = values.get("format_version") if isinstance(values, dict) else type(values).__name__
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{location}: format_version must be {FORMAT_VERSION}, got {version}")
+    try:
+        metadata = ModelMetadata.model_validate(values)
+    except ValidationError as error:
+        raise ModelError(f"{location}: {_explain(error)}") from error
+    for key in ("model_id", "digests"):
+        if key not in metadata.model_fields_set:
+            raise ModelError(f"{location}: {key} is missing")
+    _check_names(metadata.digests, location)
+    return metadata
 
 
-def _is_reference(found: Mapping[str, Any]) -> bool:
-    """Whether a night can be held against it: after it is published would be late to find out."""
-    images, classes = found.get("images", 0), found.get("label", {})
-    bins = [value for key, value in found.items() if key not in ("images", "label")]
-    return (
-        isinstance(images, int)
-        and isinstance(classes, dict)
-        and _are_numbers(list(classes.values()))
-        and all(
-            isinstance(one, dict) and _are_bins(one.get("edges"), one.get("shares")) for one in bins
-        )
-        and (bool(classes) or not images)
-    )
+def _explain(error: ValidationError) -> str:
+    """Return one line about the first wrong value."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"][:MAX_LOCATION_PARTS]))
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    wanted = first["msg"].removeprefix("Value error, ")
+    for pattern, text in _WORDING.items():
+        wanted = re.sub(pattern, text, wanted)
+    line = f"{key}: {wanted}; got {short_repr(first['input'])}"
+    return line if line.isprintable() else repr(line)  # keys may hold anything
 
 
-def _are_bins(edges: Any, shares: Any) -> bool:
-    return _are_numbers(edges) and _are_numbers(shares) and len(shares) == len(edges) + 1
-
-
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and math.isfinite(value) for value in values
-    )
-
-
-def _check_names(names: Iterable[str], where: str) -> None:
+def _check_names(names: Iterable[str], location: str) -> None:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
-            raise BundleError(f"{where}: unsafe file name {name!r}")
-    for wanted in (NETWORK, GOLDEN):
-        if wanted not in names:
-            raise BundleError(f"{where}: {wanted} is missing from digests")
+            raise ModelError(f"{location}: unsafe file name {name!r}")
+    for required in (NETWORK, GOLDEN):
+        if required not in names:
+            raise ModelError(f"{location}: {required} is missing from digests")

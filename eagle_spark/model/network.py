@@ -1,8 +1,8 @@
 """The two-head network: a frozen MobileNetV2 over one grey channel, a class head, a mask decoder.
 
-Built of Keras' own layers only, so that `keras.models.load_model(..., safe_mode=True)` reads it
-back. It has two parts, `backbone` and `heads`, which training runs one after the other: what the
-backbone says of an image never changes, so it is asked once.
+It consists of Keras' own layers only, so that `keras.models.load_model(..., safe_mode=True)` loads
+it. Training runs its two parts, `backbone` and `heads`, one after the other: the backbone's
+features of an image never change, so they are computed once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 STRIDE = 32  # the backbone halves the image five times
-# Told with everything that was made by the backbone: changes when it is built in another way.
+# Stored with all features; increases when the construction of the backbone changes.
 BACKBONE_VERSION = 2
 NORMALISATION = (
     "means of 2 x 2 pixels, drawn back to size by bilinear interpolation; x / 127.5 - 1; "
@@ -51,13 +51,13 @@ TAPS = {
     "f56": Tap("block_2_project_BN", 4, 24),
 }
 DECODER_CHANNELS = (96, 64, 48, 32)
-# What the class head sees: the mean of the last output; mean, deviation and means of the quarters
-# of f14; mean and deviation of f28; deviation of f56.
-STATISTICS = 1280 + 6 * 96 + 2 * 32 + 24
+# Inputs of the class head: the mean of the last output; mean, standard deviation and means of the
+# quarters of f14; mean and standard deviation of f28; standard deviation of f56.
+STATISTICS_COUNT = 1280 + 6 * 96 + 2 * 32 + 24
 LABEL_UNITS = 256  # of the class head's hidden layer
 
 # Keras' 0.99 needs hundreds of steps before inference matches training; a short run has fewer.
-MOMENTUM = 0.9
+NORM_MOMENTUM = 0.9
 
 
 def build_network(
@@ -67,8 +67,8 @@ def build_network(
 
     Input `pixels`: float32 `(n, size, size, 1)`, grey, 0..255. Outputs, by name: `label` float32
     `(n, len(classes))`, probabilities in the order of `classes`; `mask` float32
-    `(n, size, size, 1)`, the probability of lung; `statistics` float32 `(n, STATISTICS)`, what the
-    class head sees. Sets Keras' global random seed.
+    `(n, size, size, 1)`, the probability of lung; `statistics` float32 `(n, STATISTICS_COUNT)`, the
+    class head's input. Sets Keras' global random seed.
 
     Args:
         weights: HDF5 file of MobileNetV2 without top, or None for a random start.
@@ -88,11 +88,11 @@ def build_network(
 
 
 def build_backbone(size: int, *, weights: Path | None, seed: int) -> keras.Model:
-    """Build pixels -> dict of the `TAPS` and `statistics` `(n, STATISTICS)`; frozen.
+    """Build pixels -> dict of the `TAPS` and `statistics` `(n, STATISTICS_COUNT)`; frozen.
 
-    It sees the image at half its resolution. The finest detail is what archives differ in most
-    (scanner, compression, what they were scaled by): trained on one and asked about the other, the
-    class head is right more often without it, and no worse at home.
+    The backbone halves the resolution of the image. Archives differ most in the finest detail
+    (scanner, compression, scaling): without it, the class head is more accurate on an archive that
+    it was not trained on, and equally accurate on its own.
 
     Arguments and errors are those of `build_network`.
     """
@@ -108,17 +108,19 @@ def build_backbone(size: int, *, weights: Path | None, seed: int) -> keras.Model
         input_tensor=scaled, input_shape=(size, size, 1), include_top=False, weights=None
     )
     if weights is None:
-        _draw_he(grey, seed)
+        _initialise_he_normal(grey, seed)
     else:
-        _load_summed(grey, size, weights)
+        _load_colour_weights(grey, size, weights)
     features = {name: grey.get_layer(tap.layer).output for name, tap in TAPS.items()}
-    features["statistics"] = _statistics(grey.output, features)
+    features["statistics"] = _pool_statistics(grey.output, features)
     backbone = keras.Model(pixels, features, name="backbone")
     backbone.trainable = False
     return backbone
 
 
-def _statistics(last: Any, taps: dict[str, Any]) -> Any:
+def _pool_statistics(
+    last: keras.KerasTensor, taps: dict[str, keras.KerasTensor]
+) -> keras.KerasTensor:
     from keras import layers, ops
 
     plane = (1, 2)
@@ -136,25 +138,28 @@ def _statistics(last: Any, taps: dict[str, Any]) -> Any:
     return layers.Concatenate(name="statistics")(parts)
 
 
-def _draw_he(grey: keras.Model, seed: int) -> None:
+def _initialise_he_normal(grey: keras.Model, seed: int) -> None:
     """Draw all kernels from N(0, 2 / fan-in) (He et al. 2015, arXiv:1502.01852).
 
-    Keras' own start counts all channels into the fan-in of a depthwise kernel; as the frozen batch
-    norms do not scale anything, images then vanish on their way (features of about 1e-12).
+    Keras' own initializer counts all channels into the fan-in of a depthwise kernel; as the frozen
+    batch norms do not rescale, activations then vanish (features of about 1e-12).
     """
     import keras
 
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     for layer in grey.layers:
         if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
             shape = layer.kernel.shape  # height, width, channels in, kernels (per channel)
-            own = isinstance(layer, keras.layers.DepthwiseConv2D)
-            fan_in = math.prod(shape[:2] if own else shape[:3])
-            layer.set_weights([draw.normal(0.0, math.sqrt(2 / fan_in), shape)])
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            fan_in = math.prod(shape[:2] if depthwise else shape[:3])
+            layer.set_weights([generator.normal(0.0, math.sqrt(2 / fan_in), shape)])
 
 
-def _load_summed(grey: keras.Model, size: int, weights: Path) -> None:
-    """Load colour weights; one grey channel through the summed kernel equals it three times."""
+def _load_colour_weights(grey: keras.Model, size: int, weights: Path) -> None:
+    """Load RGB weights into a grey network.
+
+    The first kernel is summed over its channels, which equals the RGB kernel on three equal ones.
+    """
     import keras
 
     colour = keras.applications.MobileNetV2(
@@ -162,11 +167,11 @@ def _load_summed(grey: keras.Model, size: int, weights: Path) -> None:
     )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # what does not fit may only be skipped
+            warnings.simplefilter("error", UserWarning)  # Keras may just skip a misfit
             colour.load_weights(weights)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         raise InputError(
-            f"--weights {weights}: not MobileNetV2 weights (alpha 1.0, no top): {error}"
+            f"`weights` {weights}: not MobileNetV2 weights (alpha 1.0, no top): {error}"
         ) from error
     first, *others = colour.get_weights()
     grey.set_weights([first.sum(axis=2, keepdims=True), *others])
@@ -176,12 +181,13 @@ def build_heads(
     classes: Sequence[str],
     size: int,
     seed: int,
-    normalisation: Callable[..., Any] | None = None,
+    normalisation_layer: Callable[..., keras.layers.Layer] | None = None,
 ) -> keras.Model:
-    """Build dict of features, as the backbone gives them -> dict of `label` and `mask`.
+    """Build dict of the backbone's features -> dict of `label` and `mask`.
 
     Args:
-        normalisation: makes another layer with the weights of `keras.layers.BatchNormalization`.
+        normalisation_layer: replaces `keras.layers.BatchNormalization`; a layer with its arguments
+            and weights.
 
     Raises:
         SettingsError: when there are fewer than two classes.
@@ -193,13 +199,13 @@ def build_heads(
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     inputs = {name: keras.Input(tap.shape(size), name=name) for name, tap in TAPS.items()}
-    statistics = keras.Input((STATISTICS,), name="statistics")
+    statistics = keras.Input((STATISTICS_COUNT,), name="statistics")
     units = layers.Dense(LABEL_UNITS, activation="relu", name="label_units")(statistics)
     label = layers.Dense(
         len(classes), activation="softmax", kernel_initializer="zeros", name="label"
     )(units)
 
-    normalisation = normalisation or layers.BatchNormalization
+    normalisation_layer = normalisation_layer or layers.BatchNormalization
 
     deepest, *skips = TAPS
     first, *channels = DECODER_CHANNELS
@@ -210,7 +216,7 @@ def build_heads(
         projected = layers.Conv2D(width, 1, name=f"mask_{skip}_skip")(inputs[skip])
         x = layers.Add(name=f"mask_{skip}_add")([x, projected])
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"mask_{skip}_conv")(x)
-        x = normalisation(momentum=MOMENTUM, name=f"mask_{skip}_norm")(x)
+        x = normalisation_layer(momentum=NORM_MOMENTUM, name=f"mask_{skip}_norm")(x)
         x = layers.ReLU(name=f"mask_{skip}_relu")(x)
     x = layers.Conv2D(1, 1, name="mask_logit")(x)
     x = layers.UpSampling2D(4, interpolation="bilinear", name="mask_up")(x)

@@ -1,9 +1,8 @@
-"""Does a model look at the lungs? It is asked again with parts of the image taken away.
+"""Occlusion: predictions on images with parts removed, to detect shortcuts.
 
-An image from which something was taken shows no detail there, only its mean grey. Where the class
-depends on what is outside of the lungs, on markers, borders or how the picture was made, the model
-has learned a shortcut (DeGrave et al., AI for radiographic COVID-19 detection selects shortcuts
-over signal, 2021).
+A removed part is replaced by its mean grey, so it shows no detail. A model whose class depends on
+pixels outside the lungs, on markers, borders or acquisition, has learned a shortcut (DeGrave et
+al., AI for radiographic COVID-19 detection selects shortcuts over signal, 2021).
 """
 
 from __future__ import annotations
@@ -17,25 +16,26 @@ from numpy.typing import NDArray
 from eagle_spark.model.engines import Engine
 
 AS_IS = "as_is"
-# The outline of lungs that were taken away still tells their shape; that of a box does not.
-BLANKED = (AS_IS, "lungs_only", "without_lungs", "without_lung_boxes")
-PATCHES = 7  # across; they are moved by half of their side
-MARGIN = 0.03  # of the side: what a mask may be short of
-BATCH = 64
-_TINY = 1e-7
+# The outline of removed lungs still shows their shape; that of removed boxes does not.
+IMAGE_VARIANTS = (AS_IS, "lungs_only", "without_lungs", "without_lung_boxes")
+PATCHES_PER_SIDE = 7  # without overlap; they move by half of their side
+MASK_MARGIN = 0.03  # of the side: masks may miss that much of the lungs
+BATCH_IMAGES = 64
+_MIN_PROBABILITY = 1e-7
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Shares = NDArray[np.float32]
+Probabilities = NDArray[np.float32]
+Patch = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the answer to one image depends on.
+    """Dependence of a prediction on the parts of its image.
 
     Attributes:
-        importance: float32 `(size, size)`, at least 0: by how much the log-odds of the class that
-            the model names sink when a patch around the pixel is taken away; mean of its patches.
+        importance: float32 `(size, size)`, at least 0: decrease in the log-odds of the predicted
+            class when a patch around the pixel is removed; mean over the patches of the pixel.
         inside: share of the importance that lies in the lungs; NaN where all is 0.
         area: share of the image that the lungs cover.
     """
@@ -45,38 +45,45 @@ class Attribution:
     area: float
 
 
-def ask_blanked(engine: Engine, pixels: Pixels, lungs: Mask, said: Shares) -> dict[str, Shares]:
-    """Return what the model says of an image `(size, size)`, and of it without its parts.
+def predict_occluded(
+    engine: Engine, pixels: Pixels, lungs: Mask, probabilities: Probabilities
+) -> dict[str, Probabilities]:
+    """Return the probabilities of an image `(size, size)` and of its occluded variants.
 
     Args:
-        lungs: mask of the same shape, as wide as it is to be.
-        said: what the model says of the whole image, `(classes,)`.
+        lungs: mask of the same shape, already dilated.
+        probabilities: `(classes,)`, of the whole image.
 
     Returns:
-        (what is blanked, one of `BLANKED`) -> probabilities `(classes,)`.
+        Variant, one of `IMAGE_VARIANTS` -> probabilities `(classes,)`.
     """
-    parts = engine.predict(np.stack(blanked(pixels, lungs))).label
-    return dict(zip(BLANKED, (said, *parts), strict=True))
+    occluded = engine.predict(np.stack(blank_regions(pixels, lungs))).label
+    return dict(zip(IMAGE_VARIANTS, (probabilities, *occluded), strict=True))
 
 
-def attribute(engine: Engine, pixels: Pixels, lungs: Mask, said: Shares) -> Attribution:
-    """Ask the model about one image `(size, size)` again and again, each time without a patch.
+def compute_attribution(
+    engine: Engine, pixels: Pixels, lungs: Mask, probabilities: Probabilities
+) -> Attribution:
+    """Compute the importance of each pixel of an image `(size, size)` by occlusion.
 
-    Importance is that of occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional
-    Networks, 2014): unlike Grad-CAM it sees what every layer hands to the class head, and it asks
-    the very engine that scores.
+    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014)
+    removes one patch at a time. Unlike Grad-CAM it includes the features that every layer feeds
+    into the class head, and it runs on the engine that scores.
 
     Args:
-        lungs: mask of the same shape, as wide as it is to be.
-        said: what the model says of the whole image, `(classes,)`.
+        lungs: mask of the same shape, already dilated.
+        probabilities: `(classes,)`, of the whole image.
     """
-    label = int(said.argmax())
-    places = list(patches(len(pixels)))
-    sunk = _log_odds(said[label]) - np.concatenate(
-        [_log_odds(_ask(engine, pixels, some)[:, label]) for some in _batches(places)]
+    label = int(probabilities.argmax())
+    patches = list(iter_patches(len(pixels)))
+    decrease = _compute_log_odds(probabilities[label]) - np.concatenate(
+        [
+            _compute_log_odds(_predict_without_patches(engine, pixels, batch)[:, label])
+            for batch in _batch_patches(patches)
+        ]
     )
     importance, covered = np.zeros((2, *pixels.shape), np.float32)
-    for (rows, columns), drop in zip(places, np.maximum(sunk, 0), strict=True):
+    for (rows, columns), drop in zip(patches, np.maximum(decrease, 0), strict=True):
         importance[rows, columns] += drop
         covered[rows, columns] += 1
     importance /= covered
@@ -88,10 +95,10 @@ def attribute(engine: Engine, pixels: Pixels, lungs: Mask, said: Shares) -> Attr
     )
 
 
-def blanked(pixels: Pixels, lungs: Mask) -> tuple[Pixels, Pixels, Pixels]:
+def blank_regions(pixels: Pixels, lungs: Mask) -> tuple[Pixels, Pixels, Pixels]:
     """Return the image with its lungs only, without them, and without the boxes around them.
 
-    A box is that of the lungs in one half of the image.
+    Each half of the image has one box, around the lungs in that half.
     """
     boxes = np.zeros_like(lungs)
     half = lungs.shape[1] // 2
@@ -108,34 +115,37 @@ def blanked(pixels: Pixels, lungs: Mask) -> tuple[Pixels, Pixels, Pixels]:
     )
 
 
-def widened(mask: Mask, pixels: int) -> Mask:
-    """Return the mask with all that is within so many pixels of it, by steps of four neighbours."""
+def dilate_mask(mask: Mask, pixels: int) -> Mask:
+    """Dilate a mask by this many pixels, in steps of four neighbours."""
     from scipy.ndimage import binary_dilation
 
-    wide: Mask = binary_dilation(mask, iterations=pixels) if pixels else mask
-    return wide
+    dilated: Mask = binary_dilation(mask, iterations=pixels) if pixels else mask
+    return dilated
 
 
-def patches(size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield squares that cover an image, each with half of the next one."""
-    side = -(-size // PATCHES)
+def iter_patches(size: int) -> Iterator[Patch]:
+    """Yield squares that cover an image; each overlaps the next one by half."""
+    side = -(-size // PATCHES_PER_SIDE)
     firsts = [min(first, size - side) for first in range(0, size - side // 2, max(1, side // 2))]
     for top in dict.fromkeys(firsts):
         for left in dict.fromkeys(firsts):
             yield slice(top, top + side), slice(left, left + side)
 
 
-def _batches(places: list[tuple[slice, slice]]) -> Iterator[list[tuple[slice, slice]]]:
-    return (places[first : first + BATCH] for first in range(0, len(places), BATCH))
+def _batch_patches(patches: list[Patch]) -> Iterator[list[Patch]]:
+    return (patches[first : first + BATCH_IMAGES] for first in range(0, len(patches), BATCH_IMAGES))
 
 
-def _ask(engine: Engine, pixels: Pixels, places: list[tuple[slice, slice]]) -> NDArray[np.float32]:
-    asked = np.repeat(pixels[np.newaxis], len(places), axis=0)
-    for image, place in zip(asked, places, strict=True):
-        image[place] = round(float(pixels[place].mean()))
-    return engine.predict(asked).label
+def _predict_without_patches(
+    engine: Engine, pixels: Pixels, patches: list[Patch]
+) -> NDArray[np.float32]:
+    """Return the probabilities `(patches, classes)` of the image without each patch."""
+    images = np.repeat(pixels[np.newaxis], len(patches), axis=0)
+    for image, patch in zip(images, patches, strict=True):
+        image[patch] = round(float(pixels[patch].mean()))
+    return engine.predict(images).label
 
 
-def _log_odds(share: NDArray[np.float32]) -> NDArray[np.float64]:
-    kept = np.clip(share.astype(np.float64), _TINY, 1 - _TINY)
-    return np.log(kept / (1 - kept))
+def _compute_log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    clipped = np.clip(probabilities.astype(np.float64), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+    return np.log(clipped / (1 - clipped))

@@ -1,45 +1,47 @@
-"""A model in this process: from the bytes of an image to a typed prediction."""
+"""The one way from an image to a prediction: bytes, pixels, network outputs, `Prediction`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import repeat
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.imaging.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
-from eagle_spark.imaging.hashes import image_id
-from eagle_spark.io import absolute_uri, read_image
-from eagle_spark.model.answer import Answer, answers, with_image_flags
-from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import choose_engine, load_engine
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, DecodedImage, decode_image
+from eagle_spark.imaging.hashes import compute_image_id
+from eagle_spark.io import absolute_uri, read_bytes
+from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.model.engines import ENGINES, Engine, ModelOutputs, choose_engine
+from eagle_spark.model.review import compute_image_flags, measure_mask
 
 BATCH_IMAGES = 64
-"""Images that go through the engine together; results do not depend on it."""
+"""Images per call of the engine; results do not depend on it."""
 SCORED, REJECTED = "scored", "rejected"
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model predicts for one image, or why the image was rejected.
+    """The prediction for one image, or the reason for its rejection.
 
     Attributes:
         status: `scored` or `rejected`.
-        image_id: SHA-256 of the bytes, hex; None where the file cannot be read.
-        label: most probable class; None when rejected, as all that follows down to `lung_area`.
+        image_id: SHA-256 of the bytes, hex; None if the file cannot be read.
+        label: most probable class. None if rejected, like all attributes down to `lung_area`.
         confidence: probability of `label`, 0 to 1.
         probabilities: class to probability, sum 1.
-        needs_review: whether a person has to look at the image.
-        review_reasons: why, see `eagle_spark.model.review.Flag`.
-        novelty: how unlike the training data the image is: 0 usual, above 1 needs review.
+        needs_review: whether a person has to check the image.
+        review_reasons: values of `eagle_spark.model.review.Flag`.
+        novelty: distance from the training data: 0 usual, above 1 needs review.
         mask: `(size, size)` bool, True inside the lungs.
         lung_area: share of the image that the mask covers, 0 to 1.
-        reason: why the image was rejected, a value of `eagle_spark.errors.Reason`.
-        detail: what is wrong with a rejected image, or what the reader decided about a scored one.
+        reason: a value of `eagle_spark.errors.Reason`; None if scored.
+        detail: the defect of a rejected image, or the reader's assumptions about a scored one.
         dicom: tags of a DICOM file; None for other files.
     """
 
@@ -58,47 +60,141 @@ class Prediction:
     dicom: Mapping[str, str | None] | None = None
 
 
-class Model:
-    """A checked model folder and one of its engines, loaded. Pickles as its address.
+def decode_outputs(
+    bundle: Bundle, pixels: NDArray[np.uint8], outputs: ModelOutputs
+) -> Iterator[Prediction]:
+    """Yield the predictions that a network's outputs stand for, in the order of the images.
+
+    Args:
+        bundle: its classes and thresholds apply.
+        pixels: uint8 `(n, size, size)`, the input of the network.
+        outputs: of these n images.
+    """
+    metadata, thresholds = bundle.metadata, bundle.metadata.review
+    novelties: Iterable[float | None] = repeat(None, len(pixels))
+    if bundle.novelty and thresholds.novelty:
+        nll = bundle.novelty.negative_log_density(pixels, outputs.statistics)
+        novelties = thresholds.compute_novelty(nll).tolist()
+    for probabilities, lungs, novelty in zip(outputs.label, outputs.mask, novelties, strict=True):
+        best = int(np.argmax(probabilities))
+        confidence = float(probabilities[best])
+        mask = lungs >= metadata.mask_threshold
+        measures = measure_mask(mask)
+        reasons = tuple(map(str, thresholds.compute_flags(confidence, novelty, measures)))
+        yield Prediction(
+            SCORED,
+            image_id=None,
+            label=metadata.classes[best],
+            confidence=confidence,
+            probabilities=dict(zip(metadata.classes, probabilities.tolist(), strict=True)),
+            needs_review=bool(reasons),
+            review_reasons=reasons,
+            novelty=novelty,
+            mask=mask,
+            lung_area=measures["area"],
+        )
+
+
+def add_image(prediction: Prediction, image_id: str | None, image: DecodedImage) -> Prediction:
+    """Return the prediction with the facts of its image: id, DICOM tags, detail, review reasons."""
+    reasons = (*prediction.review_reasons, *map(str, compute_image_flags(image.dicom)))
+    return replace(
+        prediction,
+        image_id=image_id,
+        needs_review=bool(reasons),
+        review_reasons=reasons,
+        detail=image.detail,
+        dicom=image.dicom,
+    )
+
+
+def reject(error: ImageRejectedError, image_id: str | None) -> Prediction:
+    """Return the prediction of an image that cannot be used."""
+    return Prediction(REJECTED, image_id, reason=str(error.reason), detail=error.detail)
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The address of a model and its engine: small, picklable, hashable.
 
     Attributes:
+        uri: of the folder.
+        model_id: of the model that the folder has to hold; None for any.
+        engine: a key of `ENGINES`.
+        threads: of the engine.
+    """
+
+    uri: str
+    model_id: str | None
+    engine: str
+    threads: int
+
+    def load(self) -> Model:
+        """Check the folder and load the engine, once per process for consecutive equal addresses.
+
+        The gate result of the engine is not checked: the gate itself loads engines this way.
+
+        Raises:
+            ModelError: when the folder is none, or a file is missing, altered or unsafe.
+            PlatformError: when the CPU cannot run the engine.
+        """
+        return _load(self)
+
+
+@lru_cache(maxsize=1)
+def _load(ref: ModelRef) -> Model:
+    bundle = open_bundle(ref.uri, expected_id=ref.model_id)
+    return Model(ref, bundle, ENGINES[ref.engine].load(bundle.path, ref.threads))
+
+
+def load_model(uri: str, engine: str = "auto", threads: int | None = None) -> Model:
+    """Open a model folder, check its files against their digests and load one of its engines.
+
+    Args:
+        uri: local path, `file:///` or `hdfs://` URI.
+        engine: `auto` is the fastest that passed the gate of this model and runs here.
+        threads: of the engine; None takes all cores that this process may use.
+
+    Raises:
+        ModelError: when the folder is no sound model.
+        PlatformError: when no engine of it can run here.
+
+    Example::
+
+        model = load_model("hdfs:///models/cxr")
+        model.classes
+    """
+    bundle = open_bundle(uri)
+    name = choose_engine(bundle, engine)
+    loaded = ENGINES[name].load(bundle.path, threads or len(os.sched_getaffinity(0)))
+    # Spark's workers share the cores of a machine: one thread each, if the caller named none.
+    ref = ModelRef(absolute_uri(uri), bundle.metadata.model_id, name, threads or 1)
+    return Model(ref, bundle, loaded)
+
+
+class Model:
+    """A checked model folder with one engine loaded. Pickles as its `ModelRef`.
+
+    Attributes:
+        ref: address of this model, for other processes.
         uri: absolute URI of the model folder.
         id: SHA-256 over the weights, classes and input contract.
         classes: in the order of the probabilities.
         size: pixels per side of the network's input.
         engine: name of the engine that computes predictions.
-        metadata: all that stands in `metadata.json`.
+        bundle: content of the model folder.
+        metadata: content of `metadata.json`.
     """
 
-    def __init__(
-        self, uri: str, engine: str = "auto", threads: int | None = None, id: str | None = None
-    ) -> None:
-        """Open the folder, check its files against their digests and load an engine.
+    def __init__(self, ref: ModelRef, bundle: Bundle, engine: Engine) -> None:
+        """Combine what `ModelRef.load` loaded."""
+        self.ref, self.bundle, self._engine = ref, bundle, engine
+        self.uri, self.engine = ref.uri, ref.engine
+        self.metadata = metadata = bundle.metadata
+        self.id, self.classes, self.size = metadata.model_id, metadata.classes, metadata.input.size
 
-        Args:
-            uri: local path, `file:///` or `hdfs://` URI of a model folder.
-            engine: `auto` is the fastest that passed the gate of this model and runs here.
-            threads: of the engine; None takes all cores that this process may use.
-            id: the model id that the folder has to hold; None for any.
-
-        Raises:
-            BundleError: when the folder is none, or a file is missing, altered or unsafe.
-            PlatformError: when no engine can run here.
-        """
-        self.uri = absolute_uri(uri)
-        self._bundle = open_bundle(self.uri, expected_id=id)
-        self.engine = choose_engine(self._bundle, engine)
-        self._threads = threads
-        self._engine = load_engine(
-            self._bundle, self.engine, threads or len(os.sched_getaffinity(0))
-        )
-        self.id = self._bundle.model_id
-        self.classes = self._bundle.classes
-        self.size = self._bundle.size
-        self.metadata: Mapping[str, Any] = self._bundle.metadata
-
-    def __reduce__(self) -> tuple[type[Model], tuple[str, str, int | None, str]]:
-        return Model, (self.uri, self.engine, self._threads, self.id)
+    def __reduce__(self) -> tuple[object, tuple[ModelRef]]:
+        return _load, (self.ref,)
 
     def __repr__(self) -> str:
         classes = ", ".join(self.classes)
@@ -111,7 +207,7 @@ class Model:
     def predict(self, images: Sequence[str | bytes]) -> list[Prediction]: ...
 
     def predict(self, images: str | bytes | Sequence[str | bytes]) -> Prediction | list[Prediction]:
-        """Return the prediction of an image, or of each of several, in their order.
+        """Return the prediction for an image, or for each of several, in their order.
 
         Args:
             images: the bytes of a file, or its path or URI; or a sequence of these.
@@ -126,68 +222,63 @@ class Model:
             model.predict("chest.png").label
         """
         if isinstance(images, (str, bytes)):
-            (found,) = self.predict_all([images])
-            return found
-        return self.predict_all(images)
+            (prediction,) = self.predict_contents([images])
+            return prediction
+        return self.predict_contents(images)
 
-    def predict_all(
-        self, images: Iterable[str | bytes | None], *, keep_patient_id: bool = False
+    def predict_contents(
+        self, contents: Iterable[str | bytes | None], *, keep_patient_id: bool = False
     ) -> list[Prediction]:
         """Return a prediction for each image; None is a file that cannot be read.
 
         Args:
-            images: bytes, paths or URIs.
-            keep_patient_id: take DICOM's PatientID as it is, not its hash.
+            contents: bytes, paths or URIs.
+            keep_patient_id: keep DICOM's PatientID as it is, not its hash.
         """
-        found: list[Prediction | None] = []
-        waiting: list[tuple[int, str, Radiograph]] = []
-        for image in images:
-            found.append(None)
-            name = None
+        predictions: list[Prediction | None] = []
+        batch: list[tuple[int, str, DecodedImage]] = []
+
+        def predict_batch() -> None:
+            images = [image for _, _, image in batch]
+            for (index, image_id, image), prediction in zip(
+                batch, self.predict_images(images), strict=True
+            ):
+                predictions[index] = add_image(prediction, image_id, image)
+            batch.clear()
+
+        for content in contents:
+            image_id = None
+            predictions.append(None)
             try:
-                data = _content(image)
-                name = image_id(data)
-                film = read_radiograph(data, self.size, keep_patient_id=keep_patient_id)
-            except ImageRejected as rejected:
-                reason = str(rejected.reason)
-                found[-1] = Prediction(REJECTED, name, reason=reason, detail=rejected.detail)
+                data = _read_content(content)
+                image_id = compute_image_id(data)
+                image = decode_image(data, self.size, keep_patient_id=keep_patient_id)
+            except ImageRejectedError as error:
+                predictions[-1] = reject(error, image_id)
                 continue
-            waiting.append((len(found) - 1, name, film))
-            if len(waiting) == BATCH_IMAGES:
-                self._fill(found, waiting)
-        self._fill(found, waiting)
-        return [one for one in found if one is not None]
+            batch.append((len(predictions) - 1, image_id, image))
+            if len(batch) == BATCH_IMAGES:
+                predict_batch()
+        predict_batch()
+        return [prediction for prediction in predictions if prediction is not None]
 
-    def _fill(
-        self, found: list[Prediction | None], waiting: list[tuple[int, str, Radiograph]]
-    ) -> None:
-        if not waiting:
-            return
-        pixels = np.stack([film.pixels for _, _, film in waiting])
-        computed = answers(self._bundle, pixels, self._engine.predict(pixels))
-        for (place, name, film), answer in zip(waiting, computed, strict=True):
-            found[place] = _prediction(name, with_image_flags(answer, film.dicom), film)
-        waiting.clear()
+    def predict_images(self, images: Sequence[DecodedImage]) -> Iterator[Prediction]:
+        """Yield the predictions for decoded images, in their order, from one call of the engine."""
+        if images:
+            yield from self.predict_pixels(np.stack([image.pixels for image in images]))
 
+    def predict_pixels(self, pixels: NDArray[np.uint8]) -> Iterator[Prediction]:
+        """Yield the predictions for uint8 images `(n, size, size)` from one call of the engine."""
+        yield from decode_outputs(self.bundle, pixels, self.compute_outputs(pixels))
 
-def _content(image: str | bytes | None) -> bytes:
-    if image is None:
-        raise ImageRejected(Reason.UNREADABLE, "no content")
-    return image if isinstance(image, bytes) else read_image(absolute_uri(image), MAX_FILE_BYTES)
+    def compute_outputs(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
+        """Return the network's outputs for uint8 images `(n, size, size)`, n > 0."""
+        return self._engine.predict(pixels)
 
 
-def _prediction(name: str, answer: Answer, film: Radiograph) -> Prediction:
-    return Prediction(
-        SCORED,
-        name,
-        label=answer.label,
-        confidence=answer.confidence,
-        probabilities=answer.probabilities,
-        needs_review=bool(answer.reasons),
-        review_reasons=answer.reasons,
-        novelty=answer.novelty,
-        mask=answer.lungs,
-        lung_area=answer.lung_area,
-        detail=film.detail,
-        dicom=film.dicom,
+def _read_content(content: str | bytes | None) -> bytes:
+    if content is None:
+        raise ImageRejectedError(Reason.UNREADABLE, "no content")
+    return (
+        content if isinstance(content, bytes) else read_bytes(absolute_uri(content), MAX_FILE_BYTES)
     )

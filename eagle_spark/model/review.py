@@ -1,25 +1,21 @@
-"""Which predictions a person has to look at, and why."""
+"""Review: the rules that flag predictions for a human reader, with their reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.errors import BundleError
+from eagle_spark.metrics.record import Interval, Record
 
-PART = 0.02  # share of all lung pixels from which on a piece counts
+MIN_PART_SHARE = 0.02  # of all lung pixels; smaller parts are not counted
 MASK_MEASURES = ("area", "parts", "border")
-
-Range = tuple[float, float]
 
 
 class Flag(str, Enum):
-    """Why a person has to look; stored in the tables as text."""
+    """Reason for human review; stored in the tables as text."""
 
     CONFIDENCE = "confidence"
     NOVELTY = "novelty"
@@ -31,102 +27,84 @@ class Flag(str, Enum):
 
 
 MODEL_FLAGS = (Flag.CONFIDENCE, Flag.NOVELTY, Flag.MASK)
-"""Those that a model's answer to an image gives."""
+"""The flags that depend on the model's outputs."""
 
 
-def image_flags(dicom: Mapping[str, str | None] | None) -> list[Flag]:
-    """Return why a person has to look at an image whatever the model's answer is.
+def compute_image_flags(dicom: Mapping[str, str | None] | None) -> list[Flag]:
+    """Return the flags of an image that do not depend on the model's outputs.
 
-    A detector's raw image, DICOM's `FOR PROCESSING`, is not what anybody reads or trains on.
+    DICOM's `FOR PROCESSING` marks a detector's raw image, meant for neither reading nor training.
 
     Args:
-        dicom: as `Radiograph` has it.
+        dicom: tags of `DecodedImage.dicom`.
     """
     intent = (dicom or {}).get("intent") or ""
     return [Flag.FOR_PROCESSING] if intent.upper() == "FOR PROCESSING" else []
 
 
-def mask_measures(lungs: NDArray[np.bool_]) -> dict[str, float]:
-    """Return what tells an implausible mask `(size, size)`, by `MASK_MEASURES`.
+def measure_mask(lungs: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the `MASK_MEASURES` of a mask `(size, size)`; implausible masks have unusual values.
 
-    `area`, the share of the image; `parts`, connected pieces (of four neighbours, at half of the
-    resolution) with at least `PART` of the mask; `border`, the share of the pixels along the
+    `area`: share of the image. `parts`: number of connected components (four neighbours, half the
+    resolution) with at least `MIN_PART_SHARE` of the mask. `border`: share of the pixels along the
     image's border.
     """
     from scipy.ndimage import label
 
-    pieces, _ = label(lungs[::2, ::2])
-    sizes = np.bincount(pieces.ravel())[1:]
+    components, _ = label(lungs[::2, ::2])
+    sizes = np.bincount(components.ravel())[1:]
     edges = (lungs[0], lungs[-1], lungs[1:-1, 0], lungs[1:-1, -1])
     return {
         "area": np.count_nonzero(lungs) / lungs.size,
-        "parts": float(np.sum(sizes >= PART * sizes.sum())),
+        "parts": float(np.sum(sizes >= MIN_PART_SHARE * sizes.sum())),
         "border": float(np.concatenate(edges).mean()),
     }
 
 
-@dataclass(frozen=True)
-class Limits:
-    """From where on a prediction needs review; all from the validation split.
+class ReviewThresholds(Record):
+    """Thresholds beyond which a prediction needs review; all from the validation split.
 
     Attributes:
-        confidence: the least that is enough.
-        novelty: density -> (median at home, limit) of its surprise; empty where none is known.
-        mask: measure -> (lowest, highest); likewise.
+        confidence: minimum.
+        novelty: density -> (median, threshold) of its negative log density; empty when no density
+            was fitted.
+        mask: measure -> (minimum, maximum); likewise.
     """
 
     confidence: float
-    novelty: Mapping[str, Range] = field(default_factory=dict)
-    mask: Mapping[str, Range] = field(default_factory=dict)
+    novelty: Mapping[str, Interval]
+    mask: Mapping[str, Interval]
 
-    @classmethod
-    def read(cls, found: Mapping[str, Any], where: str) -> Limits:
-        """Return what `written` made of limits.
+    def compute_novelty(self, nll: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the novelty of n images, `(n,)`: 0 is the median, 1 the threshold.
 
-        Raises:
-            BundleError: when it is none.
-        """
-        try:
-            return cls(
-                float(found["confidence"]),
-                *(
-                    {name: (float(low), float(high)) for name, (low, high) in found[key].items()}
-                    for key in ("novelty", "mask")
-                ),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{where}: review is not what it should be: {error!r}") from error
-
-    def written(self) -> dict[str, Any]:
-        """Return what stands in `metadata.json`."""
-        return asdict(self)
-
-    def novelty_of(self, surprise: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return how new images are, `(n,)`: 0 is usual at home, 1 the limit.
-
-        The largest over all densities.
+        The maximum over all densities.
 
         Args:
-            surprise: of each density of `novelty`, `(n,)`.
+            nll: negative log density of each density of `novelty`, `(n,)`.
         """
-        found: NDArray[np.float64] = np.max(
+        novelty: NDArray[np.float64] = np.max(
             [
-                (surprise[name] - usual) / (limit - usual)
-                for name, (usual, limit) in self.novelty.items()
+                (nll[name] - median) / (threshold - median)
+                for name, (median, threshold) in self.novelty.items()
             ],
             axis=0,
         )
-        return found
+        return novelty
 
-    def flags(
+    def compute_flags(
         self, confidence: float, novelty: float | None, measures: Mapping[str, float]
     ) -> list[Flag]:
-        """Return why a person has to look at a prediction; empty where nobody has to."""
-        held = {
+        """Return the flags of a prediction; empty when it needs no review.
+
+        Args:
+            measures: see `measure_mask`.
+        """
+        checks = {
             Flag.CONFIDENCE: confidence >= self.confidence,
             Flag.NOVELTY: novelty is None or not novelty > 1,
             Flag.MASK: all(
                 low <= measures[name] <= high for name, (low, high) in self.mask.items()
             ),
         }
-        return [flag for flag, sound in held.items() if not sound]
+        return [flag for flag, passed in checks.items() if not passed]

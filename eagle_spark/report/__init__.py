@@ -1,1 +1,1 @@
-"""Figures for people who would rather look than read."""
+"""The HTML report, the plots of a training log and the gallery of predictions."""

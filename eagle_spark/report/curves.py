@@ -1,7 +1,7 @@
-"""The eight plots of a training: `eagle-plots LOG [--out DIR]`.
+"""The eight plots of a training log: `eagle plots LOG [`out` DIR]`.
 
-LOG is the `training_log.csv` of a model folder, one row per epoch and rank. What all ranks share is
-drawn as one line for training and one for validation, what each rank has for itself as one line per
+LOG is the `training_log.csv` of a model folder, one row per epoch and rank. Metrics that all ranks
+share are drawn as one line for training and one for validation, metrics of a rank as one line per
 rank.
 """
 
@@ -10,39 +10,44 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from eagle_spark.errors import EagleError, InputError, OutputError
-from eagle_spark.io import locate
-from eagle_spark.options import Parser, local_path
+from eagle_spark.errors import InputError, OutputError
+from eagle_spark.io import resolve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_LOG_BYTES = 64 * 2**20
-MARKED_EPOCHS = 40  # up to so many epochs each has a marker
-SIZE, DPI = (8.0, 4.8), 150  # inches
-NOTE = "eagle_spark. Research use only, not a medical device."
+MAX_MARKED_EPOCHS = 40  # longer logs are drawn without markers
+FIGURE_SIZE, DPI = (8.0, 4.8), 150  # inches
+DISCLAIMER = "eagle_spark. Research use only, not a medical device."
 
-INK, FAINT, GRID = "#1f2430", "#6b7280", "#e3e6eb"
-TRAIN, VALIDATION = "#1f5fa8", "#d1660a"
-RANKS = ("#1f5fa8", "#d1660a", "#2a8a57", "#8a3fa0", "#b8860b", "#c0392b", "#20808d", "#6b7280")
-MARKERS = "osD^vp*h"
+TEXT_COLOUR, MUTED_COLOUR, GRID_COLOUR = "#1f2430", "#6b7280", "#e3e6eb"
+TRAIN_COLOUR, VALIDATION_COLOUR = "#1f5fa8", "#d1660a"
+RANK_COLOURS = (
+    *("#1f5fa8", "#d1660a", "#2a8a57", "#8a3fa0"),
+    *("#b8860b", "#c0392b", "#20808d", "#6b7280"),
+)
+RANK_MARKERS = "osD^vp*h"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One plot: its file, what it shows, and of which columns.
+    """One plot.
 
     Attributes:
-        column: of the log, and of its `val_` twin unless `per_rank`.
-        unit: text of the y axis.
-        note: what the figure is, in one line.
-        per_rank: a line for each rank instead of one for training and one for validation.
-        divide: what a value is divided by to be of that unit.
-        limits: of the y axis; None is left to the values.
-        missing: what stands there when no value was measured.
+        name: file name without its ending.
+        column: column of the log; the validation values are in its `val_` twin unless `per_rank`.
+        unit: label of the y axis.
+        note: definition of the metric, in one line.
+        per_rank: one line per rank instead of one for training and one for validation.
+        divisor: converts values of the log to `unit`.
+        y_limits: limits of the y axis; None derives a limit from the values.
+        missing_text: text of a plot without values.
     """
 
     name: str
@@ -51,55 +56,55 @@ class Curve:
     unit: str
     note: str
     per_rank: bool = False
-    divide: float = 1.0
-    limits: tuple[float | None, float | None] = (0.0, None)
-    missing: str = "not measured"
+    divisor: float = 1.0
+    y_limits: tuple[float | None, float | None] = (0.0, None)
+    missing_text: str = "not measured"
 
 
 NO_GPU = "not measured: no GPU"
 CURVES = (
     Curve(
         *("accuracy", "Accuracy", "accuracy", "share of images, 0 to 1"),
-        "images whose class is right; higher is better",
-        limits=(None, None),
+        "share of images classified correctly; higher is better",
+        y_limits=(None, None),
     ),
     Curve(
         *("loss", "Loss", "loss", "loss, no unit"),
-        "classification and segmentation loss, summed; lower is better",
+        "sum of classification and segmentation loss; lower is better",
     ),
     Curve(
         *("segmentation_loss", "Segmentation loss", "segmentation_loss", "loss, no unit"),
         "cross-entropy of the lung mask plus one minus soft Dice; lower is better",
     ),
     Curve(
-        *("epoch_time", "Time of an epoch", "seconds", "seconds"),
-        "training alone, without validation and checkpoint",
+        *("epoch_time", "Epoch time", "seconds", "seconds"),
+        "training steps only, without validation and checkpoint",
         per_rank=True,
     ),
     Curve(
         *("cpu", "CPU", "cpu_percent", "% of one core"),
-        "mean over the epoch, of the rank's process; 200 % are two busy cores",
+        "mean CPU utilisation of the rank's process; 200 % equals two fully used cores",
         per_rank=True,
     ),
     Curve(
         *("ram", "RAM", "ram", "GB"),
         "resident memory of the rank's process at the end of the epoch",
         per_rank=True,
-        divide=1e9,
+        divisor=1e9,
     ),
     Curve(
         *("gpu", "GPU", "gpu_percent", "%"),
-        "load of the GPUs of the rank's machine at the end of the epoch",
+        "utilisation of the GPUs of the rank's machine at the end of the epoch",
         per_rank=True,
-        limits=(0.0, 100.0),
-        missing=NO_GPU,
+        y_limits=(0.0, 100.0),
+        missing_text=NO_GPU,
     ),
     Curve(
         *("gpu_memory", "GPU memory", "gpu_memory_percent", "% of the GPU's memory"),
-        "in use on the GPUs of the rank's machine at the end of the epoch",
+        "memory in use on the GPUs of the rank's machine at the end of the epoch",
         per_rank=True,
-        limits=(0.0, 100.0),
-        missing=NO_GPU,
+        y_limits=(0.0, 100.0),
+        missing_text=NO_GPU,
     ),
 )
 COLUMNS = ("epoch", "rank", *(curve.column for curve in CURVES))
@@ -110,8 +115,8 @@ class TrainingLog:
     """A training log in memory.
 
     Attributes:
-        epochs: in order.
-        values: rank -> column -> one value per epoch; NaN where there is none.
+        epochs: in ascending order.
+        values: rank -> column -> one value per epoch; NaN for a missing value.
     """
 
     epochs: tuple[int, ...]
@@ -126,9 +131,9 @@ def read_log(uri: str) -> TrainingLog:
     """Read a `training_log.csv`.
 
     Raises:
-        InputError: when it cannot be read, is no CSV, or lacks a column; names file and column.
+        InputError: when the file is unreadable, no CSV, or without a column; names file and column.
     """
-    storage, path = locate(uri)
+    storage, path = resolve(uri)
     try:
         data = storage.read(path, MAX_LOG_BYTES + 1)
     except FileNotFoundError as error:
@@ -143,7 +148,7 @@ def read_log(uri: str) -> TrainingLog:
 
 
 def parse_log(data: bytes, name: str) -> TrainingLog:
-    """Return the log that the bytes of a CSV file hold; `name` is for errors, see `read_log`."""
+    """Parse the bytes of a `training_log.csv`; `name` is for errors, see `read_log`."""
     try:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         header = list(reader.fieldnames or ())
@@ -153,22 +158,21 @@ def parse_log(data: bytes, name: str) -> TrainingLog:
     if missing := [column for column in COLUMNS if column not in header]:
         raise InputError(f"{name}: not a training log: columns are missing: {', '.join(missing)}")
     if not rows:
-        raise InputError(f"{name}: holds no epoch, only the line of column names")
+        raise InputError(f"{name}: contains no epoch, only the header line")
     cells: dict[tuple[int, int], dict[str, float]] = {}
     for line, row in rows:
+        location = f"{name}, line {line}"
         if None in row or None in row.values():
-            raise InputError(f"{name}, line {line}: wanted {len(header)} columns, as in line 1")
-        found = {
-            column: _number(row[column], column, f"{name}, line {line}")
+            raise InputError(f"{location}: wanted {len(header)} columns, as in line 1")
+        numbers = {
+            column: _parse_number(row[column], column, location)
             for column in (*COLUMNS, *(f"val_{column}" for column in COLUMNS))
             if column in header
         }
-        epoch, rank = (_whole(found[key], key, f"{name}, line {line}") for key in ("epoch", "rank"))
+        epoch, rank = (_to_integer(numbers[key], key, location) for key in ("epoch", "rank"))
         if (epoch, rank) in cells:
-            raise InputError(
-                f"{name}, line {line}: epoch {epoch} of rank {rank} stands there twice"
-            )
-        cells[epoch, rank] = found
+            raise InputError(f"{location}: duplicate row of epoch {epoch}, rank {rank}")
+        cells[epoch, rank] = numbers
     epochs = sorted({epoch for epoch, _ in cells})
     columns = [column for column in header if column in next(iter(cells.values()))]
     values = {
@@ -181,22 +185,22 @@ def parse_log(data: bytes, name: str) -> TrainingLog:
     return TrainingLog(tuple(epochs), values)
 
 
-def _number(text: str, column: str, place: str) -> float:
+def _parse_number(text: str, column: str, location: str) -> float:
     try:
         return float(text) if text.strip() else math.nan
     except ValueError as error:
-        raise InputError(f"{place}, column {column}: wanted a number, got {text!r}") from error
+        raise InputError(f"{location}, column {column}: wanted a number, got {text!r}") from error
 
 
-def _whole(value: float, column: str, place: str) -> int:
+def _to_integer(value: float, column: str, location: str) -> int:
     if not (value >= 0 and value.is_integer()):
-        raise InputError(f"{place}, column {column}: wanted a whole number, got {value:g}")
+        raise InputError(f"{location}, column {column}: wanted a whole number, got {value:g}")
     return int(value)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot; `values` are of the plot's unit, NaN where there is none."""
+    """One line of a plot; `values` in the plot's unit, NaN for a missing value."""
 
     label: str
     values: Sequence[float]
@@ -204,27 +208,29 @@ class Line:
     marker: str
 
 
-def lines_of(curve: Curve, log: TrainingLog) -> list[Line]:
-    """Return the lines that hold at least one value."""
+def select_lines(curve: Curve, log: TrainingLog) -> list[Line]:
+    """Return the lines of a plot that have at least one finite value."""
     if curve.per_rank:
-        found = [
+        lines = [
             Line(
                 f"rank {rank}",
-                [value / curve.divide for value in log.values[rank][curve.column]],
-                RANKS[number % len(RANKS)],
-                MARKERS[number % len(MARKERS)],
+                [value / curve.divisor for value in log.values[rank][curve.column]],
+                RANK_COLOURS[number % len(RANK_COLOURS)],
+                RANK_MARKERS[number % len(RANK_MARKERS)],
             )
             for number, rank in enumerate(log.ranks)
         ]
     else:
         shared = log.values[log.ranks[0]]  # the same on all ranks
-        kinds = (("training", "", TRAIN, "o"), ("validation", "val_", VALIDATION, "s"))
-        found = [
-            Line(label, shared[prefix + curve.column], colour, marker)
-            for label, prefix, colour, marker in kinds
-            if prefix + curve.column in shared
+        lines = [
+            Line(label, shared[column], colour, marker)
+            for label, column, colour, marker in (
+                ("training", curve.column, TRAIN_COLOUR, "o"),
+                ("validation", f"val_{curve.column}", VALIDATION_COLOUR, "s"),
+            )
+            if column in shared
         ]
-    return [line for line in found if any(math.isfinite(value) for value in line.values)]
+    return [line for line in lines if any(math.isfinite(value) for value in line.values)]
 
 
 def draw_curve(curve: Curve, log: TrainingLog) -> bytes:
@@ -233,68 +239,68 @@ def draw_curve(curve: Curve, log: TrainingLog) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = lines_of(curve, log)
-    with rc_context({"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK}):
-        figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
+    lines = select_lines(curve, log)
+    with rc_context({"font.family": "DejaVu Sans", "font.size": 10, "text.color": TEXT_COLOUR}):
+        figure = Figure(figsize=FIGURE_SIZE, dpi=DPI, facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.095, 0.15, 0.875, 0.65))
         figure.text(0.02, 0.925, curve.title, fontsize=15, fontweight="bold")
-        figure.text(0.02, 0.87, curve.note, fontsize=10, color=FAINT)
-        figure.text(0.02, 0.025, NOTE, fontsize=7.5, color=FAINT)
+        figure.text(0.02, 0.87, curve.note, fontsize=10, color=MUTED_COLOUR)
+        figure.text(0.02, 0.025, DISCLAIMER, fontsize=7.5, color=MUTED_COLOUR)
         size = f"{_count(len(log.epochs), 'epoch')}, {_count(len(log.ranks), 'rank')}"
-        figure.text(0.98, 0.025, size, fontsize=7.5, color=FAINT, ha="right")
+        figure.text(0.98, 0.025, size, fontsize=7.5, color=MUTED_COLOUR, ha="right")
         if lines:
             _draw_lines(axes, curve, log.epochs, lines)
         else:
             axes.set_axis_off()
             axes.text(
-                *(0.5, 0.5, curve.missing),
+                *(0.5, 0.5, curve.missing_text),
                 transform=axes.transAxes,
                 ha="center",
                 va="center",
                 fontsize=14,
-                color=FAINT,
+                color=MUTED_COLOUR,
             )
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=DPI)
-    return picture.getvalue()
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _draw_lines(axes: Any, curve: Curve, epochs: Sequence[int], lines: Sequence[Line]) -> None:
+def _draw_lines(axes: Axes, curve: Curve, epochs: Sequence[int], lines: Sequence[Line]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    crowd = len(lines) > len(RANKS)
-    marked = (len(epochs) <= MARKED_EPOCHS and not crowd) or any(
-        _lonely(line.values) for line in lines
+    crowded = len(lines) > len(RANK_COLOURS)
+    marked = (len(epochs) <= MAX_MARKED_EPOCHS and not crowded) or any(
+        _has_isolated_value(line.values) for line in lines
     )
-    big = len(epochs) <= 10 and not crowd
+    large = len(epochs) <= 10 and not crowded
     for number, line in enumerate(lines):
-        # Ranks hardly differ: the first lies below, and a little wider, so that each one shows.
-        below = len(lines) - 1 - number if curve.per_rank and len(lines) <= 3 else 0
+        # Ranks hardly differ: lines below others are a little wider, so that each one is visible.
+        covering = len(lines) - 1 - number if curve.per_rank and len(lines) <= 3 else 0
         axes.plot(
             *(epochs, line.values),
             label=line.label,
-            color=RANKS[0] if crowd else line.colour,
-            alpha=0.6 if crowd else 1.0,
-            linewidth=(1.8 if marked else 1.3) + 0.6 * below,
+            color=RANK_COLOURS[0] if crowded else line.colour,
+            alpha=0.6 if crowded else 1.0,
+            linewidth=(1.8 if marked else 1.3) + 0.6 * covering,
             marker=line.marker if marked else None,
-            markersize=(7 if big else 4) + (2.5 if big else 0.8) * below,
-            markeredgecolor="white" if big else None,
-            markeredgewidth=0.8 if big else 0.0,
+            markersize=(7 if large else 4) + (2.5 if large else 0.8) * covering,
+            markeredgecolor="white" if large else None,
+            markeredgewidth=0.8 if large else 0.0,
             zorder=3 + number,
         )
-    room = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
-    axes.set_xlim(epochs[0] - room, epochs[-1] + room)
-    axes.set_xticks(_ticks(epochs[0], epochs[-1]))
+    margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
+    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+    axes.set_xticks(_epoch_ticks(epochs[0], epochs[-1]))
     axes.set_ylim(*_y_limits(curve, lines))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    frame(axes, "epoch", curve.unit)
+    style_axes(axes, "epoch", curve.unit)
     handles, labels = axes.get_legend_handles_labels()
-    if crowd:
+    if crowded:
         handles, labels = handles[:1], [f"{len(lines)} ranks, one line each"]
     axes.figure.legend(
         *(handles, labels),
@@ -309,88 +315,63 @@ def _draw_lines(axes: Any, curve: Curve, epochs: Sequence[int], lines: Sequence[
     )
 
 
-def frame(axes: Any, across: str, up: str) -> None:
-    """Name both axes, and draw the one below and faint lines behind the data."""
-    axes.set_xlabel(across, color=FAINT)
-    axes.set_ylabel(up, color=FAINT)
-    axes.grid(axis="y", color=GRID, linewidth=0.9)
+def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Label both axes; draw the x axis and light grid lines behind the data."""
+    axes.set_xlabel(x_label, color=MUTED_COLOUR)
+    axes.set_ylabel(y_label, color=MUTED_COLOUR)
+    axes.grid(axis="y", color=GRID_COLOUR, linewidth=0.9)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=FAINT, length=0)
+    axes.tick_params(colors=MUTED_COLOUR, length=0)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(GRID)
+        spine.set_color(GRID_COLOUR)
 
 
-def _ticks(first: int, last: int) -> list[int]:
-    """Return at most about 12 epochs to be named: the first, and round ones."""
+def _epoch_ticks(first: int, last: int) -> list[int]:
+    """Return at most about 12 tick positions: the first epoch and round ones."""
     step = next(n * 10**k for k in range(9) for n in (1, 2, 5) if (last - first) / n / 10**k <= 11)
     return [first, *(epoch for epoch in range(0, last + 1, step) if epoch > first + 0.4 * step)]
 
 
-def _lonely(values: Sequence[float]) -> bool:
-    """Whether a value has none beside it, so that a line without markers would not show it."""
-    known = [False, *(math.isfinite(value) for value in values), False]
+def _has_isolated_value(values: Sequence[float]) -> bool:
+    """Whether a value has no finite neighbour: a line without markers does not show it."""
+    finite = [False, *(math.isfinite(value) for value in values), False]
     return any(
-        here and not before and not after
-        for before, here, after in zip(known, known[1:], known[2:], strict=False)
+        current and not previous and not following
+        for previous, current, following in zip(finite, finite[1:], finite[2:], strict=False)
     )
 
 
 def _y_limits(curve: Curve, lines: Sequence[Line]) -> tuple[float, float]:
-    """Return limits with some room; an accuracy's room ends at 1."""
+    """Return y limits with a margin; the margin of an accuracy ends near 1."""
     values = [value for line in lines for value in line.values if math.isfinite(value)]
-    low, high = curve.limits
-    least, most = min(values), max(values)
+    low, high = curve.y_limits
+    minimum, maximum = min(values), max(values)
     if low is None:  # a share
-        room = max(0.1 * (most - least), 0.01)
-        return max(least - room, -0.01), min(most + room, 1.0 + room / 3)
+        margin = max(0.1 * (maximum - minimum), 0.01)
+        return max(minimum - margin, -0.01), min(maximum + margin, 1.0 + margin / 3)
     if high is None:
-        return min(low, least), most * 1.12 if most > 0 else 1.0
-    return low, max(high, most)
+        return min(low, minimum), maximum * 1.12 if maximum > 0 else 1.0
+    return low, max(high, maximum)
 
 
 def draw_curves(log: TrainingLog) -> dict[str, bytes]:
-    """Return the eight plots as PNG, by the names of their files."""
+    """Return the eight plots, file name -> PNG."""
     return {f"{curve.name}.png": draw_curve(curve, log) for curve in CURVES}
 
 
 def write_curves(log: TrainingLog, folder: Path) -> list[Path]:
-    """Write the eight plots into a folder, which is made where it is missing; return the files.
+    """Write the eight plots into `folder`, create it if necessary, and return the files.
 
     Raises:
-        OutputError: when the folder cannot be written to.
+        OutputError: when the folder is not writable.
     """
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in draw_curves(log).items():
-            (folder / name).write_bytes(picture)
+        for name, png in draw_curves(log).items():
+            (folder / name).write_bytes(png)
             written.append(folder / name)
     except OSError as error:
-        raise OutputError(f"--out {folder} cannot be written: {error}") from error
+        raise OutputError(f"`out` {folder} cannot be written: {error}") from error
     return written
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the plots; 2 and one line on standard error where log or folder have to be mended."""
-    parser = Parser(prog="eagle-plots", description="Draw a training's log.")
-    parser.add_argument("log", metavar="LOG", help="training_log.csv of a model folder, or a URI")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=local_path,
-        default=Path("plots"),
-        help="folder (default plots)",
-    )
-    given = parser.parse_args(argv)
-    try:
-        for path in write_curves(read_log(given.log), given.out):
-            print(path)
-    except EagleError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

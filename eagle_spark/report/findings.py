@@ -1,31 +1,64 @@
-"""What the tables say, gathered for the report: small, plain values."""
+"""Queries of the HTML report: small, plain values from the tables."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.report.pictures import Picture
-from eagle_spark.tables import FEATURES, IMAGES, PREDICTIONS, REJECTS, RUNS, Warehouse
+from eagle_spark.tables import FEATURES, IMAGES, PREDICTIONS, RUNS, Warehouse
+from eagle_spark.tables.definitions import LEGACY_REJECTS
 from eagle_spark.tables.schema import Table
 
-RUNS_SHOWN = 12
-REJECTS_SHOWN = 12
-SHOWN_EACH = 6  # pictures of a kind
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import Column, DataFrame
+
+MAX_RUNS = 12
+MAX_REJECT_REASONS = 12
+MAX_PICTURES_PER_KIND = 6
 
 
-def data_set(warehouse: Warehouse, snapshot: int | None) -> list[dict[str, Any]]:
-    """Return a row for each source and class: images of each split, masks, images of no patient.
+class RunSummary(TypedDict):
+    """One job run in the report; `images`, `rate` and `drift` are None where not recorded."""
+
+    job: str
+    run_id: str
+    seconds: float
+    images: int | None
+    rate: float | None
+    drift: float | None
+    restarts: int | None
+    stages: Mapping[str, float]
+
+
+class _AttributionRow(Protocol):
+    """A row of `compute_attributions`."""
+
+    path: str
+    label: str
+    as_is: NDArray[np.float32]
+    importance: bytes | None
+    mask: bytes
+    pixels: bytes
+
+
+def count_images(warehouse: Warehouse, snapshot: int | None) -> list[dict[str, object]]:
+    """Return one row per source and class: images of each split, masks, images without patient.
 
     Args:
-        snapshot: of `images`, which the model was trained on; None for the present one.
+        snapshot: snapshot of `images` that the model was trained on; None for the current one.
     """
     if not warehouse.exists(IMAGES):
         return []
-    rows = warehouse.read(IMAGES) if snapshot is None else warehouse.at(IMAGES, snapshot)
-    counted = rows.groupBy("source", "label").agg(
-        *_counts(
+    images = warehouse.read_images(snapshot)
+    counts = images.groupBy("source", "label").agg(
+        *_count_columns(
             {
                 **{split: f"split = '{split}'" for split in ("train", "val", "test")},
                 "masks": "mask IS NOT NULL",
@@ -33,31 +66,39 @@ def data_set(warehouse: Warehouse, snapshot: int | None) -> list[dict[str, Any]]
             }
         )
     )
-    return [row.asDict() for row in counted.orderBy("source", "label").collect()]
+    return [row.asDict() for row in counts.orderBy("source", "label").collect()]
 
 
-def _counts(conditions: dict[str, str]) -> list[Any]:
+def _count_columns(conditions: Mapping[str, str]) -> list[Column]:
     from pyspark.sql.functions import expr
 
-    return [expr(f"count_if({what})").alias(name) for name, what in conditions.items()]
+    return [expr(f"count_if({condition})").alias(name) for name, condition in conditions.items()]
 
 
-def rejected(warehouse: Warehouse, table: Table, condition: str = "true") -> list[dict[str, Any]]:
-    """Return reason, number, and one path and detail as an example, the commonest first."""
+def count_rejects(
+    warehouse: Warehouse, table: Table, condition: str = "true"
+) -> list[dict[str, object]]:
+    """Return `reason`, `count` and an example's `path` and `detail`, most frequent reason first."""
     if not warehouse.exists(table):
         return []
-    rows = (
-        warehouse.read(table)
-        .where(condition)
+    rows = warehouse.read(table)
+    if "status" in rows.columns:
+        rows = rows.where("status = 'rejected'")
+    elif warehouse.spark.catalog.tableExists(LEGACY_REJECTS):  # beside `images` of version 0.1
+        rows = warehouse.spark.table(LEGACY_REJECTS)
+    else:
+        return []
+    counts = (
+        rows.where(condition)
         .groupBy("reason")
-        .agg(*_examples())
+        .agg(*_reject_columns())
         .orderBy("count", ascending=False)
-        .limit(REJECTS_SHOWN)
+        .limit(MAX_REJECT_REASONS)
     )
-    return [row.asDict() for row in rows.collect()]
+    return [row.asDict() for row in counts.collect()]
 
 
-def _examples() -> list[Any]:
+def _reject_columns() -> list[Column]:
     from pyspark.sql.functions import expr
 
     return [
@@ -67,40 +108,40 @@ def _examples() -> list[Any]:
     ]
 
 
-def rejected_images(warehouse: Warehouse, model_id: str) -> list[dict[str, Any]]:
-    """Return what preprocess and score, the latter with this model, did not take."""
-    scored = f"status = 'rejected' AND model_id = '{model_id}'"
+def count_rejects_by_job(warehouse: Warehouse, model_id: str) -> list[dict[str, object]]:
+    """Return the rejects of preprocess, and those of score with this model."""
+    condition = f"model_id = '{model_id}'"
     return [
-        *({"job": "preprocess"} | row for row in rejected(warehouse, REJECTS)),
-        *({"job": "score"} | row for row in rejected(warehouse, PREDICTIONS, scored)),
+        *({"job": "preprocess"} | row for row in count_rejects(warehouse, IMAGES)),
+        *({"job": "score"} | row for row in count_rejects(warehouse, PREDICTIONS, condition)),
     ]
 
 
-def runs(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """Return the newest job runs: job, when, seconds, images, images per second, shift."""
+def read_runs(warehouse: Warehouse) -> list[RunSummary]:
+    """Return the newest job runs."""
     if not warehouse.exists(RUNS):
         return []
-    found = warehouse.read(RUNS).orderBy("started_at", ascending=False).limit(RUNS_SHOWN).collect()
-    shown = []
-    for row in found:
+    rows = warehouse.read(RUNS).orderBy("started_at", ascending=False).limit(MAX_RUNS).collect()
+    summaries: list[RunSummary] = []
+    for row in rows:
         result = json.loads(row.result)
-        shown.append(
+        summaries.append(
             {
                 "job": row.job,
                 "run_id": row.run_id,
                 "seconds": row.seconds,
                 "images": result.get("scored", result.get("listed")),
                 "rate": result.get("images_per_second"),
-                "shift": result.get("shift"),
+                "drift": result.get("drift", result.get("shift")),  # its name in version 0.1
                 "restarts": result.get("restarts"),
                 "stages": result.get("stage_seconds", {}),
             }
         )
-    return shown
+    return summaries
 
 
-def training_run(warehouse: Warehouse, run_id: str | None) -> dict[str, Any]:
-    """Return the figures of the training that made the model; empty where it is not recorded."""
+def read_training_run(warehouse: Warehouse, run_id: str | None) -> dict[str, object]:
+    """Return the result of the model's training job; empty without a record of it."""
     if run_id is None or not warehouse.exists(RUNS):
         return {}
     from pyspark.sql.functions import col
@@ -109,8 +150,8 @@ def training_run(warehouse: Warehouse, run_id: str | None) -> dict[str, Any]:
     return {} if row is None else dict(json.loads(row.result))
 
 
-def features_of(warehouse: Warehouse, backbone: str | None) -> Any:
-    """Return the rows of `features` of a backbone; None where there are none."""
+def read_features(warehouse: Warehouse, backbone: str | None) -> DataFrame | None:
+    """Return the rows of `features` of a backbone; None without rows."""
     if backbone is None or not warehouse.exists(FEATURES):
         return None
     from pyspark.sql.functions import col
@@ -119,23 +160,27 @@ def features_of(warehouse: Warehouse, backbone: str | None) -> Any:
     return None if rows.isEmpty() else rows
 
 
-def gallery(rows: Any, classes: tuple[str, ...], review_below: float) -> dict[str, list[Picture]]:
-    """Return some pictures of a kind: `right`, `wrong`, `uncertain`; of each class in turn.
+def select_pictures(
+    attributions: pd.DataFrame, classes: tuple[str, ...], review_threshold: float
+) -> dict[str, list[Picture]]:
+    """Return example pictures of each kind, alternating between classes.
 
     Args:
-        rows: what `attributions` returns.
-    """
-    import numpy as np
+        attributions: rows of `compute_attributions`.
+        review_threshold: images of lower confidence are `uncertain`.
 
-    found: dict[str, list[Picture]] = {"right": [], "wrong": [], "uncertain": []}
-    order = rows.assign(
-        place=rows.groupby("label").cumcount(), plain=rows["importance"].isna()
+    Returns:
+        `right`, `wrong` and `uncertain` -> at most `MAX_PICTURES_PER_KIND` pictures.
+    """
+    pictures: dict[str, list[Picture]] = {"right": [], "wrong": [], "uncertain": []}
+    ordered = attributions.assign(
+        place=attributions.groupby("label").cumcount(), plain=attributions["importance"].isna()
     ).sort_values(["plain", "place", "label"])
-    for row in order.itertuples():
+    for row in cast("Iterable[_AttributionRow]", ordered.itertuples()):
         label = int(np.argmax(row.as_is))
         confidence = float(row.as_is[label])
         kind = "right" if classes[label] == row.label else "wrong"
-        kinds = [kind, "uncertain"] if confidence < review_below else [kind]
+        kinds = [kind, "uncertain"] if confidence < review_threshold else [kind]
         mask = decode_mask(row.mask)
         side = len(mask)
         picture = Picture(
@@ -150,6 +195,6 @@ def gallery(rows: Any, classes: tuple[str, ...], review_below: float) -> dict[st
             else np.frombuffer(row.importance, np.float16).reshape(side, side),
         )
         for name in kinds:
-            if len(found[name]) < SHOWN_EACH:
-                found[name].append(picture)
-    return found
+            if len(pictures[name]) < MAX_PICTURES_PER_KIND:
+                pictures[name].append(picture)
+    return pictures

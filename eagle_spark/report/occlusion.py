@@ -1,39 +1,42 @@
-"""What the model's answers depend on, over a sample of the test split: a Spark stage, summed up."""
+"""Occlusion analysis of a sample of the test split: a Spark stage and its summary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from eagle_spark.imaging.mask import decode_mask, encode_mask
-from eagle_spark.model.engines import Shipped
+from eagle_spark.model.bundle import open_bundle
+from eagle_spark.model.engines import ENGINES
 from eagle_spark.model.occlusion import (
     AS_IS,
-    BLANKED,
-    MARGIN,
-    ask_blanked,
-    attribute,
-    widened,
+    IMAGE_VARIANTS,
+    MASK_MARGIN,
+    compute_attribution,
+    dilate_mask,
+    predict_occluded,
 )
+from eagle_spark.model.predictor import ModelRef
+from eagle_spark.spark.batches import map_batches, tasks_for
 from eagle_spark.spark.progress import watch_tasks
-from eagle_spark.spark.session import tasks_for
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame
 
-# Images of every class of every source: asked without their parts, and without each patch too.
-BLANKED_EACH, OCCLUDED_EACH = 100, 12
+# Images per class and source: predicted in all variants; predicted without each patch as well.
+MAX_VARIANT_IMAGES, MAX_PATCH_IMAGES = 100, 12
 IMAGES_PER_TASK = 16
-CONSTANT = 0.8  # share of one answer beyond which the images do not matter any more
+CONSTANT_SHARE = 0.8  # of one class, above which predictions no longer depend on the image
 
-_FOUND = pa.schema(
+_ATTRIBUTION_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("path", "source", "label")),
-        *((name, pa.list_(pa.float32())) for name in BLANKED),
+        *((name, pa.list_(pa.float32())) for name in IMAGE_VARIANTS),
         ("inside", pa.float64()),
         ("area", pa.float64()),
         ("importance", pa.binary()),
@@ -41,140 +44,173 @@ _FOUND = pa.schema(
         ("pixels", pa.binary()),
     ]
 )
-_OCCLUDED = ("inside", "area", "importance")
+_PATCH_COLUMNS = ("inside", "area", "importance")
 
 
-class Attributor(Shipped):
-    """Asks what an answer depends on."""
+class OcclusionSummary(TypedDict):
+    """Occlusion analysis of a source and class, or of all images.
+
+    Attributes:
+        accuracy: image variant -> accuracy.
+        commonest: image variant -> most frequent prediction and its share.
+        occluded: images predicted without each patch.
+        inside: mean share of the importance inside the lungs.
+        area: mean share of the image inside the lungs: the value of `inside` expected by chance.
+    """
+
+    source: str
+    label: str
+    images: int
+    accuracy: dict[str, float]
+    commonest: dict[str, tuple[str, float]]
+    occluded: int
+    inside: float | None
+    area: float | None
+
+
+@dataclass(frozen=True)
+class OcclusionWorker:
+    """Predicts occluded variants of images on the executors. Picklable."""
+
+    model: ModelRef
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turn rows of `images` into `_FOUND`; `mask` is the predicted one, `importance` float16.
+        """Convert rows of `images` to `_ATTRIBUTION_SCHEMA`.
 
-        Lungs are those of the row's own mask, and the predicted ones where it has none. What
-        depends on patches is null but for rows that are `occluded`.
+        `mask` is the predicted one, `importance` float16. The occluded lungs are those of the
+        row's mask, or the predicted ones for a row without mask. `_PATCH_COLUMNS` are null unless
+        the row is `occluded`.
         """
-        bundle, engine = self.load()
-        side = (bundle.size, bundle.size)
+        bundle = open_bundle(self.model.uri, expected_id=self.model.model_id)
+        engine = ENGINES[self.model.engine].load(bundle.path, self.model.threads)
+        shape = (bundle.metadata.input.size, bundle.metadata.input.size)
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
-                pixels = np.frombuffer(row["pixels"], np.uint8).reshape(side)
-                said = engine.predict(pixels[np.newaxis])
-                lungs = said.mask[0] >= bundle.threshold
-                own = lungs if row["mask"] is None else decode_mask(row["mask"])
-                wide = widened(own, round(MARGIN * bundle.size))
-                answers = ask_blanked(engine, pixels, wide, said.label[0])
-                row |= {name: shares.tolist() for name, shares in answers.items()}
-                row |= {"mask": encode_mask(lungs), **dict.fromkeys(_OCCLUDED)}
+                pixels = np.frombuffer(row["pixels"], np.uint8).reshape(shape)
+                outputs = engine.predict(pixels[np.newaxis])
+                probabilities = outputs.label[0]
+                predicted_mask = outputs.mask[0] >= bundle.metadata.mask_threshold
+                mask = predicted_mask if row["mask"] is None else decode_mask(row["mask"])
+                lungs = dilate_mask(mask, round(MASK_MARGIN * bundle.metadata.input.size))
+                variants = predict_occluded(engine, pixels, lungs, probabilities)
+                row |= {name: variant.tolist() for name, variant in variants.items()}
+                row |= {"mask": encode_mask(predicted_mask), **dict.fromkeys(_PATCH_COLUMNS)}
                 if row["occluded"]:
-                    found = attribute(engine, pixels, wide, said.label[0])
-                    row |= {"inside": found.inside, "area": found.area}
-                    row |= {"importance": found.importance.astype(np.float16).tobytes()}
+                    attribution = compute_attribution(engine, pixels, lungs, probabilities)
+                    row |= {"inside": attribution.inside, "area": attribution.area}
+                    row |= {"importance": attribution.importance.astype(np.float16).tobytes()}
                 rows.append(row)
-            yield pa.RecordBatch.from_pylist(rows, schema=_FOUND)
+            yield pa.RecordBatch.from_pylist(rows, schema=_ATTRIBUTION_SCHEMA)
 
 
-def attributions(images: DataFrame, attributor: Attributor) -> pd.DataFrame:
-    """Return a row of `_FOUND` for some images of each class of each source, ordered by path.
+def compute_attributions(images: DataFrame, worker: OcclusionWorker) -> pd.DataFrame:
+    """Return rows of `_ATTRIBUTION_SCHEMA` for a sample of each class and source, ordered by path.
 
     Args:
-        images: rows of the table `images`; which ones are taken depends on their ids alone.
+        images: rows of the table `images`; the sample depends on their ids alone.
     """
     from pyspark.sql import Window
     from pyspark.sql.functions import row_number, xxhash64
-    from pyspark.sql.pandas.types import from_arrow_schema
 
     place = row_number().over(
         Window.partitionBy("source", "label").orderBy(xxhash64("image_id"), "path")
     )
-    some = images.withColumn("place", place).where(f"place <= {BLANKED_EACH}")
-    occluded = (some.place <= OCCLUDED_EACH).alias("occluded")
-    some = some.select("path", "source", "label", "pixels", "mask", occluded)
-    spark, count = images.sparkSession, some.count()
-    with watch_tasks(spark, "shortcuts", count):
-        shared = some.repartition(tasks_for(spark, count, IMAGES_PER_TASK))
-        rows = shared.mapInArrow(attributor, from_arrow_schema(_FOUND)).toPandas()
+    sample = images.withColumn("place", place).where(f"place <= {MAX_VARIANT_IMAGES}")
+    occluded = (sample.place <= MAX_PATCH_IMAGES).alias("occluded")
+    sample = sample.select("path", "source", "label", "pixels", "mask", occluded)
+    spark, count = images.sparkSession, sample.count()
+    with watch_tasks(spark, "occlusion", count):
+        partitions = sample.repartition(tasks_for(spark, count, IMAGES_PER_TASK))
+        rows = map_batches(partitions, worker, _ATTRIBUTION_SCHEMA).toPandas()
     return rows.sort_values("path", ignore_index=True)
 
 
-def shortcut_figures(rows: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return for each source and class, and for all, what `attributions` found.
+def summarise_occlusion(
+    attributions: pd.DataFrame, classes: Sequence[str]
+) -> list[OcclusionSummary]:
+    """Summarise the rows of `compute_attributions`: all of them first, then each source and class.
 
-    `images`; `accuracy`, by what was blanked; `commonest`, by what was blanked the class that is
-    answered most often and its share; of the `occluded` ones `inside`, the mean share of importance
-    in the lungs, and `area`, the share of the image that they cover: by chance both would be the
-    same.
+    Args:
+        classes: of the model, in the order of its probabilities.
     """
-    found = [_of("all", "all", rows, classes)]
-    for (source, label), some in rows.groupby(["source", "label"], sort=True):
-        found.append(_of(str(source), str(label), some, classes))
-    return found
+    summaries = [_summarise_group("all", "all", attributions, classes)]
+    for (source, label), rows in attributions.groupby(["source", "label"], sort=True):
+        summaries.append(_summarise_group(str(source), str(label), rows, classes))
+    return summaries
 
 
-def _of(source: str, label: str, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+def _summarise_group(
+    source: str, label: str, rows: pd.DataFrame, classes: Sequence[str]
+) -> OcclusionSummary:
     truth = [classes.index(name) for name in rows["label"]]
-    said = {name: np.stack(rows[name].to_list()).argmax(axis=1) for name in BLANKED}
-    counts = {name: np.bincount(one, minlength=len(classes)) for name, one in said.items()}
+    predicted = {name: np.stack(rows[name].to_list()).argmax(axis=1) for name in IMAGE_VARIANTS}
+    counts = {
+        name: np.bincount(labels, minlength=len(classes)) for name, labels in predicted.items()
+    }
     return {
         "source": source,
         "label": label,
         "images": len(rows),
-        "accuracy": {name: float(np.mean(one == truth)) for name, one in said.items()},
+        "accuracy": {name: float(np.mean(labels == truth)) for name, labels in predicted.items()},
         "commonest": {
-            name: (classes[int(one.argmax())], float(one.max() / len(rows)))
-            for name, one in counts.items()
+            name: (classes[int(count.argmax())], float(count.max() / len(rows)))
+            for name, count in counts.items()
         },
         "occluded": int(rows["inside"].notna().sum()),
-        "inside": _mean(rows["inside"]),
-        "area": _mean(rows["area"]),
+        "inside": _finite_mean(rows["inside"]),
+        "area": _finite_mean(rows["area"]),
     }
 
 
-def _mean(values: pd.Series[float]) -> float | None:
+def _finite_mean(values: pd.Series[float]) -> float | None:
     return float(values.mean()) if values.notna().any() else None
 
 
-def in_words(figures: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[str]:
-    """Return what the figures of all images mean, in plain sentences."""
-    whole = figures[0]
-    accuracy, chance = whole["accuracy"], 1 / len(classes)
-    words = [
-        f"With everything outside of the lungs taken away the model is right on "
-        f"{accuracy['lungs_only']:.2f} of the images instead of {accuracy[AS_IS]:.2f}; with the "
-        f"lungs taken away on {accuracy['without_lungs']:.2f}, and with whole boxes around them "
-        f"on {accuracy['without_lung_boxes']:.2f}. A guess would be right on {chance:.2f}."
+def describe_occlusion(summaries: Sequence[OcclusionSummary], classes: Sequence[str]) -> list[str]:
+    """Interpret the summary of all images, the first one, in plain sentences."""
+    overall = summaries[0]
+    accuracy, chance = overall["accuracy"], 1 / len(classes)
+    sentences = [
+        f"Accuracy is {accuracy[AS_IS]:.2f} on the unmodified images, "
+        f"{accuracy['lungs_only']:.2f} with everything outside the lungs occluded, "
+        f"{accuracy['without_lungs']:.2f} with the lungs occluded and "
+        f"{accuracy['without_lung_boxes']:.2f} with the bounding boxes of the lungs occluded. "
+        f"Chance level is {chance:.2f}."
     ]
     excess = accuracy["without_lung_boxes"] - chance
-    answer, share = whole["commonest"]["without_lung_boxes"]
-    if share > CONSTANT:
-        words.append(
-            f"Without the lungs it answers {answer} to {share:.2f} of the images, whatever they "
-            f"are: that {answer} is right on others says little while emptiness looks like it."
+    label, share = overall["commonest"]["without_lung_boxes"]
+    if share > CONSTANT_SHARE:
+        sentences.append(
+            f"With the bounding boxes of the lungs occluded, {share:.2f} of the images are "
+            f"classified as {label}, whatever their true class. Because images without lungs are "
+            f"also classified as {label}, a high accuracy for {label} is weak evidence."
         )
     elif excess > (accuracy[AS_IS] - chance) / 2:
-        words.append(
-            "So more than half of what it knows beyond a guess it can tell without seeing the "
-            "lungs at all: it has learned what these collections look like, not only disease. "
-            "Expect it to be wrong on images from elsewhere."
+        sentences.append(
+            "More than half of the accuracy above chance remains without the lungs: the model has "
+            "learned shortcuts, properties of the collections, and not only signs of disease. "
+            "Expect lower accuracy on images from other sources."
         )
     elif excess > 0.1:
-        words.append(
-            "So a part of what it knows it can tell without seeing the lungs: some of it is a "
-            "shortcut."
+        sentences.append(
+            "Part of the accuracy above chance remains without the lungs: the model relies partly "
+            "on shortcuts."
         )
     else:
-        words.append("So without the lungs it knows hardly more than a guess.")
+        sentences.append("Without the lungs, accuracy is at most 0.10 above chance level.")
     if accuracy["lungs_only"] < (accuracy[AS_IS] + chance) / 2:
-        words.append(
-            "The lungs alone do not suffice: it needs what is around them, or an image without "
-            "surroundings is too strange to it to be judged."
+        sentences.append(
+            "With the lungs alone, less than half of the accuracy above chance remains: the model "
+            "depends on the surroundings of the lungs, or images without surroundings are "
+            "out-of-distribution for it."
         )
-    if whole["inside"] is None or not whole["area"]:
-        return words
-    ratio = whole["inside"] / whole["area"]
-    words.append(
-        f"The lungs cover {whole['area']:.2f} of an image, and {whole['inside']:.2f} of what its "
-        f"answers depend on lies there: {ratio:.1f} times what chance would give "
-        f"({whole['occluded']} images)."
+    if overall["inside"] is None or not overall["area"]:
+        return sentences
+    ratio = overall["inside"] / overall["area"]
+    sentences.append(
+        f"The lungs cover {overall['area']:.2f} of the image area and contain "
+        f"{overall['inside']:.2f} of the occlusion importance, {ratio:.1f} times the share "
+        f"expected by chance ({overall['occluded']} images)."
     )
-    return words
+    return sentences

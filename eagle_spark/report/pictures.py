@@ -1,4 +1,4 @@
-"""Pictures in a page: PNG as text, X-rays with what was found in them."""
+"""Pictures of the HTML report, as data URIs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eagle_spark.report.gallery import overlay
+from eagle_spark.report.gallery import overlay_mask
 
-HEAT = (0.96, 0.45, 0.10)  # RGB of what an answer depends on
+IMPORTANCE_COLOUR = (0.96, 0.45, 0.10)  # RGB of the occlusion importance
 JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image with the model's answer.
+    """One image with its prediction.
 
     Attributes:
+        truth: true class.
+        label: predicted class.
         pixels: uint8 `(size, size)`.
         mask: predicted lungs, bool `(size, size)`.
         importance: at least 0, `(size, size)`, see `eagle_spark.model.occlusion.Attribution`;
-            None where it was not asked for.
+            None for an image without occlusion importance.
     """
 
     path: str
@@ -36,39 +38,40 @@ class Picture:
     importance: NDArray[np.float16] | None
 
     @property
-    def name(self) -> str:
+    def file_name(self) -> str:
         return self.path.rpartition("/")[2]
 
     @property
-    def lungs(self) -> str:
-        """The image with its lungs, as a data URI."""
-        return _jpeg(overlay(self.pixels, self.mask, 0.25))
+    def mask_uri(self) -> str:
+        """Data URI of the image with the predicted lung mask."""
+        return _to_jpeg_uri(overlay_mask(self.pixels, self.mask, 0.25))
 
     @property
-    def heat(self) -> str | None:
-        """The image with what its answer depends on, the outline of the lungs, as a data URI."""
+    def importance_uri(self) -> str | None:
+        """Data URI of the image with the occlusion importance and the outline of the lungs."""
         if self.importance is None:
             return None
-        return _jpeg(heated(self.pixels, self.mask, self.importance))
+        return _to_jpeg_uri(overlay_importance(self.pixels, self.mask, self.importance))
 
 
-def heated(
+def overlay_importance(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_], importance: NDArray[np.float16]
 ) -> NDArray[np.float64]:
-    """Return `(size, size, 3)` RGB, 0 to 1: the more important, the more coloured."""
+    """Return the image tinted by importance, with an outlined mask: RGB `(size, size, 3)`, 0-1."""
     weight = importance.astype(np.float64)
     weight = 0.75 * np.sqrt(weight / weight.max()) if weight.max() > 0 else weight
-    grey = overlay(pixels, mask, 0.0)
-    shown: NDArray[np.float64] = grey * (1 - weight[..., None]) + np.array(HEAT) * weight[..., None]
-    return shown
+    base = overlay_mask(pixels, mask, 0.0)
+    tint = np.array(IMPORTANCE_COLOUR)
+    rgb: NDArray[np.float64] = base * (1 - weight[..., None]) + tint * weight[..., None]
+    return rgb
 
 
-def png_uri(data: bytes) -> str:
+def to_png_uri(data: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def _jpeg(colours: NDArray[np.float64]) -> str:
+def _to_jpeg_uri(rgb: NDArray[np.float64]) -> str:
     stream = io.BytesIO()
-    pixels = np.rint(255 * colours.clip(0, 1)).astype(np.uint8)
+    pixels = np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
     Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,21 +1,34 @@
-"""The report job: one HTML file that says what a model is worth, and what not."""
+"""The report job: an HTML file with the evaluation of a model and its limitations."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from eagle_spark.errors import InputError, OutputError
-from eagle_spark.io import absolute_uri, locate
-from eagle_spark.model.bundle import INTENDED_USE, Bundle, open_bundle
+from eagle_spark.io import absolute_uri, resolve
+from eagle_spark.metrics.calibration import Calibration
+from eagle_spark.metrics.evaluation import Metrics
+from eagle_spark.metrics.record import Interval
+from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
+from eagle_spark.model.metadata import INTENDED_USE, ModelMetadata
+from eagle_spark.model.predictor import ModelRef
 from eagle_spark.report import charts, findings
 from eagle_spark.report.curves import CURVES, draw_curves, parse_log
-from eagle_spark.report.occlusion import Attributor, attributions, in_words, shortcut_figures
-from eagle_spark.report.pictures import png_uri
-from eagle_spark.report.probe import probe_rows, probe_source
+from eagle_spark.report.findings import RunSummary
+from eagle_spark.report.occlusion import (
+    OcclusionSummary,
+    OcclusionWorker,
+    compute_attributions,
+    describe_occlusion,
+    summarise_occlusion,
+)
+from eagle_spark.report.pictures import to_png_uri
+from eagle_spark.report.probe import ProbeResult, probe_source, sample_features
 from eagle_spark.settings import ReportSettings
 from eagle_spark.spark.session import open_session, threads_per_task
 from eagle_spark.tables import IMAGES, Warehouse
@@ -26,179 +39,220 @@ if TYPE_CHECKING:
 
 PAGE, PLOTS, FIGURES = "report.html", "plots", "figures.json"
 LOG = "logs/training_log.csv"
+TARGET_RISK = 0.02  # dashed line of the risk-coverage chart
 
 
-def report(settings: ReportSettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ReportResult:
+    """Result of the report job.
+
+    Attributes:
+        report: path of `report.html`.
+        figures: plots, relative to the folder `out`.
+        pictures: test images of the occlusion analysis.
+        bytes: size of `report.html`.
+    """
+
+    report: str
+    figures: list[str]
+    pictures: int
+    bytes: int
+    model_id: str
+    run_id: str
+    seconds: float
+
+
+class Sections(TypedDict):
+    """Values of the page and of `figures.json` that come from tables."""
+
+    data_set: list[dict[str, object]]
+    rejected: list[dict[str, object]]
+    training_run: dict[str, object]
+    runs: list[RunSummary]
+    probe: ProbeResult | None
+    shortcuts: list[OcclusionSummary]
+
+
+def report(settings: ReportSettings) -> ReportResult:
     """Run the job: write `report.html`, `plots/*.png` and `figures.json` into the folder `out`.
 
     Raises:
-        BundleError: when the model folder is incomplete or altered.
-        InputError: when there is no such warehouse, or it holds classes that the model lacks.
-        OutputError: when the folder cannot be written.
+        ModelError: when the model folder is incomplete or altered.
+        InputError: when the warehouse does not exist, or has classes that the model does not have.
+        OutputError: when the folder `out` is not writable.
     """
     run = Run.begin("report", settings)
-    storage, place = locate(settings.warehouse)
-    if not storage.exists(place):
-        raise InputError(f"--warehouse {settings.warehouse}: no such folder")
+    storage, path = resolve(settings.warehouse)
+    if not storage.exists(path):
+        raise InputError(f"`warehouse` {settings.warehouse}: no such folder")
     out = Path(settings.out)
-    check_folder(out)
+    check_output_folder(out)
     bundle = open_bundle(settings.model)
-    training = bundle.metadata.get("training", {})
+    metadata = bundle.metadata
     with open_session("report", settings.warehouse) as spark:
         warehouse = Warehouse(spark)
-        attributor = Attributor(
+        model = ModelRef(
             absolute_uri(settings.model),
-            bundle.model_id,
+            metadata.model_id,
             choose_engine(bundle, "auto"),
             threads_per_task(spark),
         )
-        snapshot = _snapshot(warehouse, training)
-        rows = _attributions(warehouse, snapshot, attributor, bundle.classes)
-        features = findings.features_of(warehouse, training.get("backbone"))
-        found: dict[str, Any] = {
-            "data_set": findings.data_set(warehouse, snapshot),
-            "rejected": findings.rejected_images(warehouse, bundle.model_id),
-            "training_run": findings.training_run(warehouse, bundle.metadata.get("run_id")),
-            "runs": findings.runs(warehouse),
-            "probe": None if features is None else probe_source(probe_rows(features)),
+        snapshot = _find_training_snapshot(warehouse, metadata.training.snapshot_id)
+        attributions = _compute_test_attributions(warehouse, snapshot, model, metadata.classes)
+        features = findings.read_features(warehouse, metadata.training.backbone)
+        sections: Sections = {
+            "data_set": findings.count_images(warehouse, snapshot),
+            "rejected": findings.count_rejects_by_job(warehouse, metadata.model_id),
+            "training_run": findings.read_training_run(warehouse, metadata.run_id),
+            "runs": findings.read_runs(warehouse),
+            "probe": None if features is None else probe_source(sample_features(features)),
+            "shortcuts": []
+            if attributions is None
+            else summarise_occlusion(attributions, metadata.classes),
         }
-    found["shortcuts"] = [] if rows is None else shortcut_figures(rows, bundle.classes)
-    plots = _plots(bundle)
-    page = render(bundle, found, rows, plots)
-    _write(out, page, plots, {**found, "card": dict(bundle.metadata)})
-    return {
-        "report": str(out / PAGE),
-        "figures": sorted(f"{PLOTS}/{name}" for name in plots),
-        "pictures": 0 if rows is None else len(rows),
-        "bytes": len(page.encode()),
-        "model_id": bundle.model_id,
-        "run_id": run.run_id,
-        "seconds": run.seconds,
-    }
+    plots = _draw_training_plots(bundle)
+    page = render_page(metadata, sections, attributions, plots)
+    _write_report(out, page, plots, {**sections, "card": metadata.to_dict()})
+    return ReportResult(
+        report=str(out / PAGE),
+        figures=sorted(f"{PLOTS}/{name}" for name in plots),
+        pictures=0 if attributions is None else len(attributions),
+        bytes=len(page.encode()),
+        model_id=metadata.model_id,
+        run_id=run.run_id,
+        seconds=run.seconds,
+    )
 
 
-def check_folder(out: Path) -> None:
-    """Raise OutputError unless the folder is there, or can be made, and may be written to."""
+def check_output_folder(out: Path) -> None:
+    """Create the folder if necessary; raise OutputError unless it is writable."""
     try:
         (out / PLOTS).mkdir(parents=True, exist_ok=True)
         probe = out / ".eagle-write-probe"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"--out {out} cannot be written: {error}") from error
+        raise OutputError(f"`out` {out} cannot be written: {error}") from error
 
 
-def _snapshot(warehouse: Warehouse, training: Mapping[str, Any]) -> int | None:
-    """Return the snapshot of `images` that the model was trained on, if this warehouse has it."""
-    wanted = training.get("snapshot_id")
-    if wanted is None or not warehouse.exists(IMAGES):
+def _find_training_snapshot(warehouse: Warehouse, snapshot: int | None) -> int | None:
+    """Return the training snapshot of `images`; None if this warehouse does not have it."""
+    if snapshot is None or not warehouse.exists(IMAGES):
         return None
-    known = warehouse.spark.sql(f"SELECT snapshot_id FROM {IMAGES.full_name}.snapshots").collect()
-    return wanted if wanted in [row.snapshot_id for row in known] else None
+    rows = warehouse.spark.sql(f"SELECT snapshot_id FROM {IMAGES.full_name}.snapshots").collect()
+    return snapshot if snapshot in [row.snapshot_id for row in rows] else None
 
 
-def _attributions(
+def _compute_test_attributions(
     warehouse: Warehouse,
     snapshot: int | None,
-    attributor: Attributor,
+    model: ModelRef,
     classes: tuple[str, ...],
 ) -> pd.DataFrame | None:
     if not warehouse.exists(IMAGES):
         return None
-    images = warehouse.read(IMAGES) if snapshot is None else warehouse.at(IMAGES, snapshot)
+    images = warehouse.read_images(snapshot)
     test = images.where("split = 'test'")
-    named = {row.label for row in test.select("label").distinct().collect()}
-    if unknown := sorted(named - set(classes)):
+    labels = {row.label for row in test.select("label").distinct().collect()}
+    if unknown := sorted(labels - set(classes)):
         raise InputError(
-            f"{IMAGES.full_name} holds images of {unknown}, the model knows {list(classes)}"
+            f"{IMAGES.full_name}: wanted images of the model's classes {list(classes)}; "
+            f"got {unknown}"
         )
-    rows = attributions(test, attributor)
-    return rows if len(rows) else None
+    attributions = compute_attributions(test, OcclusionWorker(model))
+    return attributions if len(attributions) else None
 
 
-def _plots(bundle: Bundle) -> dict[str, bytes]:
-    """Return the eight plots of the training's log; nothing of a model without one."""
+def _draw_training_plots(bundle: Bundle) -> dict[str, bytes]:
+    """Return the eight plots of the training log; empty for a model folder without log."""
     log = bundle.path / LOG
     return draw_curves(parse_log(log.read_bytes(), str(log))) if log.is_file() else {}
 
 
-def render(
-    bundle: Bundle,
-    found: Mapping[str, Any],
-    rows: pd.DataFrame | None,
+def render_page(
+    metadata: ModelMetadata,
+    sections: Sections,
+    attributions: pd.DataFrame | None,
     plots: Mapping[str, bytes],
 ) -> str:
-    """Return the page. Whatever names and texts hold, it is shown as text.
+    """Return the HTML page; all names and texts are escaped.
 
     Args:
-        found: what the tables say, see `report`.
-        rows: what `attributions` returns.
-        plots: PNG of each of `CURVES`, by file name.
+        metadata: of the model.
+        sections: values of the tables.
+        attributions: rows of `compute_attributions`.
+        plots: file name -> PNG of each of `CURVES`; empty without training log.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    page = Environment(
+    environment = Environment(
         loader=PackageLoader("eagle_spark.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters |= {"share": _share, "number": _number, "interval": _interval}
-    card = bundle.metadata
-    calibration = card.get("calibration") or {}
-    text: str = page.get_template("page.html").render(
-        card=card,
-        classes=bundle.classes,
-        metrics=card.get("metrics", {}),
-        calibration=calibration,
-        charts=_charts(calibration),
+    environment.filters |= {
+        "share": _format_share,
+        "number": _format_number,
+        "interval": _format_interval,
+    }
+    classes, summaries = metadata.classes, sections["shortcuts"]
+    page: str = environment.get_template("page.html").render(
+        metadata=metadata,
+        classes=classes,
+        val=metadata.metrics.get("val", Metrics()),
+        test=metadata.test_metrics,
+        calibration=metadata.calibration.get("test"),
+        charts=_draw_calibration_charts(metadata.calibration),
         gallery={}
-        if rows is None
-        else findings.gallery(rows, bundle.classes, bundle.limits.confidence),
-        words=in_words(found["shortcuts"], bundle.classes) if found["shortcuts"] else [],
-        plots=[(curve.title, png_uri(plots[f"{curve.name}.png"])) for curve in CURVES if plots],
+        if attributions is None
+        else findings.select_pictures(attributions, classes, metadata.review.confidence),
+        interpretation=describe_occlusion(summaries, classes) if summaries else [],
+        plots=[(curve.title, to_png_uri(plots[f"{curve.name}.png"])) for curve in CURVES if plots],
         intended_use=INTENDED_USE,
-        **found,
+        **sections,
     )
-    return text
+    return page
 
 
-def _charts(calibration: Mapping[str, Any]) -> dict[str, str]:
+def _draw_calibration_charts(calibration: Mapping[str, Calibration | None]) -> dict[str, str]:
     from markupsafe import Markup
 
     drawn = {}
-    if own := calibration.get("test"):
-        drawn["reliability"] = charts.reliability(own["reliability_before"], own["reliability"])
+    if test := calibration.get("test"):
+        drawn["reliability"] = charts.draw_reliability(test.reliability_before, test.reliability)
         curves = {
-            name: calibration[name]["risk_coverage"]
-            for name in ("val", "test")
-            if calibration.get(name)
+            split: values.risk_coverage
+            for split in ("val", "test")
+            if (values := calibration.get(split))
         }
-        drawn["risk_coverage"] = charts.risk_coverage(curves, 0.02)
+        drawn["risk_coverage"] = charts.draw_risk_coverage(curves, TARGET_RISK)
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - drawn here
 
 
-def _share(value: float | None, digits: int = 3) -> str:
+def _format_share(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
 
 
-def _interval(ends: tuple[float, float] | None, digits: int = 3) -> str:
+def _format_interval(ends: Interval | None, digits: int = 3) -> str:
     return "" if not ends else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
-def _write(out: Path, page: str, plots: Mapping[str, bytes], figures: Mapping[str, Any]) -> None:
+def _write_report(
+    out: Path, page: str, plots: Mapping[str, bytes], figures: Mapping[str, object]
+) -> None:
     try:
-        for name, picture in plots.items():
-            (out / PLOTS / name).write_bytes(picture)
+        for name, png in plots.items():
+            (out / PLOTS / name).write_bytes(png)
         text = json.dumps(figures, indent=1, default=str, allow_nan=False)
         (out / FIGURES).write_text(text + "\n")
-        fresh = out / f".{PAGE}.partial"
-        fresh.write_text(page)
-        fresh.replace(out / PAGE)
+        partial = out / f".{PAGE}.partial"
+        partial.write_text(page)
+        partial.replace(out / PAGE)
     except OSError as error:
-        raise OutputError(f"--out {out} cannot be written: {error}") from error
+        raise OutputError(f"`out` {out} cannot be written: {error}") from error

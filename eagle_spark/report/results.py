@@ -1,139 +1,162 @@
-"""The last step of `make results`: tables and plots of two trainings, caveats beside each."""
+"""The last step of `make results`: tables and plots of two trainings, each with its caveats."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from eagle_spark.model.card import table
-from eagle_spark.model.occlusion import BLANKED
-from eagle_spark.report.occlusion import in_words
+from eagle_spark.metrics.evaluation import GroupMetrics
+from eagle_spark.metrics.record import Interval
+from eagle_spark.model.card import render_table
+from eagle_spark.model.metadata import ModelMetadata
+from eagle_spark.model.occlusion import IMAGE_VARIANTS
+from eagle_spark.report.occlusion import OcclusionSummary, describe_occlusion
+from eagle_spark.report.probe import ProbeResult
 from eagle_spark.report.report import FIGURES, PLOTS
 
-Figures = Mapping[str, Any]
 TRAININGS = {"one": "The small collection alone", "both": "Both collections"}
 
 
-def figures_table(card: Figures) -> str:
-    """Return the test split's figures, of all images and of each source."""
-    test = card["metrics"]["test"]
+class ReportFigures(TypedDict):
+    """The values of `figures.json` that the page holds; `card` is `metadata.json` of the model."""
+
+    card: Mapping[str, object]
+    shortcuts: Sequence[OcclusionSummary]
+    probe: ProbeResult | None
+
+
+class ExternalFigures(TypedDict):
+    """The values of the result of `evaluate` that the page holds."""
+
+    accuracy: float
+    images: int
+    wrong: int
+    wrong_flagged: int
+    right_flagged: int
+    intervals: Mapping[str, Interval]
+    drift: float | None
+    out_of_range: bool | None
+
+
+def metrics_table(metadata: ModelMetadata) -> str:
+    """Return the metrics of the test split, of all images and of each source."""
+    test = metadata.test_metrics
+    groups: list[tuple[str, GroupMetrics]] = [("all", test), *test.by_source.items()]
     names = ("accuracy", "balanced_accuracy", "ece", "dice", "iou", "hausdorff95")
-    rows = []
-    for source, found in [("all", test), *test["by_source"].items()]:
-        ends = found["intervals"]
-        cells = [shown(found[name], ends.get(name)) for name in names]
-        rows.append((source, found["images"], *cells))
-    return table(("test split", "images", *names), rows)
+    rows = [
+        (source, group.images, *(format_value(*group.select(name)) for name in names))
+        for source, group in groups
+    ]
+    return render_table(("test split", "images", *names), rows)
 
 
-def shown(
-    value: float | None, ends: Sequence[float] | None = None, digits: int | None = None
+def format_value(
+    value: float | None, interval: Interval | None = None, digits: int | None = None
 ) -> str:
     if value is None:
         return "-"
     digits = digits or (1 if value > 2 else 3)
-    interval = f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else ""
-    return f"{value:.{digits}f}{interval}"
+    ends = f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
+    return f"{value:.{digits}f}{ends}"
 
 
-def confusion_table(card: Figures) -> str:
-    cells = card["metrics"]["test"]["confusion"]
-    rows = [(label, *row) for label, row in zip(card["classes"], cells, strict=True)]
-    return table(("is, and is called", *card["classes"]), rows)
+def confusion_table(metadata: ModelMetadata) -> str:
+    classes, cells = metadata.classes, metadata.test_metrics.confusion
+    rows = [(label, *row) for label, row in zip(classes, cells, strict=True)]
+    return render_table(("true class (row), predicted class (column)", *classes), rows)
 
 
-def shortcut_table(rows: Iterable[Figures]) -> str:
-    return table(
-        ("source", "class", "images", *BLANKED, "importance in lungs", "area of lungs"),
+def occlusion_table(summaries: Iterable[OcclusionSummary]) -> str:
+    return render_table(
+        ("source", "class", "images", *IMAGE_VARIANTS, "importance in lungs", "area of lungs"),
         [
             (
-                *(row["source"], row["label"], row["images"]),
-                *(shown(row["accuracy"][name], digits=2) for name in BLANKED),
-                *(shown(row[name], digits=2) for name in ("inside", "area")),
+                *(summary["source"], summary["label"], summary["images"]),
+                *(format_value(summary["accuracy"][name], digits=2) for name in IMAGE_VARIANTS),
+                *(format_value(share, digits=2) for share in (summary["inside"], summary["area"])),
             )
-            for row in rows
+            for summary in summaries
         ],
     )
 
 
-def left_out_table(card: Figures) -> str:
-    found = card["left_out"]["by_source"]
-    return table(
-        ("source that was left out", "images", "accuracy", "balanced accuracy", "ece"),
+def leave_one_source_out_table(metadata: ModelMetadata) -> str:
+    return render_table(
+        ("held-out source", "images", "accuracy", "balanced accuracy", "ece"),
         [
             (
-                *(name, own["images"], shown(own["accuracy"], own["intervals"]["accuracy"])),
-                *(shown(own["balanced_accuracy"]), shown(own["ece"])),
+                *(source, group.images),
+                format_value(*group.select("accuracy")),
+                *(format_value(group.balanced_accuracy), format_value(group.ece)),
             )
-            for name, own in found.items()
+            for source, group in metadata.left_out.by_source.items()
         ],
     )
 
 
-def page(findings: Mapping[str, Figures], unseen: Figures, caveats: str) -> str:
-    """Return Markdown of both trainings; `findings` are their `figures.json`."""
+def render_results(
+    reports: Mapping[str, ReportFigures], external: ExternalFigures, caveats: str
+) -> str:
+    """Return Markdown of both trainings.
+
+    Args:
+        reports: training -> its `figures.json`.
+        external: result of `evaluate` for the small collection's model on the large collection.
+    """
     parts = [
         "# Results",
-        "Made by `make results`; every number is of that run. Intervals are 95 % bootstrap "
-        "intervals by patient.",
+        "Generated by `make results`; every number is from that run. Intervals are 95 % bootstrap "
+        "confidence intervals over patients.",
     ]
     for name, title in TRAININGS.items():
-        found = findings[name]
-        card = found["card"]
-        parts += [f"## {title}", caveats, figures_table(card), confusion_table(card)]
-        if calibration := card.get("calibration", {}).get("test"):
+        figures = reports[name]
+        metadata = ModelMetadata.model_validate(figures["card"])
+        parts += [f"## {title}", caveats, metrics_table(metadata), confusion_table(metadata)]
+        if calibration := metadata.calibration.get("test"):
             parts.append(
-                f"Calibration error of the test split {calibration['ece_before']:.3f} before, "
-                f"{calibration['ece']:.3f} after; 0.98 of the most confident "
-                f"{calibration['coverage_98']:.2f} of its images are right."
+                f"Expected calibration error (ECE) of the test split: "
+                f"{calibration.ece_before:.3f} before and {calibration.ece:.3f} after "
+                f"temperature scaling; accuracy is 0.98 on the most confident "
+                f"{calibration.coverage_98:.2f} of its images."
             )
-        if (card.get("left_out") or {}).get("images"):
-            parts.append(left_out_table(card))
-        parts += [" ".join(in_words(found["shortcuts"], card["classes"]))]
-        parts += [shortcut_table(found["shortcuts"])]
-        if probe := found["probe"]:
+        if metadata.left_out.images:
+            parts.append(leave_one_source_out_table(metadata))
+        parts += [" ".join(describe_occlusion(figures["shortcuts"], metadata.classes))]
+        parts += [occlusion_table(figures["shortcuts"])]
+        if probe := figures["probe"]:
             parts.append(
-                f"A linear probe tells the source of {probe['images']} validation images in "
-                f"{probe['balanced_accuracy']:.2f} of the cases; a guess would in "
+                f"A linear probe predicts the source of {probe['images']} validation images with a "
+                f"balanced accuracy of {probe['balanced_accuracy']:.2f}; chance level is "
                 f"{probe['chance']:.2f}."
             )
         if name == "one":
-            parts += ["### Asked about the large collection, which it never saw", caveats]
-            parts.append(unseen_words(unseen))
+            parts += ["### External validation on the large collection", caveats]
+            parts.append(describe_external_validation(external))
         parts.append(" ".join(f"![{plot}]({name}/{plot}.png)" for plot in ("accuracy", "loss")))
     return "\n\n".join(parts) + "\n"
 
 
-def unseen_words(unseen: Figures) -> str:
-    low, high = unseen["intervals"]["accuracy"]
-    right = unseen["images"] - unseen["wrong"]
+def describe_external_validation(result: ExternalFigures) -> str:
+    low, high = result["intervals"]["accuracy"]
+    correct = result["images"] - result["wrong"]
     return (
-        f"Right on {unseen['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {unseen['images']} images. "
-        f"Of the {unseen['wrong']} wrong answers {unseen['wrong_flagged']} carry `needs_review`, "
-        f"of the {right} right ones {unseen['right_flagged']}; shift {unseen['shift']}, "
-        f"out of range: {unseen['out_of_range']}."
+        f"Accuracy is {result['accuracy']:.3f} [{low:.3f}, {high:.3f}] on {result['images']} "
+        f"images. `needs_review` flags {result['wrong_flagged']} of {result['wrong']} wrong and "
+        f"{result['right_flagged']} of {correct} correct predictions. Drift (largest PSI): "
+        f"{result['drift']}; out of range: {result['out_of_range']}."
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path)
-    given = parser.parse_args()
-    findings = {
-        name: json.loads((given.work / f"{name}.report" / FIGURES).read_text())
-        for name in TRAININGS
+def write_results(work: Path, out: Path) -> None:
+    """Write the page and the plots of the trainings in `work` into the folder `out`."""
+    reports = {
+        name: json.loads((work / f"{name}.report" / FIGURES).read_text()) for name in TRAININGS
     }
-    unseen = json.loads((given.work / "unseen.json").read_text())
-    caveats = (given.out / "caveats.md").read_text().strip()
-    (given.out / "README.md").write_text(page(findings, unseen, caveats))
+    external = json.loads((work / "unseen.json").read_text())
+    caveats = (out / "caveats.md").read_text().strip()
+    (out / "README.md").write_text(render_results(reports, external, caveats))
     for name in TRAININGS:
-        shutil.copytree(given.work / f"{name}.report" / PLOTS, given.out / name, dirs_exist_ok=True)
-
-
-if __name__ == "__main__":
-    main()
+        shutil.copytree(work / f"{name}.report" / PLOTS, out / name, dirs_exist_ok=True)

@@ -1,16 +1,16 @@
-"""What stands in the archive, listed without ever holding the list in memory."""
+"""The listing of an archive: files and archive members, written to Parquet part by part."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eagle_spark.errors import InputError
-from eagle_spark.io import FileEntry, join, list_folder, locate, printable
+from eagle_spark.io import FileEntry, join, list_folder, resolve, to_utf8
 from eagle_spark.io.archives import is_archive, list_members
 from eagle_spark.tables import PREDICTIONS
 
@@ -29,6 +29,16 @@ LISTING = pa.schema(
 )
 
 
+class ListedFile(TypedDict):
+    """A row of `LISTING`; `archive` and `position` are None for a file outside of archives."""
+
+    path: str
+    file_length: int
+    file_modified: int
+    archive: str | None
+    position: int | None
+
+
 def list_images(images: str) -> Iterator[FileEntry]:
     """Yield the files of a folder, or the one archive that `images` is.
 
@@ -36,24 +46,24 @@ def list_images(images: str) -> Iterator[FileEntry]:
         InputError: when there is no such folder, or it may not be read.
     """
     if is_archive(images):
-        storage, path = locate(images)
+        storage, path = resolve(images)
         try:
-            yield storage.find(path)
+            yield storage.stat(path)
             return
         except (FileNotFoundError, IsADirectoryError):
-            pass  # what list_folder says of it
+            pass  # list_folder raises the error
         except OSError as error:
             raise InputError(f"archive cannot be read: {images}: {error}") from error
     yield from list_folder(images)
 
 
-def spool_listing(entries: Iterator[FileEntry], staging: str) -> int:
-    """Write what is listed into Parquet parts below `staging`; return the number of files.
+def write_listing(entries: Iterator[FileEntry], staging: str) -> int:
+    """Write Parquet parts of `LISTING` below `staging`; return the number of rows.
 
-    Archives stand there by their members.
+    Each member of an archive has a row of its own.
     """
-    storage, folder = locate(staging)
-    rows = (row for entry in entries for row in listed_rows(entry))
+    storage, folder = resolve(staging)
+    rows = (row for entry in entries for row in expand_entry(entry))
     total = 0
     for number in count():
         part = list(islice(rows, ENTRIES_PER_PART))
@@ -66,31 +76,30 @@ def spool_listing(entries: Iterator[FileEntry], staging: str) -> int:
     return total
 
 
-def listed_rows(entry: FileEntry) -> Iterator[dict[str, Any]]:
-    """Yield the row of a file, or those of the members of an archive; see `LISTING`."""
+def expand_entry(entry: FileEntry) -> Iterator[ListedFile]:
+    """Yield the row of a file, or those of the members of an archive."""
     if not is_archive(entry.name):
-        yield {
-            "path": printable(entry.uri),
-            "file_length": entry.length,
-            "file_modified": entry.modified,
-        }
+        yield ListedFile(
+            path=to_utf8(entry.uri),
+            file_length=entry.length,
+            file_modified=entry.modified,
+            archive=None,
+            position=None,
+        )
         return
     for member in list_members(entry):
-        # A member is as new as its archive: bytes that have not changed are not scored again.
-        yield {
-            "path": member.path,
-            "file_length": member.length,
-            "file_modified": entry.modified,
-            "archive": printable(entry.uri),
-            "position": member.position,
-        }
+        # Members have the time of their archive: unchanged bytes are not scored again.
+        yield ListedFile(
+            path=member.path,
+            file_length=member.length,
+            file_modified=entry.modified,
+            archive=to_utf8(entry.uri),
+            position=member.position,
+        )
 
 
 def read_listing(spark: SparkSession, staging: str) -> DataFrame:
-    """Return what `spool_listing` wrote.
-
-    `path`, `file_length`, `file_modified`; of members also `archive` and `position` in it.
-    """
+    """Return the rows of `LISTING` that `write_listing` wrote."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
     return spark.read.schema(from_arrow_schema(LISTING)).parquet(staging)

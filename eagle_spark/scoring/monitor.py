@@ -1,233 +1,248 @@
-"""Whether tonight's images look to the model like those it was validated on, and like last nights'.
-
-The population stability index of the predicted classes, of the confidence, of the lung area and of
-novelty, which sums up the features and the detail of an image: sum
-over bins of (a - e) * ln(a / e), e the share there and a tonight's. By chance alone it
-is about (bins - 1) * (1/n + 1/m) (Yurdakul, Statistical Properties of Population Stability Index,
-2018), which is taken off.
-"""
+"""Drift of a run's predictions from the validation split and from recent runs of the same model."""
 
 from __future__ import annotations
 
 import json
-import math
-import sys
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from eagle_spark.scoring.rows import of_runs
+from eagle_spark.io import absolute_uri
+from eagle_spark.metrics.drift import (
+    MIN_IMAGES,
+    NUMERIC_COLUMNS,
+    PSI_ALERT,
+    Histogram,
+    Reference,
+    stability_index,
+)
+from eagle_spark.model.review import Flag
+from eagle_spark.scoring.audit import filter_runs
 from eagle_spark.spark.session import is_second_attempt
-from eagle_spark.tables import PREDICTIONS, RUNS, Warehouse
+from eagle_spark.tables import RUNS, Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-NIGHTS = 30  # that tonight is held against
-LARGE = 0.25  # the rule of thumb of those who use the index: below 0.1 none, above 0.25 large
-LEAST_IMAGES = 100  # of fewer the index says more about chance than chance is taken off
-NUMBERS = ("confidence", "lung_area", "novelty")
-LEAST_SHARE = 1e-4  # of an empty bin
+_log = logging.getLogger(__name__)
 
-Shift = Mapping[str, Mapping[str, float]]  # reference -> what -> index
+REFERENCE_RUNS = 30
+MAX_RUNS = 100  # of a model, in which earlier attempts are sought
+TRAINING, RECENT_RUNS = "training", "recent_runs"
+_NAMES = {TRAINING: "the validation split", RECENT_RUNS: "recent runs"}
+
+Drift = dict[str, float]  # column -> population stability index
 
 
-def last_nights(
-    warehouse: Warehouse, scored: DataFrame, mine: str, tonight: Sequence[str]
-) -> list[str]:
-    """Return who wrote the rows of the last runs that published any of these, but for tonight's.
+@dataclass(frozen=True)
+class Attempt:
+    """Figures of a run that the next one has to repeat, as its caller never received them.
+
+    Attributes:
+        drift_by: reference to drift.
+        flagged: review reason to number of rows.
+    """
+
+    drift_by: Mapping[str, Drift] = field(default_factory=dict)
+    flagged: Mapping[str, int] = field(default_factory=dict)
+
+
+def measure_drift(rows: DataFrame, reference: Reference) -> Drift:
+    """Return the population stability index of `label` and of numeric columns of scored rows.
 
     Args:
-        scored: published rows.
-        mine: SQL condition that tells the model.
-        tonight: runs.
+        rows: scored rows of `predictions`.
+        reference: of the validation split, or of `make_reference`.
+
+    Returns:
+        Column to index; empty if there are fewer than `MIN_IMAGES` rows, or no reference.
     """
-    wrote = _writers(scored).difference(tonight)
-    nights = (wrote.intersection(told) for told in _told(warehouse, mine))
-    return sorted(set[str]().union(*islice(filter(None, nights), NIGHTS)))
-
-
-def untold_runs(warehouse: Warehouse, rows: DataFrame, mine: str) -> list[str]:
-    """Return runs that wrote these published rows, and of which no run told in `runs`.
-
-    Such a run, or one that went on with its rows, was killed after it had published.
-
-    Args:
-        mine: SQL condition that tells the model.
-    """
-    return sorted(_writers(rows).difference(*_told(warehouse, mine)))
-
-
-def _writers(rows: DataFrame) -> set[str]:
-    return {row.run_id for row in rows.select("run_id").distinct().collect()}
-
-
-def _told(warehouse: Warehouse, mine: str) -> list[set[str]]:
-    """Return whose rows each run in `runs` may have published, the newest run first."""
-    if not warehouse.exists(RUNS):
-        return []
-    runs = warehouse.read(RUNS).where(f"job = 'score' AND {mine}")
-    runs = runs.orderBy("started_at", ascending=False)
-    published = "get_json_object(result, '$.published_runs') AS published"
-    rows = runs.selectExpr("run_id", published).collect()
-    return [{row.run_id, *json.loads(row.published or "[]")} for row in rows]
-
-
-def shifts_before(spark: SparkSession, warehouse: Warehouse) -> list[Shift]:
-    """Return what earlier attempts of this application on YARN said of their night.
-
-    YARN starts anew what ends with an exit code of its own, as with `LOOK_FIRST`: without this the
-    second attempt, with little or nothing left to score, would end with 0, and nobody look.
-    """
-    if not (is_second_attempt(spark) and warehouse.exists(RUNS)):
-        return []
-    runs = warehouse.read(RUNS).where(
-        "job = 'score' AND get_json_object(result, '$.application') = "
-        f"'{spark.sparkContext.applicationId}'"
-    )
-    return [json.loads(row.result)["shift_by"] for row in runs.select("result").collect()]
-
-
-def largest(shifts: Iterable[Shift]) -> dict[str, dict[str, float]]:
-    """Return the largest index of each reference and thing in any of these."""
-    found: dict[str, dict[str, float]] = {}
-    for shift in shifts:
-        for name, by in shift.items():
-            own = found.setdefault(name, {})
-            own |= {what: max(value, own.get(what, value)) for what, value in by.items()}
-    return found
-
-
-def stability_index(expected: Sequence[float], found: Sequence[int], images: int) -> float:
-    """Return the index, 0 where chance explains it.
-
-    Args:
-        expected: share of each bin among `images` reference images.
-        found: tonight's images in each bin.
-    """
-    total = sum(found)
-    if not total or not images:
-        return 0.0
-    pairs = [
-        (max(e, LEAST_SHARE), max(count / total, LEAST_SHARE))
-        for e, count in zip(expected, found, strict=True)
-    ]
-    index = sum((a - e) * math.log(a / e) for e, a in pairs)
-    return max(0.0, index - (len(pairs) - 1) * (1 / total + 1 / images))
-
-
-def shift_of(rows: DataFrame, reference: Mapping[str, Any]) -> dict[str, float]:
-    """Return the index of `label` and each of `NUMBERS` of scored rows.
-
-    Empty where either side has fewer than `LEAST_IMAGES`; of a model's validation split any number
-    will do.
-
-    Args:
-        reference: what training keeps in the model's card, or `nights_reference`.
-    """
-    names = [name for name in NUMBERS if name in reference]
-    edges = {name: reference[name]["edges"] for name in names}
-    total, labels, bins = _counted(rows, edges)
-    if total < LEAST_IMAGES:
+    if not reference.images:
         return {}
-    images, classes = reference["images"], reference["label"]
-    own = [labels.get(name, 0) for name in classes]
-    found = {"label": stability_index(list(classes.values()), own, images)}
+    names = [name for name in NUMERIC_COLUMNS if name in reference.numeric]
+    edges = {name: reference.numeric[name].edges for name in names}
+    total, labels, bins = _count(rows, edges)
+    if total < MIN_IMAGES:
+        return {}
+    counts = [labels.get(name, 0) for name in reference.label]
+    drift = {"label": stability_index(list(reference.label.values()), counts, reference.images)}
     for name in names:
-        found[name] = stability_index(reference[name]["shares"], bins[name], images)
-    return {name: round(value, 3) for name, value in found.items()}
+        shares = reference.numeric[name].shares
+        drift[name] = stability_index(shares, bins[name], reference.images)
+    return {name: round(value, 3) for name, value in drift.items()}
 
 
-def shift_of_runs(
-    warehouse: Warehouse,
-    mine: str,
-    runs: Sequence[str],
-    training: Mapping[str, Any],
-    classes: Sequence[str],
-) -> dict[str, dict[str, float]]:
-    """Hold what these runs published against the validation split and earlier nights.
+def make_reference(rows: DataFrame, classes: Sequence[str]) -> Reference:
+    """Return the distribution of scored rows, in tenths; an empty one of fewer than `MIN_IMAGES`.
 
-    Args:
-        mine: SQL condition that tells the model.
-        training: what training keeps in the model's card.
-    """
-    if not runs:
-        return {}
-    scored = warehouse.read(PREDICTIONS).where(f"{mine} AND status = 'scored'")
-    tonight = of_runs(scored, runs)
-    references = {"training": training}
-    if tonight.limit(LEAST_IMAGES).count() == LEAST_IMAGES:
-        past = of_runs(scored, last_nights(warehouse, scored, mine, runs))
-        references["nights"] = nights_reference(past, classes)
-    return {
-        name: shift_of(tonight, reference)
-        for name, reference in references.items()
-        if reference.get("images")
-    }
-
-
-def warn(found: Shift) -> bool:
-    """Warn of what `shift_of` found large, by reference; return whether anything is."""
-    large = [
-        (name, what, value)
-        for name, by in found.items()
-        for what, value in by.items()
-        if value > LARGE
-    ]
-    for name, what, value in large:
-        with suppress(OSError):  # on a full disk, say: the night is published
-            print(
-                f"warning: {what} of tonight's images is not that of {name} (stability index "
-                f"{value}, large above {LARGE}): look at some before you believe what the model "
-                "says",
-                file=sys.stderr,
-                flush=True,
-            )
-    return bool(large)
-
-
-def nights_reference(rows: DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Return what the scored rows of earlier nights look like; empty of too few.
-
-    A number that an earlier version did not give is left out.
+    A column that is null throughout, as an earlier version did not write it, is left out.
     """
     tenths = ", ".join(str(tenth / 10) for tenth in range(1, 10))
+    (percentiles,) = rows.selectExpr(
+        *(f"percentile_approx({name}, array({tenths}), 1000)" for name in NUMERIC_COLUMNS)
+    ).collect()
     edges = {
-        name: sorted(set(found))
-        for name, found in zip(
-            NUMBERS,
-            rows.selectExpr(
-                *(f"percentile_approx({name}, array({tenths}), 1000)" for name in NUMBERS)
-            ).collect()[0],
-            strict=True,
-        )
-        if found
+        name: sorted(set(values))
+        for name, values in zip(NUMERIC_COLUMNS, percentiles, strict=True)
+        if values
     }
-    total, labels, bins = _counted(rows, edges)
-    if total < LEAST_IMAGES:
+    total, labels, bins = _count(rows, edges)
+    if total < MIN_IMAGES:
+        return Reference()
+    return Reference(
+        images=total,
+        label={name: labels.get(name, 0) / total for name in classes},
+        numeric={
+            name: Histogram(edges[name], [count / total for count in bins[name]]) for name in edges
+        },
+    )
+
+
+def measure_run_drift(
+    rows: DataFrame, run_ids: Sequence[str], training: Reference, classes: Sequence[str]
+) -> dict[str, Drift]:
+    """Return the drift of what these runs scored from the validation split and from recent runs.
+
+    Args:
+        rows: scored rows of one model, of these and of earlier runs.
+        run_ids: runs whose rows are new.
+        training: distribution of the validation split.
+        classes: of the model.
+    """
+    if not run_ids:
         return {}
-    shares = {name: [count / total for count in found] for name, found in bins.items()}
+    new = filter_runs(rows, run_ids)
+    references = {TRAINING: training}
+    if new.limit(MIN_IMAGES).count() == MIN_IMAGES:
+        recent = filter_runs(rows, select_recent_run_ids(rows, run_ids))
+        references[RECENT_RUNS] = make_reference(recent, classes)
     return {
-        "images": total,
-        "label": {name: labels.get(name, 0) / total for name in classes},
-        **{name: {"edges": edges[name], "shares": shares[name]} for name in edges},
+        name: measure_drift(new, reference)
+        for name, reference in references.items()
+        if reference.images
     }
 
 
-def _counted(
+def select_recent_run_ids(rows: DataFrame, excluded: Sequence[str]) -> list[str]:
+    """Return the `REFERENCE_RUNS` runs that wrote rows last, except the excluded ones."""
+    from pyspark.sql.functions import col, max
+
+    others = rows.where(~col("run_id").isin(list(excluded)))
+    newest = others.groupBy("run_id").agg(max("scored_at").alias("at"))
+    return [row.run_id for row in newest.orderBy("at", ascending=False).take(REFERENCE_RUNS)]
+
+
+def count_flags(rows: DataFrame) -> dict[str, int]:
+    """Return the number of rows of `predictions` per review reason, and with `any` reason."""
+    from pyspark.sql.functions import expr
+
+    conditions = {"any": "needs_review"}
+    conditions |= {str(flag): f"array_contains(review_reasons, '{flag}')" for flag in Flag}
+    counts = [expr(f"count_if({test})").alias(name) for name, test in conditions.items()]
+    return rows.agg(*counts).collect()[0].asDict()
+
+
+def read_previous_attempts(
+    spark: SparkSession, warehouse: Warehouse, model_condition: str, images: str
+) -> list[Attempt]:
+    """Return the figures of earlier attempts at this run whose exit code reached no caller.
+
+    These are the newest run of this model and folder if it was killed after it had published, and
+    the first attempt of this application on YARN, which restarts an application that exits with a
+    code other than 0, such as `EXIT_NEEDS_ATTENTION`. The second attempt has little or nothing
+    left to score and would exit with 0.
+
+    Args:
+        spark: session of this run.
+        warehouse: to read `runs` from.
+        model_condition: SQL condition on `model_id`.
+        images: the setting of that name.
+    """
+    if not warehouse.exists(RUNS):
+        return []
+    runs = warehouse.read(RUNS).where(f"job = 'score' AND {model_condition}")
+    rows = runs.orderBy("started_at", ascending=False).select("run_id", "settings", "result")
+    records = [
+        (row.run_id, json.loads(row.settings), json.loads(row.result))
+        for row in rows.take(MAX_RUNS)
+    ]
+    folder = absolute_uri(images)
+    attempts: dict[str, Attempt] = {}
+    for run_id, settings, result in records:
+        if absolute_uri(settings["images"]) == folder:
+            # A run that was alive when another one recorded it may have two rows for a moment.
+            if result.get("finished") is False and not any(
+                other == run_id and figures.get("finished") for other, _, figures in records
+            ):
+                attempts[run_id] = Attempt(result["drift_by"], result["flagged"])
+            break
+    if is_second_attempt(spark):
+        application = str(spark.sparkContext.applicationId)
+        for run_id, _, result in records:
+            if result.get("application") == application:  # the newest holds those before it
+                attempts[run_id] = Attempt(result.get("drift_by", {}), result["flagged"])
+                break
+    return list(attempts.values())
+
+
+def merge_drift(attempts: Iterable[Mapping[str, Drift]]) -> dict[str, Drift]:
+    """Return the largest index of each reference and column."""
+    merged: dict[str, Drift] = {}
+    for drift_by in attempts:
+        for name, drift in drift_by.items():
+            largest = merged.setdefault(name, {})
+            for column, value in drift.items():
+                largest[column] = max(value, largest.get(column, value))
+    return merged
+
+
+def merge_flags(attempts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sum of each count."""
+    total: Counter[str] = Counter()
+    for flagged in attempts:
+        total.update(flagged)
+    return dict(total)
+
+
+def find_alerts(drift_by: Mapping[str, Drift]) -> list[tuple[str, str, float]]:
+    """Return reference, column and index of each index above `PSI_ALERT`."""
+    return [
+        (name, column, value)
+        for name, drift in drift_by.items()
+        for column, value in drift.items()
+        if value > PSI_ALERT
+    ]
+
+
+def warn_of_drift(drift_by: Mapping[str, Drift]) -> None:
+    """Log a warning per index above `PSI_ALERT`."""
+    for name, column, value in find_alerts(drift_by):
+        _log.warning(
+            "%s of this run's images differs from %s (population stability index %s, alert above "
+            "%s): check a sample of images before relying on these predictions",
+            *(column, _NAMES.get(name, name), value, PSI_ALERT),
+        )
+
+
+def _count(
     rows: DataFrame, edges: Mapping[str, Sequence[float]]
 ) -> tuple[int, dict[str, int], dict[str, list[int]]]:
-    """Return the number of rows, of each label, and in each bin between edges."""
+    """Return the number of rows, rows per label, and per column the rows in each bin."""
     from pyspark.sql.functions import col, count, lit, sum
 
     above = [
-        sum((col(name) >= lit(edge)).cast("int")) for name, own in edges.items() for edge in own
+        sum((col(name) >= lit(edge)).cast("int"))
+        for name, values in edges.items()
+        for edge in values
     ]
     total, *counts = rows.agg(count("path"), *above).collect()[0]
     bins = {}
-    for name, own in edges.items():
-        reached, counts = counts[: len(own)], counts[len(own) :]
-        bins[name] = [high - low for high, low in pairwise([total, *reached, 0])] if total else []
+    for name, values in edges.items():
+        cumulative, counts = counts[: len(values)], counts[len(values) :]
+        steps = [total, *cumulative, 0]
+        bins[name] = [high - low for high, low in pairwise(steps)] if total else []
     labels = {row.label: row["count"] for row in rows.groupBy("label").count().collect()}
     return total, labels, bins

@@ -1,4 +1,4 @@
-"""From bytes to prediction rows: read, decode, predict, encode the mask."""
+"""Listed files to rows of `predictions`: read, decode, predict, encode the mask."""
 
 from __future__ import annotations
 
@@ -7,138 +7,144 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from eagle_spark.errors import ImageRejected
-from eagle_spark.imaging.decode import MAX_FILE_BYTES, Radiograph, read_radiograph
-from eagle_spark.imaging.hashes import image_id
+from eagle_spark.errors import ImageRejectedError
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, DecodedImage, decode_image
+from eagle_spark.imaging.hashes import compute_image_id
 from eagle_spark.imaging.mask import encode_mask
-from eagle_spark.io import read_image
+from eagle_spark.io import read_bytes
 from eagle_spark.io.archives import Archives
-from eagle_spark.model.answer import Answer, answers, with_image_flags
-from eagle_spark.model.bundle import Bundle, open_bundle
-from eagle_spark.model.engines import Engine, load_engine
-from eagle_spark.scoring.rows import PREDICTION, SAME
-from eagle_spark.testing.failpoints import IN_A_TASK, reached
+from eagle_spark.model.predictor import (
+    SCORED,
+    Model,
+    ModelRef,
+    Prediction,
+    add_image,
+    decode_outputs,
+    reject,
+)
+from eagle_spark.scoring.dedupe import STATUS_DUPLICATE, Broadcast, is_scored
+from eagle_spark.scoring.listing import ListedFile
+from eagle_spark.spark.batches import map_batches, tasks_for
+from eagle_spark.tables import PREDICTIONS
+from eagle_spark.testing.failpoints import IN_A_TASK, failpoint
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
+_TASK_ORDER = ("archive", "position", "file_length", "path")
+# `write` is the time for which a worker waits until Spark, which writes beside it, took its rows.
+STAGES = ("read", "decode", "infer", "encode", "write")
+_SCHEMA = PREDICTIONS.arrow_schema()
 
-class Shared(Protocol):
-    """Something of the driver that reaches every worker: a Spark broadcast."""
-
-    @property
-    def value(self) -> NDArray[np.uint64]: ...
+Columns = Mapping[str, object]
 
 
 class Clock(Protocol):
-    """A sum over all workers: a Spark accumulator of seconds."""
+    """A sum of seconds over all workers: a Spark accumulator."""
+
+    @property
+    def value(self) -> float: ...
 
     def add(self, seconds: float) -> None: ...
 
 
-# `write` is the time in which a worker waits until Spark, which writes beside it, has its rows.
-STAGES = ("read", "decode", "infer", "encode", "write")
-
-
 @dataclass(frozen=True)
-class Predictor:
-    """What every worker needs to score: where the model is and how to run it. Picklable.
+class ScoreWorker:
+    """Turns batches of listed files into batches of `predictions`. Picklable.
 
     Attributes:
-        keep_patient_id: as in `read_radiograph`.
-        known: sorted `key_of` of the images that the model has published rows of.
-        clocks: one for each of `STAGES`.
+        model: loaded once per process.
+        run_id: of the run that writes the rows.
+        keep_patient_id: as in `decode_image`.
+        scored_hashes: of images with a published row; they become `STATUS_DUPLICATE`.
+        clocks: one per stage of `STAGES`.
     """
 
-    model: str
-    model_id: str
-    engine: str
-    threads: int
+    model: ModelRef
     run_id: str
     keep_patient_id: bool = False
-    known: Shared | None = None
+    scored_hashes: Broadcast | None = None
     clocks: Mapping[str, Clock] = field(default_factory=dict)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Score batches of listed files as `read_listing` gives them."""
-        seen: dict[str, Row] = {}
+        """Yield one batch of rows per batch of `LISTING`."""
+        cache: dict[str, Columns] = {}
         with Archives() as archives:
             for batch in batches:
-                bundle, engine = load_model(self.model, self.model_id, self.engine, self.threads)
-                reached(IN_A_TASK)
-                rows = self.score(batch.to_pylist(), bundle, engine, seen, archives)
-                scored = pa.RecordBatch.from_pylist(rows, schema=PREDICTION)
+                model = self.model.load()
+                failpoint(IN_A_TASK)
+                files = batch.to_pylist()
+                rows = self._rows(files, self._predict(files, model, archives, cache))
                 with self._timed("write"):
-                    yield scored
+                    yield rows
 
-    def score(
+    def _predict(
         self,
-        files: Sequence[Row],
-        bundle: Bundle,
-        engine: Engine,
-        seen: dict[str, Row],
+        files: Sequence[ListedFile],
+        model: Model,
         archives: Archives,
-    ) -> list[Row]:
-        """Return one row per file, in order; a file that fails takes nobody with it.
+        cache: dict[str, Columns],
+    ) -> list[Columns]:
+        """Return the prediction of each file, in order; a batch is one call of the engine.
 
         Args:
-            seen: image id -> the columns that the model gives it; grows by what is asked here.
+            cache: image id to prediction, with the mask encoded; grows by the images of the batch.
         """
-        shared = {"model_id": self.model_id, "run_id": self.run_id}
-        rows: list[Row] = []
-        decoded: dict[str, Radiograph] = {}
+        predictions: list[Columns | None] = []
+        image_ids: list[str] = []
+        images: dict[str, DecodedImage] = {}
         for file in files:
-            row = {**file, **shared}
-            del row["archive"], row["position"]
-            rows.append(row)
+            image_id: str | None = None
+            prediction: Columns | None = None
             try:
                 with self._timed("read"):
                     data = read_listed(file, archives)
-                    name = row["image_id"] = image_id(data)
-                if self._is_known(name):
-                    row["status"] = SAME
-                elif name not in seen and name not in decoded:
+                    image_id = compute_image_id(data)
+                if is_scored(image_id, self.scored_hashes):
+                    prediction = {"status": STATUS_DUPLICATE, "image_id": image_id}
+                elif image_id not in cache and image_id not in images:
                     with self._timed("decode"):
-                        decoded[name] = read_radiograph(
-                            data, bundle.size, keep_patient_id=self.keep_patient_id
+                        images[image_id] = decode_image(
+                            data, model.size, keep_patient_id=self.keep_patient_id
                         )
-            except ImageRejected as rejected:
-                row |= {
-                    "status": "rejected",
-                    "reason": str(rejected.reason),
-                    "detail": rejected.detail,
-                }
-        if decoded:
+            except ImageRejectedError as error:
+                prediction = prediction_columns(reject(error, image_id))
+            predictions.append(prediction)
+            image_ids.append(image_id or "")
+        if images:
             with self._timed("infer"):
-                pixels = np.stack([one.pixels for one in decoded.values()])
-                outputs = engine.predict(pixels)
+                pixels = np.stack([image.pixels for image in images.values()])
+                outputs = model.compute_outputs(pixels)
             with self._timed("encode"):
-                told = answers(bundle, pixels, outputs)
-                for (name, one), answer in zip(decoded.items(), told, strict=True):
-                    seen[name] = prediction(with_image_flags(answer, one.dicom)) | {
-                        "engine": self.engine,
-                        "dicom": one.dicom,
-                        "detail": one.detail,
-                    }
-        now = datetime.now(timezone.utc)
-        for row in rows:
-            if "status" not in row:
-                row |= seen[row["image_id"]]
-            row["scored_at"] = now
-        return rows
+                decoded = decode_outputs(model.bundle, pixels, outputs)
+                for (name, image), computed in zip(images.items(), decoded, strict=True):
+                    cache[name] = prediction_columns(add_image(computed, name, image))
+        return [
+            prediction or cache[name]
+            for prediction, name in zip(predictions, image_ids, strict=True)
+        ]
 
-    def _is_known(self, name: str) -> bool:
-        if self.known is None:
-            return False
-        keys, key = self.known.value, key_of(name)
-        place = int(np.searchsorted(keys, key))
-        return place < len(keys) and bool(keys[place] == key)
+    def _rows(self, files: Sequence[ListedFile], predictions: Sequence[Columns]) -> pa.RecordBatch:
+        now = datetime.now(timezone.utc)
+        rows = [
+            {
+                **prediction,
+                "path": file["path"],
+                "file_length": file["file_length"],
+                "file_modified": file["file_modified"],
+                "model_id": self.model.model_id,
+                "engine": self.model.engine if prediction["status"] == SCORED else None,
+                "run_id": self.run_id,
+                "scored_at": now,
+            }
+            for file, prediction in zip(files, predictions, strict=True)
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -150,40 +156,57 @@ class Predictor:
                 clock.add(time.perf_counter() - started)
 
 
-def read_listed(file: Row, archives: Archives) -> bytes:
-    """Return the bytes of a listed file, which may be a member of an archive.
+def read_listed(file: ListedFile, archives: Archives) -> bytes:
+    """Return the bytes of a listed file or archive member.
 
     Raises:
-        ImageRejected: when it cannot be read.
+        ImageRejectedError: when it cannot be read.
     """
-    if file["archive"] is None:
-        return read_image(file["path"], MAX_FILE_BYTES)
-    return archives.read(file["archive"], file["position"], file["file_length"], MAX_FILE_BYTES)
+    archive, position = file["archive"], file["position"]
+    if archive is None or position is None:
+        return read_bytes(file["path"], MAX_FILE_BYTES)
+    return archives.read(archive, position, file["file_length"], MAX_FILE_BYTES)
 
 
-def key_of(name: str) -> np.uint64:
-    """Return the first 64 bits of an image id."""
-    key: np.uint64 = np.uint64(int(name[:16], 16))
-    return key
+def predict(files: DataFrame, worker: ScoreWorker) -> DataFrame:
+    """Return a row of `predictions` for each listed file.
+
+    Members of an archive stay in their order; files of one length, and so mostly those with the
+    same bytes, share a task. The listing passes through the driver: the files are fixed before
+    the branch, from which they were selected, grows.
+
+    Args:
+        files: rows of `LISTING`.
+        worker: is called in each task.
+    """
+    from pyspark.sql.functions import col
+
+    spark = files.sparkSession
+    listed = files.toArrow().sort_by([(name, "ascending") for name in _TASK_ORDER])
+    count = listed.num_rows
+    tasks = tasks_for(spark, count)
+    task = pa.array(np.arange(count) * tasks // max(count, 1), pa.int32())
+    shared = spark.createDataFrame(listed.append_column("task", task))
+    shared = shared.repartitionById(tasks, col("task")).drop("task")
+    return map_batches(shared.sortWithinPartitions(*_TASK_ORDER), worker, _SCHEMA)
 
 
-def prediction(answer: Answer) -> dict[str, Any]:
-    """Return the columns that what the model says of an image gives."""
+def prediction_columns(prediction: Prediction) -> Columns:
+    """Return the columns of `predictions` that a prediction fills, its mask as a PNG."""
+    if prediction.mask is None:
+        names = ("status", "image_id", "reason", "detail")
+        return {name: getattr(prediction, name) for name in names}
     return {
-        "status": "scored",
-        "label": answer.label,
-        "confidence": answer.confidence,
-        "probabilities": list(answer.probabilities.items()),
-        "needs_review": bool(answer.reasons),
-        "review_reasons": list(answer.reasons),
-        "novelty": answer.novelty,
-        "mask": encode_mask(answer.lungs),
-        "lung_area": answer.lung_area,
+        "status": prediction.status,
+        "image_id": prediction.image_id,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "probabilities": list(prediction.probabilities.items()),
+        "needs_review": prediction.needs_review,
+        "review_reasons": list(prediction.review_reasons),
+        "novelty": prediction.novelty,
+        "mask": encode_mask(prediction.mask),
+        "lung_area": prediction.lung_area,
+        "detail": prediction.detail,
+        "dicom": prediction.dicom,
     }
-
-
-@lru_cache(maxsize=1)
-def load_model(model: str, model_id: str, engine: str, threads: int) -> tuple[Bundle, Engine]:
-    """Open the model, once a process; the folder must still hold that of `model_id`."""
-    bundle = open_bundle(model, expected_id=model_id)
-    return bundle, load_engine(bundle, engine, threads)

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watch_tasks(spark: SparkSession, what: str, total: int) -> Iterator[None]:
-    """Show how much of `total` the Spark tasks started inside have done, once a second."""
+def watch_tasks(spark: SparkSession, label: str, total: int) -> Iterator[None]:
+    """Show the progress of the Spark tasks that the block starts, once a second.
+
+    Args:
+        total: units of the finished work, shared evenly among the tasks.
+    """
     context, group, ended = spark.sparkContext, uuid4().hex, Event()
 
     def poll(progress: Progress) -> None:
@@ -29,11 +33,11 @@ def watch_tasks(spark: SparkSession, what: str, total: int) -> Iterator[None]:
             if tasks:
                 progress.update(total * done // tasks)
 
-    with Progress(what, total) as progress:
-        if not progress.live or not total:
+    with Progress(label, total) as progress:
+        if not progress.is_visible or not total:
             yield
             return
-        context.setJobGroup(group, what)
+        context.setJobGroup(group, label)
         watcher = Thread(target=poll, args=(progress,), daemon=True)
         watcher.start()
         try:

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from eagle_spark.errors import OutputError, PlatformError
-from eagle_spark.io import absolute_uri, join, locate
-from eagle_spark.spark.environment import JAVA, find_java, other_sparks, spark_environment
+from eagle_spark.io import absolute_uri, join, resolve
+from eagle_spark.spark.environment import (
+    JAVA_REQUIREMENT,
+    build_spark_environment,
+    find_java,
+    list_foreign_sparks,
+)
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
@@ -21,12 +26,11 @@ if TYPE_CHECKING:
 
 CATALOG = "eagle"
 GLOB_CHARACTERS = "*?[]{}"
-IMAGES_PER_TASK = 512  # what is lost with a task is done again within seconds
 ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
 ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 
 # What stands here holds unless the site's own configuration says otherwise.
-RULES = {
+DEFAULT_CONF = {
     "spark.sql.extensions": ICEBERG_EXTENSIONS,
     "spark.sql.session.timeZone": "UTC",
     # 10,000 rows of images, the default, are gigabytes; 64 cost nothing in speed.
@@ -38,7 +42,7 @@ RULES = {
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "WARN",
 }
-LOCAL_RULES = {
+LOCAL_CONF = {
     # As on a cluster, the job does not fail with the first task: workers are killed for memory.
     "spark.master": "local[*,4]",
     "spark.driver.host": "127.0.0.1",
@@ -57,7 +61,7 @@ def check_java() -> None:
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version.group(1)) < 17:
-        raise PlatformError(f"{JAVA}; {java} says {shown.splitlines()[:1]}")
+        raise PlatformError(f"{JAVA_REQUIREMENT}; {java} says {shown.splitlines()[:1]}")
 
 
 def use_own_spark() -> None:
@@ -67,8 +71,8 @@ def use_own_spark() -> None:
     """
     if "PYSPARK_GATEWAY_PORT" in os.environ or "pyspark" in sys.modules:
         return
-    others = {os.path.realpath(entry) for entry in other_sparks(os.environ)}
-    wanted = spark_environment(os.environ)
+    others = {os.path.realpath(entry) for entry in list_foreign_sparks(os.environ)}
+    wanted = build_spark_environment(os.environ)
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     os.environ.update(wanted)
@@ -80,10 +84,10 @@ def check_warehouse(uri: str) -> None:
 
     Spark's readers take `* ? [ ] { }` in a path for patterns: such a folder is refused too.
     """
-    storage, path = locate(uri)
+    storage, path = resolve(uri)
     if found := sorted(set(path) & set(GLOB_CHARACTERS)):
         raise OutputError(
-            f"--warehouse {uri} must hold none of {' '.join(GLOB_CHARACTERS)}, which Spark takes "
+            f"`warehouse` {uri} must hold none of {' '.join(GLOB_CHARACTERS)}, which Spark takes "
             f"for patterns; got {' '.join(found)}"
         )
     # A name of its own: several jobs may ask at the same time.
@@ -92,7 +96,7 @@ def check_warehouse(uri: str) -> None:
         storage.write(probe, b"")
         storage.delete(probe)
     except OSError as error:
-        raise OutputError(f"--warehouse {uri} is not writable: {error}") from error
+        raise OutputError(f"`warehouse` {uri} is not writable: {error}") from error
 
 
 @contextmanager
@@ -123,9 +127,9 @@ def open_session(
     # Starts the JVM, so that the SparkConf below holds what spark-submit was given.
     SparkContext.setSystemProperty("spark.eagle.job", job)
     conf = SparkConf()
-    wanted = RULES | (rules or {}) | {"spark.app.name": f"eagle_spark {job}"}
+    wanted = DEFAULT_CONF | (rules or {}) | {"spark.app.name": f"eagle_spark {job}"}
     if (conf.get("spark.master") or "local").startswith("local"):
-        wanted |= LOCAL_RULES
+        wanted |= LOCAL_CONF
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     for key, value in wanted.items():
         conf.setIfMissing(key, value)
@@ -143,11 +147,6 @@ def open_session(
 def threads_per_task(spark: SparkSession) -> int:
     """Return how many cores Spark gives to a task."""
     return int(spark.conf.get("spark.task.cpus", None) or 1)
-
-
-def tasks_for(spark: SparkSession, rows: int, each: int = IMAGES_PER_TASK) -> int:
-    """Return over how many tasks rows are shared: all slots, and at most `each` rows in a task."""
-    return max(1, min(rows, max(spark.sparkContext.defaultParallelism, -(-rows // each))))
 
 
 def _start(conf: SparkConf) -> SparkSession:

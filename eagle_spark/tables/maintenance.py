@@ -1,38 +1,74 @@
-"""The maintain job: small files become large ones, and what no run needs any more goes."""
+"""The maintain job: compact small files, expire old snapshots, delete leftovers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 from eagle_spark.errors import InputError
-from eagle_spark.io import FileEntry, absolute_uri, join, list_folder, locate
+from eagle_spark.io import FileEntry, absolute_uri, join, list_folder, resolve
 from eagle_spark.io.lock import lease
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.spark.session import CATALOG, check_warehouse, open_session
 from eagle_spark.tables import EPOCHS, METRICS, PREDICTIONS, RUNS, TABLES, Run, Table, Warehouse
 from eagle_spark.tables.schema import sql_time
-from eagle_spark.testing.failpoints import reached
+from eagle_spark.testing.failpoints import failpoint
 
-# Those that grow by many small commits; others are written in large files, once.
+# Tables that grow by many small commits; the others are written once, in large files.
 COMPACTED = (PREDICTIONS, RUNS, EPOCHS, METRICS)
-SMALL_FILES = 5  # of one partition: fewer are left as they are
+SMALL_FILES = 5  # of one partition: fewer are not compacted
 TARGET_BYTES = 128 * 2**20
 # Iceberg's own limit: files of a run that has not committed yet belong to no table.
 ORPHAN_DAYS = 3
-LEFT_IN = ("_staging", "_checkpoints")
+TEMP_FOLDERS = ("_staging", "_checkpoints")
 
 
-def maintain(settings: MaintainSettings) -> dict[str, Any]:
-    """Run the job and return its figures.
+@dataclass(frozen=True)
+class MaintainResult:
+    """The figures of a run: the JSON line of the job, and `result` in the table `runs`.
 
-    Readers see the same rows before and after. A table on which a run is working, or was killed a
-    short time ago, is not compacted.
+    Attributes:
+        files_before: data files of the compacted tables before the run.
+        files_after: data files of these tables after it.
+        files: table to both.
+        branches_dropped: branches of killed runs.
+        orphans_removed: files that no snapshot names.
+        staging_removed: folders and files of killed runs.
+        run_id: of this run.
+        seconds: wall time.
+    """
+
+    files_before: int
+    files_after: int
+    files: Mapping[str, tuple[int, int]]
+    branches_dropped: int
+    orphans_removed: int
+    staging_removed: int
+    run_id: str
+    seconds: float
+
+
+def maintain(settings: MaintainSettings) -> MaintainResult:
+    """Compact small files, expire old snapshots, and delete the leftovers of killed runs.
+
+    Readers see the same rows before and after. A table that a run writes, or wrote a short time
+    before it was killed, is not compacted.
+
+    Args:
+        settings: of the job.
+
+    Returns:
+        The figures of the run.
 
     Raises:
         OutputError: when the warehouse cannot be written to.
-        AlreadyRunning: when another run of it is at work.
+        AlreadyRunningError: when another run of the job is active.
+
+    Example::
+
+        maintain(MaintainSettings(warehouse="hdfs:///warehouse"))
     """
     run = Run.begin("maintain", settings)
     before = datetime.now(timezone.utc) - timedelta(days=settings.keep_days)
@@ -44,26 +80,30 @@ def maintain(settings: MaintainSettings) -> dict[str, Any]:
     ):
         warehouse = Warehouse(spark)
         tables = [table for table in TABLES if warehouse.exists(table)]
-        reached("before write")
+        for table in tables:
+            warehouse.record_published_run(table)  # its snapshot is about to be replaced
+        failpoint("before write")
         branches = sum(_drop_branches(warehouse, table, before) for table in tables)
-        # Before the files are compacted: what was published until then has readers still.
+        # Before files are compacted: readers still use what was published until now.
         for table in tables:
             warehouse.expire(table, before)
-            reached("written")
-        reached("audited")
+            failpoint("written")
+        failpoint("audited")
         files = {table.name: _compact(warehouse, table) for table in tables if table in COMPACTED}
         orphans = sum(_remove_orphans(warehouse, table) for table in tables)
-        result = {
-            "files_before": sum(found for found, _ in files.values()),
-            "files_after": sum(left for _, left in files.values()),
-            "files": {name: list(counts) for name, counts in files.items()},
-            "branches_dropped": branches,
-            "orphans_removed": orphans,
-            "staging_removed": sum(_sweep(join(place, name), before) for name in LEFT_IN),
-            "run_id": run.run_id,
-            "seconds": run.seconds,
-        }
-        warehouse.record_run(run, result)
+        result = MaintainResult(
+            files_before=sum(count for count, _ in files.values()),
+            files_after=sum(count for _, count in files.values()),
+            files=files,
+            branches_dropped=branches,
+            orphans_removed=orphans,
+            staging_removed=sum(
+                _delete_older_than(join(place, name), before) for name in TEMP_FOLDERS
+            ),
+            run_id=run.run_id,
+            seconds=run.seconds,
+        )
+        warehouse.record_run(run.record(result))
     return result
 
 
@@ -76,7 +116,7 @@ def _compact(warehouse: Warehouse, table: Table) -> tuple[int, int]:
             f"options => map('min-input-files', '{SMALL_FILES}', "
             f"'target-file-size-bytes', '{TARGET_BYTES}'))"
         )
-        reached("publishing")
+        failpoint("publishing")
     return before, _count_files(warehouse, table)
 
 
@@ -86,7 +126,7 @@ def _count_files(warehouse: Warehouse, table: Table) -> int:
 
 
 def _drop_branches(warehouse: Warehouse, table: Table, before: datetime) -> int:
-    """Drop what killed runs left and nobody went on with; one that is `main` was just made."""
+    """Drop branches that killed runs left and no run resumed; one equal to `main` is new."""
     rows = warehouse.spark.sql(
         f"SELECT r.name FROM {table.full_name}.refs r JOIN {table.full_name}.snapshots s "
         f"ON r.snapshot_id = s.snapshot_id WHERE r.type = 'BRANCH' AND r.name <> 'main' "
@@ -101,16 +141,16 @@ def _drop_branches(warehouse: Warehouse, table: Table, before: datetime) -> int:
 def _remove_orphans(warehouse: Warehouse, table: Table) -> int:
     """Delete files below the table's folder that no snapshot names."""
     before = datetime.now(timezone.utc) - timedelta(days=ORPHAN_DAYS)
-    found = warehouse.spark.sql(
+    removed = warehouse.spark.sql(
         f"CALL {CATALOG}.system.remove_orphan_files(table => '{table.full_name}', "
         f"older_than => {sql_time(before)})"
     )
-    return found.count()
+    return removed.count()
 
 
-def _sweep(folder: str, before: datetime) -> int:
-    """Remove what killed runs left in the folder, each under a name of its own; return how many."""
-    storage, place = locate(folder)
+def _delete_older_than(folder: str, before: datetime) -> int:
+    """Delete the entries of a folder whose newest file is older; return their number."""
+    storage, place = resolve(folder)
     if not storage.exists(place):
         return 0
     newest: dict[str, int] = {}
@@ -124,7 +164,7 @@ def _sweep(folder: str, before: datetime) -> int:
 
 
 def _listed(folder: str) -> list[FileEntry]:
-    """Return the files; a run that ends in the meantime takes its own away."""
+    """Return the files; a run that ends at the same time deletes its own."""
     for _ in range(3):
         with suppress(InputError):
             return list(list_folder(folder))

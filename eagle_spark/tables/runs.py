@@ -1,27 +1,33 @@
-"""One run of a job, and the versions that its result depends on."""
+"""Runs of jobs: identity, time, versions, and their rows in the table `runs`."""
 
 from __future__ import annotations
 
+import json
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
 
 from eagle_spark import __version__
 
+S = TypeVar("S")
+
 
 @dataclass(frozen=True)
-class Run:
-    """One run of a job: who it is, when it began, and what it was told (a settings dataclass)."""
+class Run(Generic[S]):
+    """One run of a job: its id, its start (UTC) and its settings."""
 
     job: str
     run_id: str
     started: datetime
-    settings: Any
+    settings: S
 
     @classmethod
-    def begin(cls, job: str, settings: Any) -> Run:
+    def begin(cls, job: str, settings: S) -> Run[S]:
         from uuid import uuid4
 
         started = datetime.now(timezone.utc)
@@ -32,9 +38,66 @@ class Run:
         """Seconds since the run began."""
         return round((datetime.now(timezone.utc) - self.started).total_seconds(), 2)
 
+    def record(self, result: object, *, model_id: str | None = None) -> RunRecord:
+        """Return the row of this run in `runs`.
+
+        Args:
+            result: dataclass of the job's figures.
+            model_id: of the model that the run made or used.
+        """
+        return RunRecord(
+            run_id=self.run_id,
+            job=self.job,
+            started_at=self.started,
+            seconds=self.seconds,
+            settings=to_json(self.settings),
+            result=to_json(result),
+            model_id=model_id,
+            versions=versions(),
+        )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A row of the table `runs`, without its snapshot.
+
+    Attributes:
+        settings: JSON.
+        result: JSON of the job's figures.
+    """
+
+    run_id: str
+    job: str
+    started_at: datetime
+    seconds: float
+    settings: str
+    result: str
+    model_id: str | None
+    versions: Mapping[str, str]
+
+    def dumps(self) -> str:
+        """Return the record as JSON, for the summary of the snapshot that the run publishes."""
+        return json.dumps({**asdict(self), "started_at": self.started_at.isoformat()})
+
+    @classmethod
+    def loads(cls, text: str) -> RunRecord:
+        """Return the record that `dumps` wrote; keys of later versions are ignored."""
+        values = json.loads(text)
+        values["started_at"] = datetime.fromisoformat(values["started_at"])
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+def to_json(value: object) -> str:
+    """Return settings, or the dataclass of a result, as one JSON object."""
+    if isinstance(value, BaseModel):
+        return json.dumps(value.model_dump())
+    assert is_dataclass(value)
+    assert not isinstance(value, type)
+    return json.dumps(asdict(value), allow_nan=False, default=str)
+
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on; what is not installed is left out."""
+    """Return the versions that a result depends on, of the packages that are installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"eagle_spark": __version__, "python": platform.python_version()}
@@ -45,15 +108,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-class Stages:
-    """What of the run's seconds went where."""
+class StageTimer:
+    """Wall time per stage of a run, seconds."""
 
-    def __init__(self, run: Run) -> None:
-        self._run, self._before = run, 0.0
+    def __init__(self, run: Run[S]) -> None:
+        self._started, self._before = run.started, 0.0
         self.seconds: dict[str, float] = {}
 
     def end(self, name: str) -> None:
-        """Count the seconds since the last stage, or the start of the run, to this one."""
-        now = self._run.seconds
+        """End a stage; it began where the stage before it ended."""
+        now = (datetime.now(timezone.utc) - self._started).total_seconds()
         self.seconds[name] = round(now - self._before, 2)
         self._before = now

@@ -1,4 +1,4 @@
-"""What a table is: its columns with their comments, and where it stands."""
+"""Tables as values: columns, types and comments; Spark, Arrow and DDL schemas come from them."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _ARROW = {
     "BINARY": pa.binary(),
     "TIMESTAMP": pa.timestamp("us", tz="UTC"),
 }
-TRIES = 5  # of a change of a branch
+MAX_TRIES = 5  # of a change of a branch
 
 
 def sql_time(moment: datetime) -> str:
-    """Return a moment, UTC as sessions are, as SQL has it."""
+    """Return a UTC moment as a SQL literal."""
     return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
 
 
 def change_branch(spark: SparkSession, statement: str) -> None:
-    """Run SQL that changes a branch; again where another run's commit came in between.
+    """Run SQL that changes a branch; retry if another run commits at the same moment.
 
-    Commits of rows Iceberg tries again by itself (1.12).
+    Iceberg 1.12 retries commits of rows, not changes of branches.
     """
     from py4j.protocol import Py4JJavaError
 
-    for left in reversed(range(TRIES)):
+    for remaining in reversed(range(MAX_TRIES)):
         try:
             spark.sql(statement)
             return
         except Py4JJavaError as error:
-            if not left or "CommitFailedException" not in str(error.java_exception):
+            if not remaining or "CommitFailedException" not in str(error.java_exception):
                 raise
 
 
@@ -73,7 +73,7 @@ def arrow_type(ddl: str) -> pa.DataType:
 
 
 def _split_type(ddl: str) -> tuple[str, list[str]]:
-    """Return a type's name and what stands between its angle brackets, part by part."""
+    """Return a type's name and the parts between its angle brackets."""
     kind, _, inner = ddl.partition("<")
     return kind, [part.strip() for part in _PARTS.findall(inner[:-1])]
 
@@ -118,27 +118,42 @@ class Table:
     def full_name(self) -> str:
         return f"{NAMESPACE}.{self.name}"
 
-    def additions(self, there: Sequence[str]) -> list[str]:
-        """Return the SQL that adds the columns an older table lacks; only those that may be null.
+    def changes(self, present: StructType) -> list[str]:
+        """Return the SQL that brings an older table to these columns.
 
-        Each comes after the one before it here; a field of a struct comes last.
+        Columns that may be null are added, each after its predecessor here; fields are added to
+        structs, at the end; NOT NULL is dropped where it no longer holds.
 
         Args:
-            there: names of the table's columns; fields of its structs as `column.field`.
+            present: schema of the table.
         """
-        columns = [
-            f"{column.ddl} AFTER {before.name}"
+        from pyspark.sql.types import StructType
+
+        columns = {column.name: column for column in present.fields}
+        fields = {
+            f"{column.name}.{name}"
+            for column in present.fields
+            if isinstance(column.dataType, StructType)
+            for name in column.dataType.names
+        }
+        added = [
+            f"ADD COLUMN {column.ddl} AFTER {before.name}"
             for before, column in pairwise(self.columns)
-            if column.name not in there and column.nullable
+            if column.name not in columns and column.nullable
         ]
-        fields = [
-            f"{column.name}.{field} {kind}"
+        added += [
+            f"ADD COLUMN {column.name}.{field} {kind}"
             for column in self.columns
-            if column.name in there
+            if column.name in columns
             for field, kind in column.fields
-            if f"{column.name}.{field}" not in there
+            if f"{column.name}.{field}" not in fields
         ]
-        return [f"ALTER TABLE {self.full_name} ADD COLUMN {one}" for one in (*columns, *fields)]
+        relaxed = [
+            f"ALTER COLUMN {column.name} DROP NOT NULL"
+            for column in self.columns
+            if column.nullable and column.name in columns and not columns[column.name].nullable
+        ]
+        return [f"ALTER TABLE {self.full_name} {change}" for change in (*added, *relaxed)]
 
     def schema(self, *columns: str) -> StructType:
         """Return the Spark schema of these columns, of all where none is named, in their order.

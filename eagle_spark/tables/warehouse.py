@@ -1,23 +1,26 @@
-"""How rows are written and published.
-
-Publishing is write-audit-publish: rows go to a branch, sums are
-checked there, and then `main` moves to the branch in one step. Readers read `main`.
-"""
+"""The tables in a Spark session: create, read, append, branches, snapshots, runs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eagle_spark.errors import EagleError, MainMoved, OutputError
+from eagle_spark.errors import EagleError, OutputError
 from eagle_spark.spark.session import CATALOG
-from eagle_spark.tables.definitions import RUNS
-from eagle_spark.tables.runs import Run, versions
-from eagle_spark.tables.schema import NAMESPACE, DataFile, Table, change_branch, sql_time
-from eagle_spark.testing.failpoints import reached
+from eagle_spark.tables.branch import RUN_PROPERTY, Branch
+from eagle_spark.tables.definitions import ACCEPTED, IMAGES, RUNS
+from eagle_spark.tables.runs import RunRecord
+from eagle_spark.tables.schema import (
+    MAX_TRIES,
+    NAMESPACE,
+    DataFile,
+    Table,
+    change_branch,
+    sql_time,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -25,26 +28,27 @@ if TYPE_CHECKING:
 
 
 class Warehouse:
-    """The tables, as one job run sees them."""
+    """The tables of one warehouse in one Spark session."""
 
     def __init__(self, spark: SparkSession) -> None:
+        """Create the namespace of the tables if it is missing."""
         self.spark = spark
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
 
-    def ensure(self, table: Table) -> None:
-        """Create the table where it is missing; an older one gets the columns that it lacks.
+    def create_or_migrate(self, table: Table) -> None:
+        """Create the table, or add to an older one the columns and struct fields it lacks.
 
         Raises:
             OutputError: when a table of that name has other columns.
         """
         self.spark.sql(table.create)
-        for change in table.additions(_names(self.spark.table(table.full_name).schema)):
+        for change in table.changes(self.spark.table(table.full_name).schema):
             self.spark.sql(change)
-        found = self.spark.table(table.full_name).schema
-        if _shape(found) != _shape(table.schema()):
+        schema = self.spark.table(table.full_name).schema
+        if _shape(schema) != _shape(table.schema()):
             raise OutputError(
                 f"{table.full_name} in this warehouse has other columns than this version writes: "
-                f"wanted {_shape(table.schema())}; found {_shape(found)}"
+                f"wanted {_shape(table.schema())}; found {_shape(schema)}"
             )
 
     def exists(self, table: Table) -> bool:
@@ -52,74 +56,72 @@ class Warehouse:
 
     def read(self, table: Table, branch: str = "main") -> DataFrame:
         """Return the published rows, or those of a branch."""
-        return self.spark.table(_of_branch(table, branch))
+        return self.spark.table(_branch_name(table, branch))
 
-    def at(self, table: Table, snapshot: int) -> DataFrame:
+    def read_snapshot(self, table: Table, snapshot: int) -> DataFrame:
         """Return the rows of one snapshot."""
         return self.spark.sql(f"SELECT * FROM {table.full_name} VERSION AS OF {snapshot}")
 
-    def branches(self, table: Table) -> set[str]:
-        refs = self.spark.sql(f"SELECT name FROM {table.full_name}.refs").collect()
-        return {row.name for row in refs}
+    def read_images(self, snapshot: int | None = None) -> DataFrame:
+        """Return the accepted rows of `images`, of a snapshot or the current ones.
 
-    def open_branch(self, table: Table, branch: str) -> None:
-        """Make `branch` at the present `main`; one left by a killed run is dropped."""
-        self.drop_branch(table, branch)
-        change_branch(self.spark, f"ALTER TABLE {table.full_name} CREATE BRANCH `{branch}`")
-
-    def drop_branch(self, table: Table, branch: str) -> None:
-        change_branch(self.spark, f"ALTER TABLE {table.full_name} DROP BRANCH IF EXISTS `{branch}`")
+        Version 0.1 wrote accepted rows only, without the column `reason`.
+        """
+        rows = self.read(IMAGES) if snapshot is None else self.read_snapshot(IMAGES, snapshot)
+        return rows.where(ACCEPTED) if "reason" in rows.columns else rows
 
     def append(self, table: Table, rows: DataFrame, branch: str = "main") -> None:
-        """Append rows in one commit; their columns must be the table's, in name, type and order."""
+        """Append rows in one commit; columns have to match the table in name, type and order."""
         if _shape(rows.schema) != _shape(table.schema()):
             raise EagleError(
                 f"rows for {table.full_name}: wanted {_shape(table.schema())}; "
                 f"got {_shape(rows.schema)}"
             )
-        rows.writeTo(_of_branch(table, branch)).append()
+        rows.writeTo(_branch_name(table, branch)).append()
 
-    def remove(self, table: Table, condition: str, branch: str) -> None:
-        """Delete the rows of the branch for which the SQL condition holds."""
-        self.spark.sql(f"DELETE FROM {_of_branch(table, branch)} WHERE {condition}")
+    def delete(self, table: Table, condition: str, branch: str = "main") -> None:
+        """Delete the rows for which the SQL condition holds."""
+        self.spark.sql(f"DELETE FROM {_branch_name(table, branch)} WHERE {condition}")
 
-    def remove_paths(self, table: Table, paths: list[str], branch: str, also: str = "true") -> None:
-        """Delete the rows of these paths on the branch for which the SQL condition holds."""
-        if paths:
-            self.remove(table, f"path IN (SELECT path FROM {self._view(paths)}) AND {also}", branch)
-
-    def update_paths(
-        self, table: Table, paths: list[str], changes: Mapping[str, str], branch: str
+    def delete_paths(
+        self, table: Table, paths: DataFrame, condition: str = "true", branch: str = "main"
     ) -> None:
-        """Set columns of the rows of these paths on the branch to SQL expressions.
+        """Delete the rows whose `path` is in a frame and for which the SQL condition holds."""
+        paths.select("path").createOrReplaceTempView("eagle_paths")
+        self.delete(table, f"{condition} AND path IN (SELECT path FROM eagle_paths)", branch)
 
-        By MERGE: Spark reads the table twice for an UPDATE with a subquery, and where only one of
-        the two readers gets to know which files it concerns, rows of the others are written again
-        (Spark 4.1, Iceberg 1.12; seen in one of four runs).
+    @contextmanager
+    def branch(self, table: Table, name: str, *, carry: str | None = None) -> Iterator[Branch]:
+        """Open a branch of the table for one run: write, audit, publish.
+
+        Args:
+            table: exists already.
+            name: of the branch.
+            carry: SQL condition of the rows that the run writes. A branch of that name that a
+                killed run left is then resumed, and remains if this run fails. Without it the
+                branch begins as a copy of `main` and is dropped at the end of the block.
         """
-        query = f"SELECT path FROM {self._view(paths)}"
-        self.merge(table, branch, query, "kept.path = found.path", changes)
+        if carry is not None and self.branches(table):  # no `main` before the first rows
+            self.resume_branch(table, name, carry)
+        else:
+            self.create_branch(table, name)
+        try:
+            yield Branch(self, table, name, carry)
+        finally:
+            if carry is None:
+                self.drop_branch(table, name)
 
-    def merge(
-        self, table: Table, branch: str, query: str, on: str, changes: Mapping[str, str]
-    ) -> None:
-        """Change rows (`kept`) of the branch that fit one of the query (`found`).
+    def branches(self, table: Table) -> set[str]:
+        refs = self.spark.sql(f"SELECT name FROM {table.full_name}.refs").collect()
+        return {row.name for row in refs}
 
-        The query names the table `{main}` and `{branch}`. It is text, as Spark 4.1 has no plan for
-        a view of the table that it merges into.
-        """
-        name = _of_branch(table, branch)
-        source = query.format(main=table.full_name, branch=name)
-        assignments = ", ".join(f"{column} = {value}" for column, value in changes.items())
-        self.spark.sql(
-            f"MERGE INTO {name} AS kept USING ({source}) AS found ON {on} "
-            f"WHEN MATCHED THEN UPDATE SET {assignments}"
-        )
+    def create_branch(self, table: Table, branch: str) -> None:
+        """Create `branch` at the present `main`; one that a killed run left is dropped."""
+        self.drop_branch(table, branch)
+        change_branch(self.spark, f"ALTER TABLE {table.full_name} CREATE BRANCH `{branch}`")
 
-    def _view(self, paths: list[str]) -> str:
-        rows = self.spark.createDataFrame([(path,) for path in paths], "path STRING")
-        rows.createOrReplaceTempView("eagle_paths")
-        return "eagle_paths"
+    def drop_branch(self, table: Table, branch: str) -> None:
+        change_branch(self.spark, f"ALTER TABLE {table.full_name} DROP BRANCH IF EXISTS `{branch}`")
 
     def snapshot(self, table: Table, branch: str = "main") -> int | None:
         """Return the id of the newest snapshot of the branch, or None when nothing was written."""
@@ -136,29 +138,8 @@ class Warehouse:
         ).collect()
         return [DataFile(row.file_path, row.partition.asDict()) for row in rows]
 
-    def publish(self, table: Table, branch: str) -> int | None:
-        """Move `main` to the audited branch in one step, drop the branch, return the snapshot.
-
-        Raises:
-            MainMoved: when another run has published since the branch was made.
-        """
-        from pyspark.errors import IllegalArgumentException
-
-        try:
-            change_branch(
-                self.spark,
-                f"CALL {CATALOG}.system.fast_forward('{table.full_name}', 'main', '{branch}')",
-            )
-        except IllegalArgumentException as error:
-            raise MainMoved(
-                f"another run published to {table.full_name} in the meantime; run this job again"
-            ) from error
-        reached("publishing")
-        self.drop_branch(table, branch)
-        return self.snapshot(table)
-
     def expire(self, table: Table, before: datetime) -> None:
-        """Forget snapshots made before that time, but the present one, and delete their files."""
+        """Remove snapshots made before that time, except the present one, and their files."""
         time = sql_time(before)
         old = self.spark.sql(
             f"SELECT 1 FROM {table.full_name}.snapshots WHERE committed_at < {time} "
@@ -170,36 +151,35 @@ class Warehouse:
                 f"older_than => {time}, retain_last => 1)"
             )
 
-    def resume_branch(self, table: Table, branch: str, mine: str) -> bool:
-        """Make `branch`, or go on with the one that a killed run left; return whether it moved.
+    def resume_branch(self, table: Table, branch: str, carry: str) -> bool:
+        """Create `branch`, or resume the one that a killed run left; return whether it moved.
 
-        Where `main` has moved since, a new branch of the present `main` takes over the rows, among
-        those for which the SQL condition `mine` holds, that were written on the old one; they
-        replace rows of the same path. Who wrote a row is told by its `run_id`.
+        If `main` has moved since, the branch begins anew at the present `main` and takes over the
+        rows that were written on the old branch and for which the SQL condition `carry` holds;
+        they replace rows of the same path. Rows are attributed to writers by `run_id`.
         """
         if branch not in self.branches(table):
-            self.open_branch(table, branch)
+            self.create_branch(table, branch)
             return False
         main, tip = self.snapshot(table), self.snapshot(table, branch)
-        known = self._ancestors(table, main)
-        base = next((found for found in self._ancestors(table, tip) if found in known), None)
+        published = self._ancestors(table, main)
+        base = next((one for one in self._ancestors(table, tip) if one in published), None)
         if main is None or main == base:
             return False
-        theirs = self.read(table).select("run_id")
+        others = self.read(table).select("run_id")
         if base is not None:
-            theirs = theirs.union(self.at(table, base).select("run_id"))
-        left = self.read(table, branch).where(mine).join(theirs, "run_id", "left_anti")
-        moved = f"{branch}_moved"
-        self.open_branch(table, moved)
-        left.select("path").createOrReplaceTempView("eagle_carried")
-        self.remove(table, f"{mine} AND path IN (SELECT path FROM eagle_carried)", moved)
-        self.append(table, left.select(*(column.name for column in table.columns)), moved)
+            others = others.union(self.read_snapshot(table, base).select("run_id"))
+        rows = self.read(table, branch).where(carry).join(others, "run_id", "left_anti")
+        moved = Branch(self, table, f"{branch}_moved", carry)
+        self.create_branch(table, moved.name)
+        moved.delete_paths(rows, carry)
+        moved.append(rows.select(*(column.name for column in table.columns)))
         change_branch(
             self.spark,
             f"ALTER TABLE {table.full_name} REPLACE BRANCH `{branch}` "
-            f"AS OF VERSION {self.snapshot(table, moved)}",
+            f"AS OF VERSION {moved.snapshot}",
         )
-        self.drop_branch(table, moved)
+        self.drop_branch(table, moved.name)
         return True
 
     def _ancestors(self, table: Table, snapshot: int | None) -> list[int]:
@@ -211,52 +191,60 @@ class Warehouse:
         ).collect()
         return [row.snapshot_id for row in rows]
 
-    def record_run(
-        self,
-        run: Run,
-        result: dict[str, Any],
-        *,
-        snapshot_id: int | None = None,
-        model_id: str | None = None,
-    ) -> None:
-        """Append the run's row to `runs`."""
-        self.ensure(RUNS)
-        row = (
-            run.run_id,
-            run.job,
-            run.started,
-            float(result["seconds"]),
-            json.dumps(asdict(run.settings)),
-            json.dumps(result),
-            snapshot_id,
-            model_id,
-            versions(),
-        )
-        self.append(RUNS, self.spark.createDataFrame([row], RUNS.schema()))
+    def seal_branch(self, table: Table, branch: str, properties: Mapping[str, str]) -> int | None:
+        """Commit a snapshot without rows whose summary holds the properties; return its parent."""
+        writer = self.spark.createDataFrame([], table.schema()).writeTo(_branch_name(table, branch))
+        for key, value in properties.items():
+            writer = writer.option(f"snapshot-property.{key}", value)
+        writer.append()
+        row = self.spark.sql(
+            f"SELECT parent_id FROM {table.full_name}.snapshots "
+            f"WHERE snapshot_id = {self.snapshot(table, branch)}"
+        ).first()
+        return None if row is None else row.parent_id
+
+    def record_run(self, record: RunRecord, snapshot_id: int | None = None) -> None:
+        """Write the run's row in `runs`; it replaces a row that `record_published_run` wrote."""
+        self.create_or_migrate(RUNS)
+        values = {**asdict(record), "snapshot_id": snapshot_id}
+        row = tuple(values[column.name] for column in RUNS.columns)
+        rows = self.spark.createDataFrame([row], RUNS.schema())
+        if not self._has_record(record.run_id):
+            self.append(RUNS, rows)
+            return
+        rows.createOrReplaceTempView("eagle_run")
+        for remaining in reversed(range(MAX_TRIES)):
+            try:
+                self.spark.sql(
+                    f"MERGE INTO {RUNS.full_name} AS target USING eagle_run AS source "
+                    "ON target.run_id = source.run_id WHEN MATCHED THEN UPDATE SET *"
+                )
+                return
+            except Exception as error:  # Iceberg does not retry it where another run appended
+                if not remaining or "conflicting files" not in str(error):
+                    raise
+
+    def record_published_run(self, table: Table) -> None:
+        """Write the row in `runs` of the run that published `main`, unless it has one.
+
+        A run that was killed between its publication and its row has none; the summary of the
+        snapshot that it published holds it.
+        """
+        row = self.spark.sql(
+            f"SELECT s.snapshot_id, s.summary['{RUN_PROPERTY}'] AS run FROM "
+            f"{table.full_name}.snapshots s JOIN {table.full_name}.refs r "
+            "ON s.snapshot_id = r.snapshot_id WHERE r.name = 'main'"
+        ).first()
+        if row and row.run and not self._has_record((record := RunRecord.loads(row.run)).run_id):
+            self.record_run(record, row.snapshot_id)
+
+    def _has_record(self, run_id: str) -> bool:
+        return self.exists(RUNS) and not self.read(RUNS).where(f"run_id = '{run_id}'").isEmpty()
 
 
-def _of_branch(table: Table, branch: str) -> str:
+def _branch_name(table: Table, branch: str) -> str:
     return table.full_name if branch == "main" else f"{table.full_name}.`branch_{branch}`"
 
 
 def _shape(schema: StructType) -> list[tuple[str, str]]:
     return [(field.name, field.dataType.simpleString()) for field in schema.fields]
-
-
-def _names(schema: StructType) -> list[str]:
-    """Return the names of the columns, and `column.field` of structs."""
-    from pyspark.sql.types import StructType
-
-    return [
-        name
-        for column in schema.fields
-        for name in (
-            column.name,
-            *(
-                f"{column.name}.{field}"
-                for field in (
-                    column.dataType.names if isinstance(column.dataType, StructType) else ()
-                )
-            ),
-        )
-    ]

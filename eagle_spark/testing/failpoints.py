@@ -1,19 +1,19 @@
-"""Where a job stands still for somebody who tries out what a fault does to it.
+"""Failpoints: named points where a job pauses so that a test can inject a fault.
 
-`EAGLE_STEPS` names a folder. A job that reaches a step for which there is an empty file of that
-name writes its process id into the file and waits until the file is gone. Without the variable a
-step costs one look into the environment. A fifth step, `in a task`, is one of Python workers: those
-of preprocess and score stand there with files that they have not read yet.
+`EAGLE_STEPS` names a folder. At a failpoint with an empty file of its name in the folder, the job
+writes its process id into the file and waits until the file is deleted. Without the variable a
+failpoint costs one lookup in the environment. A fifth failpoint, `in a task`, pauses Python workers
+of preprocess and score that hold unread files.
 
 | job | before write | written | audited | publishing |
 |---|---|---|---|---|
-| preprocess | input is listed | rows of `images` are on their branch | sums and splits were checked, `rejects` are on their branch too | `images` has its new rows, `rejects` not yet |
-| train | features are there, no rank has begun | the model is in the staging folder | it was judged, nobody can see anything of it | `epochs`, `metrics` and `runs` have its rows, its folder is not there yet |
-| score | files are listed and compared | every file has its row on the branch | sums were checked | `main` has moved, the branch is still there |
-| maintain | no table was touched | old snapshots of one table are gone, of others not | all are gone | one table is compacted, others are not |
-| `hadoop/put` | nothing is there | a file's last byte is written, under its hidden name | every length was checked | one file has its name, others are to follow |
+| preprocess | input is listed | rows of `images` are on their branch | sums and splits are checked | `main` has moved, the branch still exists |
+| train | features exist, no rank has started | the model is in the staging folder | the model is evaluated, not visible | `epochs`, `metrics` and `runs` have its rows, its folder does not exist yet |
+| score | files are listed and compared | every file has its row on the branch | sums are checked | `main` has moved, the branch still exists |
+| maintain | no table is changed | old snapshots of one table are deleted, of others not | all are deleted | one table is compacted, others are not |
+| `hadoop/put` | no file is uploaded | the last byte of a file is written, under its hidden name | every length is checked | one file has its name, others not yet |
 
-Publishing comes before the audit in `hadoop/put`: each file is published for itself.
+`hadoop/put` publishes before the audit, because it publishes each file separately.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ from pathlib import Path
 
 from eagle_spark.errors import EagleError
 
-STEPS = ("before write", "written", "audited", "publishing")
+FAILPOINTS = ("before write", "written", "audited", "publishing")
 IN_A_TASK = "in a task"
-VARIABLE = "EAGLE_STEPS"
-PATIENCE = 600.0  # seconds
-_PAUSE = 0.02
+ENV_VARIABLE = "EAGLE_STEPS"
+MAX_WAIT_SECONDS = 600.0
+_POLL_SECONDS = 0.02
 
 
-def reached(step: str) -> None:
-    """Stand still here if somebody has asked for it.
+def failpoint(name: str) -> None:
+    """Pause here if a test has activated this failpoint.
 
     Raises:
-        EagleError: when nobody lets the job go within `PATIENCE` seconds.
+        EagleError: when the file still exists after `MAX_WAIT_SECONDS`.
     """
-    if folder := os.environ.get(VARIABLE):
-        _stand(Path(folder, step))
+    if folder := os.environ.get(ENV_VARIABLE):
+        _wait_for_deletion(Path(folder, name))
 
 
-def _stand(file: Path) -> None:
+def _wait_for_deletion(file: Path) -> None:
     try:
-        with file.open("r+") as asked:  # r+: a file that nobody made is not made
-            asked.write(str(os.getpid()))
-            asked.truncate()  # of several workers the last one counts
+        with file.open("r+") as stream:  # r+: does not create the file
+            stream.write(str(os.getpid()))
+            stream.truncate()  # the last of several workers counts
     except FileNotFoundError:
         return
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while file.exists():
         if time.monotonic() > deadline:
             with suppress(OSError):
                 file.unlink()
-            raise EagleError(f"stood at {file} for {PATIENCE:.0f} s, and nobody took it away")
-        time.sleep(_PAUSE)
+            raise EagleError(
+                f"failpoint {file}: wanted its deletion within {MAX_WAIT_SECONDS:.0f} s; got none"
+            )
+        time.sleep(_POLL_SECONDS)

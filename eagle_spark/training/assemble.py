@@ -1,18 +1,23 @@
-"""From trained heads to a model folder: one network, its exports, and what they are worth."""
+"""From trained heads to a model folder: the assembled network, its exports and its evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import EagleError
-from eagle_spark.io import join, locate
-from eagle_spark.metrics.calibration import calibration, flagged_shares
-from eagle_spark.metrics.evaluation import summarise
+from eagle_spark.io import join, resolve
+from eagle_spark.metrics.calibration import (
+    Calibration,
+    compute_calibration,
+    compute_flagged_shares,
+)
+from eagle_spark.metrics.drift import Reference
+from eagle_spark.metrics.evaluation import Metrics, summarise
 from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.bundle import Bundle, publish_bundle, seal
 from eagle_spark.model.engines import (
@@ -20,107 +25,140 @@ from eagle_spark.model.engines import (
     INT8_FILE,
     OPENVINO_FILE,
     KerasEngine,
-    Predictions,
+    ModelOutputs,
     choose_engine,
 )
-from eagle_spark.model.export import joined, quantised, save_openvino, to_openvino
-from eagle_spark.model.gate import judge_quality, run_gate, write_golden
-from eagle_spark.model.metadata import NETWORK, WEIGHTS
-from eagle_spark.model.novelty import NOVELTY, write_novelty
-from eagle_spark.model.weights import weights_file
-from eagle_spark.tables import IMAGES, Warehouse
+from eagle_spark.model.export import join_graphs, quantise, save_openvino, to_openvino
+from eagle_spark.model.gate import compare_outcomes, run_gate, write_golden
+from eagle_spark.model.metadata import NETWORK, WEIGHTS, GateResult, ModelMetadata
+from eagle_spark.model.novelty import NOVELTY_FILE, write_novelty
+from eagle_spark.model.review import ReviewThresholds
+from eagle_spark.model.weights import fetch_weights
+from eagle_spark.tables import Warehouse
 from eagle_spark.training.arrays import unpack_arrays
-from eagle_spark.training.data import TrainingData, some_pixels
+from eagle_spark.training.data import TrainingData, sample_pixels
 from eagle_spark.training.evaluation import (
     Evaluator,
-    outcomes_of,
+    compute_reference,
     predict_rows,
-    reference_of,
+    to_outcomes,
 )
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.ranks.rank import HEADS, MASK_THRESHOLD
-from eagle_spark.training.review import Home, Onlooker, flags_of, learn_home, limits_of, novelty_of
+from eagle_spark.training.review import (
+    ReferenceDistribution,
+    StatisticsWorker,
+    compute_flags,
+    compute_novelty,
+    fit_reference,
+    fit_thresholds,
+)
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
 
-MOST_APART = 0.02  # probability
-EXAMPLES = 100  # images that int8 takes its ranges from
+MAX_ASSEMBLY_ERROR = 0.02  # probability
+CALIBRATION_IMAGES = 100  # images that the ranges of int8 are computed from
 MAX_HEADS_BYTES = 2**28
 
 
-def assemble(folder: Path, plan: TrainPlan, weights: str, staging: str) -> None:
-    """Put backbone and trained heads together into one network, and save it in the folder."""
+def assemble_network(folder: Path, plan: TrainPlan, weights: str, staging: str) -> None:
+    """Join backbone and trained heads to one network, and save it in the folder."""
     from eagle_spark.model.network import build_network
 
-    storage, path = locate(join(staging, HEADS))
+    storage, path = resolve(join(staging, HEADS))
     heads = unpack_arrays(storage.read(path, MAX_HEADS_BYTES))
-    with weights_file(weights) as file:
+    with fetch_weights(weights) as file:
         network = build_network(plan.classes, plan.size, weights=file, seed=plan.seed)
     network.get_layer("heads").set_weights(heads)
     network.save(folder / NETWORK)
     network.save_weights(folder / WEIGHTS)
 
 
-def export(
+def export_engines(
     folder: Path, data: TrainingData, plan: TrainPlan, warehouse: Warehouse
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, GateResult]:
     """Add the exports and the golden images to the folder; return the results of the gate."""
     reference = KerasEngine(folder, plan.threads)
     save_openvino(to_openvino(reference.model), folder / OPENVINO_FILE)
     heads = reference.model.get_layer("heads")
     frozen = load_graph(plan.backbone)
     engine = BackboneEngine(frozen, plan.threads)
-    wanted = write_golden(folder, data.golden, reference)
+    expected = write_golden(folder, data.golden, reference)
     if plan.backbone.precision == "int8":
-        examples = some_pixels(warehouse, data.snapshot, "train", EXAMPLES)
-        samples = [engine.features(image[None]) for image in examples]
-        save_openvino(joined(frozen, quantised(to_openvino(heads), samples)), folder / INT8_FILE)
+        images = sample_pixels(warehouse, data.snapshot, "train", CALIBRATION_IMAGES)
+        samples = [engine.compute_features(image[None]) for image in images]
+        save_openvino(
+            join_graphs(frozen, quantise(to_openvino(heads), samples)), folder / INT8_FILE
+        )
     else:
-        check_assembled(engine, heads, data.golden, wanted)
-    return run_gate(folder, data.golden, wanted, MASK_THRESHOLD, plan.threads, reference)
+        check_assembled(engine, heads, data.golden, expected)
+    return run_gate(folder, data.golden, expected, MASK_THRESHOLD, plan.threads, reference)
 
 
 def check_assembled(
-    engine: BackboneEngine, heads: Any, pixels: NDArray[np.uint8], wanted: Predictions
+    engine: BackboneEngine, heads: keras.Model, pixels: NDArray[np.uint8], expected: ModelOutputs
 ) -> None:
-    """Hold the network against what the heads say of features as they were trained on.
+    """Compare the network's outputs with those of the heads on float16 features, as in training.
+
+    Args:
+        pixels: `(n, size, size)`.
+        expected: outputs of the assembled network.
 
     Raises:
         EagleError: when they differ by more than float16 explains.
     """
-    features = engine.features(pixels)
-    found = heads({name: value.astype(np.float16) for name, value in features.items()})
-    pairs = ((found["label"], wanted.label), (found["mask"][..., 0], wanted.mask))
-    apart = [float(np.abs(np.asarray(one) - other).max()) for one, other in pairs]
-    if not max(apart) <= MOST_APART:
+    features = engine.compute_features(pixels)
+    outputs = heads({name: value.astype(np.float16) for name, value in features.items()})
+    pairs = ((outputs["label"], expected.label), (outputs["mask"][..., 0], expected.mask))
+    errors = [float(np.abs(np.asarray(actual) - wanted).max()) for actual, wanted in pairs]
+    if not max(errors) <= MAX_ASSEMBLY_ERROR:
         raise EagleError(
-            f"the assembled network differs from its heads on their features by {max(apart):.3g}, "
-            f"more than {MOST_APART}"
+            "the assembled network differs from its heads on the same features by "
+            f"{max(errors):.3g}, more than {MAX_ASSEMBLY_ERROR}"
         )
 
 
-def judge(
+class EvaluationSections(TypedDict):
+    """The sections of `ModelMetadata` on the outcomes of the val and the test split."""
+
+    metrics: dict[str, Metrics]
+    calibration: dict[str, Calibration | None]
+    review: ReviewThresholds
+    flagged: dict[str, dict[str, float]]
+    reference: Reference
+
+
+def evaluate_and_seal(
     folder: Path,
-    card: dict[str, Any],
+    metadata: ModelMetadata,
     data: TrainingData,
     plan: TrainPlan,
     warehouse: Warehouse,
     staging: str,
-) -> tuple[Bundle, str, dict[str, Any]]:
-    """Measure the model on the val and test split, and seal it with what was found.
+) -> tuple[Bundle, str]:
+    """Evaluate the model on the val and test split, and seal its folder with the results.
 
-    What is measured is what will be served: the sealed folder, by the engine that scoring takes.
+    The evaluation runs the sealed folder by the engine that scoring selects.
+
+    Args:
+        folder: the network and its exports.
+        metadata: of the model, without the sections that this function computes.
+        data: the training data.
+        plan: of the training.
+        warehouse: holds the images.
+        staging: URI of a folder for copies of the model that workers load.
 
     Returns:
-        The sealed model, the engine, and split -> figures.
+        The sealed model and the engine.
     """
-    images = warehouse.at(IMAGES, data.snapshot)
+    images = warehouse.read_images(data.snapshot)
 
-    def ship(name: str) -> tuple[str, str]:
-        """Publish the folder as it is now for the workers; return where, and its model id."""
-        model_id = seal(folder, card).model_id
+    def publish_for_workers(name: str, metadata: ModelMetadata) -> tuple[str, str]:
+        """Publish the current folder to the staging folder; return its URI and model id."""
+        model_id = seal(folder, metadata).metadata.model_id
         publish_bundle(folder, join(staging, name), overwrite=False)
         return join(staging, name), model_id
 
@@ -129,60 +167,71 @@ def judge(
         for name, kind in ENGINES.items()
         if kind.precision != "f32" and (folder / kind.file).is_file()
     ]
-    shipped = ship("bundle")
-    asked = Evaluator(*shipped, "openvino", plan.threads, tuple(reduced))
-    card["engines"] |= judge_reduced(
-        predict_rows(images.where("split = 'val'"), asked), data.classes
+    model_ref = publish_for_workers("bundle", metadata)
+    evaluator = Evaluator(*model_ref, "openvino", plan.threads, tuple(reduced))
+    gate_results = gate_reduced_engines(
+        predict_rows(images.where("split = 'val'"), evaluator), data.classes
     )
-    engine = choose_engine(seal(folder, card), "auto")
-    onlooker = Onlooker(*shipped, engine, plan.threads)
+    metadata = metadata.model_copy(update={"engines": {**metadata.engines, **gate_results}})
+    engine = choose_engine(seal(folder, metadata), "auto")
+    worker = StatisticsWorker(*model_ref, engine, plan.threads)
     count = sum(data.counts["train"].values())
-    home = learn_home(images.where("split = 'train'"), count, onlooker)
-    write_novelty(home.novelty, folder / NOVELTY)
+    reference = fit_reference(images.where("split = 'train'"), count, worker)
+    write_novelty(reference.novelty, folder / NOVELTY_FILE)
 
-    asked = Evaluator(*ship("bundle.served"), engine, plan.threads)
-    rows = predict_rows(images.where("split <> 'train'"), asked)[engine]
-    served = {
+    evaluator = Evaluator(*publish_for_workers("bundle.served", metadata), engine, plan.threads)
+    rows = predict_rows(images.where("split <> 'train'"), evaluator)[engine]
+    outcomes = {
         split: rows[rows["split"] == split].reset_index(drop=True) for split in ("val", "test")
     }
-    card |= said_of(served, home, data.classes, card["training"]["temperature"])
-    return seal(folder, card), engine, card["metrics"]
+    sections = evaluation_sections(outcomes, reference, data.classes, metadata.training.temperature)
+    return seal(folder, metadata.model_copy(update=sections)), engine
 
 
-def said_of(
-    served: Mapping[str, pd.DataFrame],
-    home: Home,
+def evaluation_sections(
+    outcomes: Mapping[str, pd.DataFrame],
+    reference: ReferenceDistribution,
     classes: tuple[str, ...],
     temperature: float,
-) -> dict[str, Any]:
-    """Return what the card says of outcomes of the val and the test split.
+) -> EvaluationSections:
+    """Compute the sections; `review` and `reference` are of the val split alone.
 
-    `metrics`, `calibration` and `flagged` of both; `review` and `reference` of the first alone.
+    Args:
+        outcomes: split -> rows of `predict_rows`.
+        reference: distribution of the train split.
+        classes: of the model.
+        temperature: of the class head.
     """
-    limits = limits_of(served["val"], classes, home.masks)
+    thresholds = fit_thresholds(outcomes["val"], classes, reference.masks)
+    novelty = compute_novelty(outcomes["val"], thresholds)
     return {
-        "metrics": {split: summarise(rows, classes) for split, rows in served.items()},
+        "metrics": {split: summarise(rows, classes) for split, rows in outcomes.items()},
         "calibration": {
-            split: calibration(rows, classes, temperature) for split, rows in served.items()
+            split: compute_calibration(rows, classes, temperature)
+            for split, rows in outcomes.items()
         },
-        "review": limits.written(),
+        "review": thresholds,
         "flagged": {
-            split: flagged_shares(flags_of(rows, limits)) for split, rows in served.items()
+            split: compute_flagged_shares(compute_flags(rows, thresholds))
+            for split, rows in outcomes.items()
         },
-        "reference": reference_of(served["val"], classes, novelty_of(served["val"], limits)),
+        "reference": compute_reference(outcomes["val"], classes, novelty),
     }
 
 
-def judge_reduced(
-    val: Mapping[str, pd.DataFrame], classes: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
-    """Return what the gate says of the engines of lower precision in `val` (engine -> rows).
+def gate_reduced_engines(
+    outcomes: Mapping[str, pd.DataFrame], classes: tuple[str, ...]
+) -> dict[str, GateResult]:
+    """Return engine -> result of the gate for the engines of lower precision.
 
-    One that the CPU of a worker could not run has fewer rows than `openvino`, and gets no result.
+    An engine that the CPU of a worker could not run has fewer rows than `openvino`, and no result.
+
+    Args:
+        outcomes: engine -> rows of the val split.
     """
-    full = outcomes_of(val["openvino"], classes)
+    full = to_outcomes(outcomes["openvino"], classes)
     return {
-        name: judge_quality(outcomes_of(rows, classes), full, ENGINES[name].precision)
-        for name, rows in val.items()
+        name: compare_outcomes(to_outcomes(rows, classes), full, ENGINES[name].precision)
+        for name, rows in outcomes.items()
         if ENGINES[name].precision != "f32" and len(rows) == len(full.labels)
     }

@@ -1,4 +1,4 @@
-"""What a snapshot of the table `images` offers to training."""
+"""Training data: counts and samples of one snapshot of the table `images`."""
 
 from __future__ import annotations
 
@@ -19,45 +19,47 @@ GOLDEN_IMAGES = 64
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What one snapshot of `images` offers to training.
+    """Counts and sample images of one snapshot of `images`.
 
     Attributes:
+        size: pixels per side.
         counts: split -> class -> images.
-        groups: (source, class) -> images of the train split.
-        by_mask: (split, whether they have a mask) -> images.
-        golden: (n, size, size) uint8, some validation (or training) images.
+        source_class_counts: (source, class) -> images of the train split.
+        mask_counts: (split, whether they have a mask) -> images.
+        golden: `(n, size, size)`, images of the val split, or of the train split without one.
     """
 
     snapshot: int
     classes: tuple[str, ...]
     size: int
     counts: Mapping[str, Mapping[str, int]]
-    groups: Mapping[tuple[str, str], int]
-    by_mask: Mapping[tuple[str, bool], int]
+    source_class_counts: Mapping[tuple[str, str], int]
+    mask_counts: Mapping[tuple[str, bool], int]
     golden: NDArray[np.uint8]
 
-    def masked(self, split: str) -> int:
-        """Return how many images of the split have a mask."""
-        return self.by_mask.get((split, True), 0)
+    def count_masked(self, split: str) -> int:
+        """Return the number of images of the split with a mask."""
+        return self.mask_counts.get((split, True), 0)
 
     @property
     def sources(self) -> dict[str, dict[str, int]]:
         """Source -> class -> images of the train split."""
-        found: dict[str, dict[str, int]] = {}
-        for (source, label), count in sorted(self.groups.items()):
-            found.setdefault(source, {})[label] = count
-        return found
+        counts: dict[str, dict[str, int]] = {}
+        for (source, label), count in sorted(self.source_class_counts.items()):
+            counts.setdefault(source, {})[label] = count
+        return counts
 
 
 def read_training_data(warehouse: Warehouse) -> TrainingData:
-    """Look at `images` as it is now.
+    """Read the training data of the current snapshot of `images`.
 
     Raises:
-        InputError: when it is missing or empty, or holds one class, several sizes or no mask.
+        InputError: when the table is missing or empty, or holds one class, several sizes or no
+            mask.
     """
     if not warehouse.exists(IMAGES) or (snapshot := warehouse.snapshot(IMAGES)) is None:
         raise InputError(f"no table {IMAGES.full_name} in this warehouse: run preprocess first")
-    rows = warehouse.at(IMAGES, snapshot)
+    rows = warehouse.read_images(snapshot)
     counted = (
         rows.selectExpr(
             *("split", "label", "source", "octet_length(pixels) AS pixels"),
@@ -70,44 +72,51 @@ def read_training_data(warehouse: Warehouse) -> TrainingData:
     classes = sorted({row.label for row in counted if row.split == "train"})
     sizes = sorted({math.isqrt(row.pixels) for row in counted})
     if len(classes) < 2:
-        raise InputError(f"training needs two classes at least; the train split has {classes}")
+        raise InputError(f"train split: wanted two classes at least; got {classes}")
     unknown = sorted({row.label for row in counted} - set(classes))
     if unknown:
         raise InputError(f"the train split has no image of {unknown}; add images or another split")
     if len(sizes) > 1:
-        raise InputError(f"images of one size are needed; the table has sides {sizes}")
+        raise InputError(f"{IMAGES.full_name}: wanted images of one size; got sides {sizes}")
     if not any(row.masked for row in counted if row.split == "train"):
         raise InputError(
-            "no image of the train split has a mask, and the network learns masks too: "
-            "add a folder with <Class>/masks by preprocess"
+            "no image of the train split has a mask, but the network is trained on masks too: "
+            "preprocess a folder with <Class>/masks"
         )
-    by_label: Counter[tuple[str, str]] = Counter()
-    by_mask: Counter[tuple[str, bool]] = Counter()
-    groups: Counter[tuple[str, str]] = Counter()
+    label_counts: Counter[tuple[str, str]] = Counter()
+    mask_counts: Counter[tuple[str, bool]] = Counter()
+    source_class_counts: Counter[tuple[str, str]] = Counter()
     for row in counted:
-        by_label[row.split, row.label] += row["count"]
-        by_mask[row.split, row.masked] += row["count"]
+        label_counts[row.split, row.label] += row["count"]
+        mask_counts[row.split, row.masked] += row["count"]
         if row.split == "train":
-            groups[row.source, row.label] += row["count"]
+            source_class_counts[row.source, row.label] += row["count"]
     counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-    for (split, label), count in sorted(by_label.items()):
+    for (split, label), count in sorted(label_counts.items()):
         counts[split][label] = count
     return TrainingData(
         snapshot=snapshot,
         classes=tuple(classes),
         size=sizes[0],
         counts=counts,
-        groups=groups,
-        by_mask=by_mask,
-        golden=some_pixels(warehouse, snapshot, "val" if counts["val"] else "train", GOLDEN_IMAGES),
+        source_class_counts=source_class_counts,
+        mask_counts=mask_counts,
+        golden=sample_pixels(
+            warehouse, snapshot, "val" if counts["val"] else "train", GOLDEN_IMAGES
+        ),
     )
 
 
-def some_pixels(warehouse: Warehouse, snapshot: int, split: str, images: int) -> NDArray[np.uint8]:
-    """Return (n, size, size) of a split; by their ids, which have nothing to do with the class."""
-    rows = warehouse.at(IMAGES, snapshot).where(f"split = '{split}'").orderBy("image_id")
-    found = [row.pixels for row in rows.select("pixels").limit(images).collect()]
-    return stack_pixels(found, math.isqrt(len(found[0])))
+def sample_pixels(
+    warehouse: Warehouse, snapshot: int, split: str, images: int
+) -> NDArray[np.uint8]:
+    """Return the pixels of the first images of a split, `(n, size, size)`.
+
+    The order is that of the image ids, which does not depend on the class.
+    """
+    rows = warehouse.read_images(snapshot).where(f"split = '{split}'").orderBy("image_id")
+    blobs = [row.pixels for row in rows.select("pixels").limit(images).collect()]
+    return stack_pixels(blobs, math.isqrt(len(blobs[0])))
 
 
 def stack_pixels(blobs: Iterable[bytes], side: int) -> NDArray[np.uint8]:

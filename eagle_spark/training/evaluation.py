@@ -1,31 +1,34 @@
-"""What a model is worth on rows of `images`: predicted by Spark, summed up on the driver."""
+"""Evaluation of a model on rows of `images`: predictions by Spark, summaries on the driver."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from eagle_spark.imaging.mask import decode_mask
-from eagle_spark.metrics.evaluation import label_arrays
-from eagle_spark.metrics.scores import OVERLAP, overlap_figures
-from eagle_spark.model.engines import ENGINES, Shipped
+from eagle_spark.metrics.drift import Histogram, Reference
+from eagle_spark.metrics.evaluation import extract_label_arrays
+from eagle_spark.metrics.scores import OVERLAP_METRICS, compute_overlap_metrics
+from eagle_spark.model.engines import ENGINES
 from eagle_spark.model.gate import Outcomes
-from eagle_spark.model.novelty import AXES
-from eagle_spark.model.review import MASK_MEASURES, mask_measures
+from eagle_spark.model.novelty import COMPONENTS
+from eagle_spark.model.predictor import ModelRef
+from eagle_spark.model.review import MASK_MEASURES, measure_mask
+from eagle_spark.spark.batches import map_batches
 from eagle_spark.training.data import stack_pixels
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame
 
-BINS = 10  # of a distribution that scoring is held against
+REFERENCE_BINS = 10  # bins of a reference distribution
 
-_GIVEN = ("path", "split", "source", "patient", "label")
+_INPUT_COLUMNS = ("path", "split", "source", "patient", "label")
 _OUTCOME = pa.schema(
     [
         ("engine", pa.string()),
@@ -35,54 +38,64 @@ _OUTCOME = pa.schema(
         ("patient", pa.string()),
         ("label", pa.string()),
         ("probabilities", pa.list_(pa.float32())),
-        *((name, pa.float64()) for name in OVERLAP),
-        *((name, pa.float64()) for name in (*MASK_MEASURES, *AXES)),
+        *((name, pa.float64()) for name in OVERLAP_METRICS),
+        *((name, pa.float64()) for name in (*MASK_MEASURES, *COMPONENTS)),
     ]
 )
 
 
 @dataclass(frozen=True)
-class Evaluator(Shipped):
+class Evaluator(ModelRef):
     """Predicts rows of `images`.
 
     Attributes:
-        others: engines that are asked as well where the CPU can run them.
+        extra_engines: engines that predict as well where the CPU can run them.
     """
 
-    others: tuple[str, ...] = ()
+    extra_engines: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Predict rows (`_GIVEN`, pixels, mask) by each engine.
+        """Predict rows (`_INPUT_COLUMNS`, pixels, mask) by each engine.
 
-        Without a mask there is no `dice`, `iou` and `hausdorff95`. Measures of the mask are of the
-        predicted one; of novelty there is the surprise of each density, unless none was fitted yet.
+        `dice`, `iou` and `hausdorff95` are null without a mask. Mask measures describe the
+        predicted mask. Novelty columns hold the negative log density of each component, null
+        before densities are fitted.
         """
-        bundle, first = self.load()
-        others = [name for name in self.others if ENGINES[name].runs_here()]
-        engines = [first, *(ENGINES[name].load(bundle.path, self.threads) for name in others)]
+        model = self.load()
+        bundle = model.bundle
+        engines = {self.engine: model.compute_outputs}
+        for name in self.extra_engines:
+            if ENGINES[name].runs_here():
+                engines[name] = ENGINES[name].load(bundle.path, self.threads).predict
         for batch, engine in ((batch, engine) for batch in batches for engine in engines):
-            pixels = stack_pixels(batch["pixels"].to_pylist(), bundle.size)
-            said = engine.predict(pixels)
-            measured = [
-                overlap_figures(None if mask is None else decode_mask(mask), lungs)
-                | mask_measures(lungs)
+            pixels = stack_pixels(batch["pixels"].to_pylist(), bundle.metadata.input.size)
+            outputs = engines[engine](pixels)
+            measures = [
+                compute_overlap_metrics(None if mask is None else decode_mask(mask), lungs)
+                | measure_mask(lungs)
                 for mask, lungs in zip(
-                    batch["mask"].to_pylist(), said.mask >= bundle.threshold, strict=True
+                    batch["mask"].to_pylist(),
+                    outputs.mask >= bundle.metadata.mask_threshold,
+                    strict=True,
                 )
             ]
-            surprise = bundle.novelty.surprise(pixels, said.statistics) if bundle.novelty else {}
+            nll = (
+                bundle.novelty.negative_log_density(pixels, outputs.statistics)
+                if bundle.novelty
+                else {}
+            )
             yield pa.RecordBatch.from_arrays(
                 [
-                    pa.array([engine.name] * len(batch), pa.string()),
-                    *(batch[name] for name in _GIVEN),
-                    pa.array(list(said.label), _OUTCOME.field("probabilities").type),
+                    pa.array([engine] * len(batch), pa.string()),
+                    *(batch[name] for name in _INPUT_COLUMNS),
+                    pa.array(list(outputs.label), _OUTCOME.field("probabilities").type),
                     *(
-                        pa.array([one[name] for one in measured], pa.float64(), from_pandas=True)
-                        for name in (*OVERLAP, *MASK_MEASURES)
+                        pa.array([row[name] for row in measures], pa.float64(), from_pandas=True)
+                        for name in (*OVERLAP_METRICS, *MASK_MEASURES)
                     ),
                     *(
-                        pa.array(surprise.get(name, [None] * len(batch)), pa.float64())
-                        for name in AXES
+                        pa.array(nll.get(name, [None] * len(batch)), pa.float64())
+                        for name in COMPONENTS
                     ),
                 ],
                 schema=_OUTCOME,
@@ -92,53 +105,58 @@ class Evaluator(Shipped):
 def predict_rows(images: DataFrame, evaluator: Evaluator) -> dict[str, pd.DataFrame]:
     """Return engine -> one outcome per row of `images`, in the order of their paths.
 
-    Of `evaluator.others` there are fewer where a worker's CPU cannot run them.
+    An extra engine has fewer outcomes where the CPU of a worker cannot run it.
     """
-    from pyspark.sql.pandas.types import from_arrow_schema
-
     columns = images.selectExpr(
         *("path", "split", "source", "concat(source, '/', patient_id) AS patient", "label"),
         *("pixels", "mask"),
     )
     spark = images.sparkSession
     shared = columns.repartition(spark.sparkContext.defaultParallelism)
-    rows = shared.mapInArrow(evaluator, from_arrow_schema(_OUTCOME)).toPandas()
+    rows = map_batches(shared, evaluator, _OUTCOME).toPandas()
     return {
         name: rows[rows["engine"] == name].sort_values("path", ignore_index=True)
-        for name in (evaluator.engine, *evaluator.others)
+        for name in (evaluator.engine, *evaluator.extra_engines)
     }
 
 
-def outcomes_of(rows: pd.DataFrame, classes: tuple[str, ...]) -> Outcomes:
-    """Return rows of `predict_rows` as the gate takes them."""
+def to_outcomes(rows: pd.DataFrame, classes: tuple[str, ...]) -> Outcomes:
+    """Return rows of `predict_rows` as input of the gate."""
     if not len(rows):
         return Outcomes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    labels, probabilities = label_arrays(rows, classes)
+    labels, probabilities = extract_label_arrays(rows, classes)
     return Outcomes(labels, probabilities.argmax(axis=1), rows["dice"].to_numpy(np.float64))
 
 
-def reference_of(
+def compute_reference(
     outcomes: pd.DataFrame, classes: tuple[str, ...], novelty: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Return what these images look like to the model: what scoring holds a night against.
+) -> Reference:
+    """Return the reference distribution that scoring measures drift against.
 
-    `images`; `label`, the share of each predicted class; `confidence`, `lung_area` and `novelty`,
-    each with the `edges` between bins of (about) equally many images, and the `shares` of the bins.
+    The bins of `confidence`, `lung_area` and `novelty` hold (about) equally many images.
+
+    Args:
+        outcomes: rows of `predict_rows`.
+        classes: of the model.
+        novelty: of each outcome, `(n,)`.
     """
-    found: dict[str, Any] = {"images": len(outcomes)}
     if not len(outcomes):
-        return found
-    _, probabilities = label_arrays(outcomes, classes)
+        return Reference()
+    _, probabilities = extract_label_arrays(outcomes, classes)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(classes))
-    found["label"] = dict(zip(classes, (counts / len(outcomes)).tolist(), strict=True))
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    for name, values in (
-        ("confidence", confidence),
-        ("lung_area", outcomes["area"].to_numpy(np.float64)),
-        ("novelty", novelty),
-    ):
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
-        bins = np.searchsorted(edges, values, side="right")
-        shares = np.bincount(bins, minlength=len(edges) + 1) / len(values)
-        found[name] = {"edges": edges.tolist(), "shares": shares.tolist()}
-    return found
+    return Reference(
+        images=len(outcomes),
+        label=dict(zip(classes, (counts / len(outcomes)).tolist(), strict=True)),
+        numeric={
+            "confidence": _create_histogram(probabilities.max(axis=1).astype(np.float64)),
+            "lung_area": _create_histogram(outcomes["area"].to_numpy(np.float64)),
+            "novelty": _create_histogram(novelty),
+        },
+    )
+
+
+def _create_histogram(values: NDArray[np.float64]) -> Histogram:
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, REFERENCE_BINS + 1)[1:-1]))
+    bins = np.searchsorted(edges, values, side="right")
+    shares = np.bincount(bins, minlength=len(edges) + 1) / len(values)
+    return Histogram(edges.tolist(), shares.tolist())

@@ -1,7 +1,7 @@
-"""What the frozen backbone says of each image, computed once by Spark: the table `features`.
+"""Features of the frozen backbone, computed once per image by Spark: the table `features`.
 
-Rows are computed and committed by buckets. A bucket holds the same rows in the same order whoever
-computes it, so that a stage which was killed and went on leaves what an undisturbed one does.
+Rows are computed and committed by buckets. The rows of a bucket and their order are deterministic,
+so a stage that was killed and resumed leaves the same table as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -10,42 +10,44 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from eagle_spark.errors import SettingsError, UnbalancedRun
-from eagle_spark.io import locate
+from eagle_spark.errors import AuditError, SettingsError
+from eagle_spark.io import resolve
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
-from eagle_spark.model.network import STATISTICS, TAPS
+from eagle_spark.model.network import STATISTICS_COUNT, TAPS
+from eagle_spark.spark.batches import map_batches
 from eagle_spark.spark.progress import watch_tasks
 from eagle_spark.spark.session import threads_per_task
-from eagle_spark.tables import FEATURES, IMAGES, RUNS, Warehouse
+from eagle_spark.tables import FEATURES, RUNS, Warehouse
 from eagle_spark.tables.schema import sql_time
 from eagle_spark.training.data import stack_pixels
 from eagle_spark.training.frozen import MAX_BACKBONE_BYTES, Backbone
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    import openvino
+    from pyspark.sql import Column, DataFrame
 
-COPIES = 2  # of an image of the train split: as found, and mirrored
+COPIES = 2  # of an image of the train split: original and mirrored
 ROWS_PER_BUCKET = 512
-BUCKETS_PER_COMMIT = 32  # 4 GB at size 224: what a killed stage does twice at most …
-MOST_COMMITS = 8  # … but of a large table more, for each commit reads it from end to end
-KEPT_DAYS = 7  # features of a backbone that no training has used for so long are removed
+BUCKETS_PER_COMMIT = 32  # 4 GB at size 224: a killed stage repeats at most this many …
+MAX_COMMITS = 8  # … but more of a large table, because each commit reads all of `images`
+RETENTION_DAYS = 7  # after the last training that used a backbone, its features are removed
 _VALUE_BYTES = 2  # float16
 _GB = 1e9
 
-# What a row stands for. A row whose image has changed in one of these is computed anew.
+# A row of an image that has changed in one of these columns is computed again.
 _KEY = ("path", "image_id", "label", "source", "split", "mask_hash", "copy")
 
-FEATURE = FEATURES.arrow_schema()
+FEATURE_SCHEMA = FEATURES.arrow_schema()
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What the features of a training take, known before any is computed."""
+class FeatureCost:
+    """Rows and bytes of a training's features, estimated before they are computed."""
 
     rows: int
     bytes: int
@@ -54,36 +56,36 @@ class Cost:
     def gigabytes(self) -> float:
         return self.bytes / _GB
 
-    def check(self, budget: float) -> None:
-        """Raise SettingsError unless it is within `budget` gigabytes."""
+    def check_budget(self, budget: float) -> None:
+        """Raise SettingsError when the features take more than `budget` gigabytes."""
         if self.bytes > budget * _GB:
             raise SettingsError(
-                f"--feature-budget {budget:g}: the features of {self.rows:,} images and copies "
-                f"take {self.gigabytes:.1f} GB; raise it, or give --cache-features off"
+                f"`feature_budget` {budget:g}: the features of {self.rows:,} images and copies "
+                f"take {self.gigabytes:.1f} GB; raise it, or use `cache_features` off"
             )
 
 
 def row_bytes(size: int, masked: bool) -> int:
     """Return the bytes of one row's features: 272 kB at size 224 with a mask, 4 kB without."""
     taps = sum(int(np.prod(tap.shape(size))) for tap in TAPS.values()) if masked else 0
-    return _VALUE_BYTES * (taps + STATISTICS)
+    return _VALUE_BYTES * (taps + STATISTICS_COUNT)
 
 
-def cost(images: Mapping[tuple[str, bool], int], size: int) -> Cost:
-    """Return the cost for so many images by (split, whether they have a mask)."""
-    rows = {key: count * copies_of(key[0]) for key, count in images.items()}
+def estimate_cost(images: Mapping[tuple[str, bool], int], size: int) -> FeatureCost:
+    """Return the cost of images, counted by (split, whether they have a mask)."""
+    rows = {key: count * count_copies(key[0]) for key, count in images.items()}
     volume = sum(count * row_bytes(size, masked) for (_, masked), count in rows.items())
-    return Cost(sum(rows.values()), volume)
+    return FeatureCost(sum(rows.values()), volume)
 
 
-def copies_of(split: str) -> int:
-    """Return how many copies of an image of this split training reads."""
+def count_copies(split: str) -> int:
+    """Return the number of copies of an image of this split that training reads."""
     return {"train": COPIES, "val": 1}.get(split, 0)
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """What every worker needs to compute features. Small, picklable."""
+    """Computes features in a worker. Small, picklable."""
 
     backbone: Backbone
     threads: int
@@ -97,16 +99,16 @@ class Extractor:
             pixels = stack_pixels((row.pop("pixels") for row in rows), side)
             mirrored = np.array([row["copy"] == 1 for row in rows])
             pixels = np.where(mirrored[:, None, None], pixels[:, :, ::-1], pixels)
-            found = engine.features(pixels)
-            shared = {
+            features = engine.compute_features(pixels)
+            constants = {
                 "backbone": self.backbone.digest,
                 "computed_at": datetime.now(timezone.utc),
             }
             for i, row in enumerate(rows):
-                row |= shared | {"masked": row["mask"] is not None}
+                row |= constants | {"masked": row["mask"] is not None}
                 names = (*TAPS, "statistics") if row["masked"] else ("statistics",)
-                row |= {name: found[name][i].astype(np.float16).tobytes() for name in names}
-            yield pa.RecordBatch.from_pylist(rows, schema=FEATURE)
+                row |= {name: features[name][i].astype(np.float16).tobytes() for name in names}
+            yield pa.RecordBatch.from_pylist(rows, schema=FEATURE_SCHEMA)
 
 
 @lru_cache(maxsize=1)
@@ -115,92 +117,95 @@ def load_backbone(backbone: Backbone, threads: int) -> BackboneEngine:
     return BackboneEngine(load_graph(backbone), threads)
 
 
-def load_graph(backbone: Backbone) -> Any:
+def load_graph(backbone: Backbone) -> openvino.Model:
     """Return the stored backbone as `openvino.Model`."""
-    storage, path = locate(backbone.uri)
+    storage, path = resolve(backbone.uri)
     return unpack_backbone(storage.read(path, MAX_BACKBONE_BYTES), backbone.digest)
 
 
 def ensure_features(warehouse: Warehouse, snapshot: int, backbone: Backbone) -> tuple[int, int]:
-    """Bring `features` up to date with the train and val split of a snapshot of `images`.
+    """Update `features` to the train and val split of a snapshot of `images`.
 
     Returns:
-        The snapshot of `features`, and how many rows were computed for it.
+        The snapshot of `features`, and the number of computed rows.
 
     Raises:
-        UnbalancedRun: when the table does not hold one row per image and copy in the end, as after
-            two trainings that computed the same at the same time.
+        AuditError: when the table does not hold one row per image and copy in the end, as after
+            two trainings that computed the same rows at the same time.
     """
-    warehouse.ensure(FEATURES)
-    wanted = _wanted(warehouse, snapshot)
+    warehouse.create_or_migrate(FEATURES)
+    expected = _expected_keys(warehouse, snapshot)
     computed = 0
     if warehouse.snapshot(FEATURES) is not None:
-        _remove_stale(warehouse, wanted, backbone)
-    total, missing = wanted.count(), _missing(warehouse, wanted, backbone)
-    if lacking := missing.count():
-        computed = _compute(warehouse, snapshot, backbone, missing, total, lacking)
-    found = _present(warehouse, backbone).count()
-    if found != total:
-        raise UnbalancedRun(
-            f"{FEATURES.full_name} holds {found} rows of this backbone, wanted {total}: "
+        _remove_stale(warehouse, expected, backbone)
+    total, missing = expected.count(), _missing_keys(warehouse, expected, backbone)
+    if missing_count := missing.count():
+        computed = _compute_missing(warehouse, snapshot, backbone, missing, total, missing_count)
+    stored = _stored_keys(warehouse, backbone).count()
+    if stored != total:
+        raise AuditError(
+            f"{FEATURES.full_name} holds {stored} rows of this backbone, wanted {total}: "
             "another training wrote at the same time; run this job again"
         )
-    at = warehouse.snapshot(FEATURES)
-    assert at is not None
-    return at, computed
+    features_snapshot = warehouse.snapshot(FEATURES)
+    assert features_snapshot is not None
+    return features_snapshot, computed
 
 
-def _compute(
+def _compute_missing(
     warehouse: Warehouse,
     snapshot: int,
     backbone: Backbone,
     missing: DataFrame,
     total: int,
-    lacking: int,
+    missing_count: int,
 ) -> int:
-    """Compute the missing rows, some buckets at a time."""
+    """Compute and commit the missing rows, some buckets at a time; return their number."""
     from pyspark.sql.functions import col, expr, lit, xxhash64
-    from pyspark.sql.pandas.types import from_arrow_schema
 
     spark = warehouse.spark
     buckets = max(1, -(-total // ROWS_PER_BUCKET))
     keys = missing.select("path", "copy")
-    images = warehouse.at(IMAGES, snapshot).select(
+    images = warehouse.read_images(snapshot).select(
         "path", "image_id", "label", "source", "split", "mask", "pixels"
     )
-    rows = images.join(keys, "path") if lacking < total else images.withColumn("copy", _copies())
+    rows = (
+        images.join(keys, "path")
+        if missing_count < total
+        else images.withColumn("copy", _copies_column())
+    )
     rows = rows.where("copy IS NOT NULL").withColumn(
         "bucket", expr(f"CAST(pmod(xxhash64(path), {buckets}) AS INT)")
     )
     extractor = Extractor(backbone, threads_per_task(spark))
-    some = min(max(BUCKETS_PER_COMMIT, -(-buckets // MOST_COMMITS)), buckets)
-    with watch_tasks(spark, "features", lacking):
-        for first in range(0, buckets, some):
-            part = rows.where(col("bucket").between(first, first + some - 1))
-            ordered = part.repartitionById(some, col("bucket") - lit(first)).sortWithinPartitions(
+    step = min(max(BUCKETS_PER_COMMIT, -(-buckets // MAX_COMMITS)), buckets)
+    with watch_tasks(spark, "features", missing_count):
+        for first in range(0, buckets, step):
+            part = rows.where(col("bucket").between(first, first + step - 1))
+            ordered = part.repartitionById(step, col("bucket") - lit(first)).sortWithinPartitions(
                 xxhash64("path", "copy"), "path", "copy"
             )
-            found = ordered.mapInArrow(extractor, from_arrow_schema(FEATURE))
-            warehouse.append(FEATURES, found)
-    return lacking
+            features = map_batches(ordered, extractor, FEATURE_SCHEMA)
+            warehouse.append(FEATURES, features)
+    return missing_count
 
 
-def _copies() -> Any:
-    """Return the column of copies of a row of `images`, one row for each."""
+def _copies_column() -> Column:
+    """Return the column `copy`, which gives one row for each copy of a row of `images`."""
     from pyspark.sql.functions import expr
 
     cases = " ".join(
-        f"WHEN '{split}' THEN sequence(0, {copies_of(split) - 1})" for split in ("train", "val")
+        f"WHEN '{split}' THEN sequence(0, {count_copies(split) - 1})" for split in ("train", "val")
     )
     return expr(f"explode(CASE split {cases} END)")
 
 
-def _wanted(warehouse: Warehouse, snapshot: int) -> DataFrame:
-    images = warehouse.at(IMAGES, snapshot).withColumn("copy", _copies())
+def _expected_keys(warehouse: Warehouse, snapshot: int) -> DataFrame:
+    images = warehouse.read_images(snapshot).withColumn("copy", _copies_column())
     return images.selectExpr(*_key_columns())
 
 
-def _present(warehouse: Warehouse, backbone: Backbone) -> DataFrame:
+def _stored_keys(warehouse: Warehouse, backbone: Backbone) -> DataFrame:
     rows = warehouse.read(FEATURES).where(f"backbone = '{backbone.digest}'")
     return rows.selectExpr(*_key_columns())
 
@@ -211,29 +216,32 @@ def _key_columns() -> list[str]:
     ]
 
 
-def _missing(warehouse: Warehouse, wanted: DataFrame, backbone: Backbone) -> DataFrame:
-    return wanted.join(_present(warehouse, backbone), list(_KEY), "left_anti")
+def _missing_keys(warehouse: Warehouse, expected: DataFrame, backbone: Backbone) -> DataFrame:
+    return expected.join(_stored_keys(warehouse, backbone), list(_KEY), "left_anti")
 
 
-def _remove_stale(warehouse: Warehouse, wanted: DataFrame, backbone: Backbone) -> None:
-    """Remove this backbone's rows that stand for no row of `images` any more, or stand twice."""
-    present = _present(warehouse, backbone)
-    gone = present.join(wanted, list(_KEY), "left_anti").select("path")
-    twice = present.groupBy(*_KEY).count().where("count > 1").select("path")
-    if stale := [row.path for row in gone.union(twice).distinct().collect()]:
-        warehouse.remove_paths(FEATURES, stale, "main", f"backbone = '{backbone.digest}'")
+def _remove_stale(warehouse: Warehouse, expected: DataFrame, backbone: Backbone) -> None:
+    """Remove this backbone's rows that match no row of `images` any more, or are duplicates."""
+    stored = _stored_keys(warehouse, backbone)
+    outdated = stored.join(expected, list(_KEY), "left_anti").select("path")
+    duplicates = stored.groupBy(*_KEY).count().where("count > 1").select("path")
+    # Through the driver: the DELETE does not read the table for its own condition.
+    stale = outdated.union(duplicates).distinct().toArrow()
+    if stale.num_rows:
+        paths = warehouse.spark.createDataFrame(stale)
+        warehouse.delete_paths(FEATURES, paths, f"backbone = '{backbone.digest}'")
 
 
 def expire_features(warehouse: Warehouse, backbone: Backbone) -> None:
-    """Remove the features of backbones that no training has used for `KEPT_DAYS`, and their files.
+    """Remove the features of backbones unused for `RETENTION_DAYS`, and their files.
 
-    A training that has not ended stands in no table yet, but has computed rows in that time.
-    Files of older snapshots go after a day, when no training reads them any more.
+    A training that has not ended has no row in `runs` yet, but has computed rows in that time.
+    Files of older snapshots are removed after a day, when no training reads them any more.
     """
     now = datetime.now(timezone.utc)
     others = warehouse.read(FEATURES).where(f"backbone <> '{backbone.digest}'")
     if others.select("backbone").first() is not None:
-        since = sql_time(now - timedelta(days=KEPT_DAYS))
+        since = sql_time(now - timedelta(days=RETENTION_DAYS))
         used = (
             f" AND backbone NOT IN (SELECT backbone FROM {FEATURES.full_name}"
             f" WHERE computed_at > {since})"
@@ -243,5 +251,5 @@ def expire_features(warehouse: Warehouse, backbone: Backbone) -> None:
                 f" AND backbone NOT IN (SELECT coalesce(get_json_object(result, '$.backbone'), '')"
                 f" FROM {RUNS.full_name} WHERE job = 'train' AND started_at > {since})"
             )
-        warehouse.remove(FEATURES, f"backbone <> '{backbone.digest}'{used}", "main")
+        warehouse.delete(FEATURES, f"backbone <> '{backbone.digest}'{used}")
     warehouse.expire(FEATURES, now - timedelta(days=1))

@@ -1,4 +1,4 @@
-"""The frozen backbone of a training: built and exported once a warehouse, then taken from there."""
+"""The frozen backbone of a training: exported once per warehouse, then read from there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.io import absolute_uri, join, list_folder, locate
+from eagle_spark.io import absolute_uri, join, list_folder, resolve
 from eagle_spark.model.network import BACKBONE_VERSION
-from eagle_spark.model.weights import weights_file
+from eagle_spark.model.weights import fetch_weights
 
 MAX_BACKBONE_BYTES = 256 * 2**20
 SUFFIX = ".npz"
@@ -35,45 +35,46 @@ def prepare_backbone(
     weights: str,
     size: int,
     seed: int,
-    examples: Callable[[], NDArray[np.uint8]] | None = None,
+    calibration_images: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> Backbone:
-    """Return the backbone for these weights, exported if this warehouse has none yet.
+    """Return the backbone for these weights; export it if this warehouse has none yet.
 
-    One in int8 stays as the first training of the warehouse made it, whatever images came later:
-    other ranges would make all features anew.
+    An int8 backbone keeps the ranges of the first training of the warehouse, whatever images are
+    added later: other ranges would invalidate all features.
 
     Args:
-        weights: what `weights_file` takes.
-        seed: of a random start.
-        examples: gives images `(n, size, size)` to take the ranges of int8 from; None makes f32.
+        weights: as in `fetch_weights`.
+        seed: of random weights.
+        calibration_images: returns images `(n, size, size)` for the ranges of int8; None exports
+            f32.
 
     Raises:
-        InputError, PlatformError: as `weights_file` does.
+        InputError, PlatformError: as `fetch_weights` does.
     """
-    precision = "int8" if examples else "f32"
-    with weights_file(weights) as path:
+    precision = "int8" if calibration_images else "f32"
+    with fetch_weights(weights) as path:
         folder = join(
-            absolute_uri(warehouse), "cxr", "_backbones", _key(path, size, seed, precision)
+            absolute_uri(warehouse), "cxr", "_backbones", _cache_key(path, size, seed, precision)
         )
-        if found := _stored(folder):
-            return Backbone(*found, size, precision)
-        from eagle_spark.model.backbone import backbone_digest, pack_backbone
-        from eagle_spark.model.export import image_samples, quantised, to_openvino
+        if stored := _find_stored(folder):
+            return Backbone(*stored, size, precision)
+        from eagle_spark.model.backbone import compute_backbone_digest, pack_backbone
+        from eagle_spark.model.export import quantise, to_openvino, to_quantisation_samples
         from eagle_spark.model.network import build_backbone
 
         graph = to_openvino(build_backbone(size, weights=path, seed=seed))
-        if examples:
-            graph = quantised(graph, image_samples(examples()))
+        if calibration_images:
+            graph = quantise(graph, to_quantisation_samples(calibration_images()))
         packed = pack_backbone(graph)
-    storage, place = locate(folder)
-    storage.write(f"{place}/{backbone_digest(packed)}{SUFFIX}", packed)
-    found = _stored(folder)  # of two trainings that came at once, both take the same
-    assert found
-    return Backbone(*found, size, precision)
+    storage, folder_path = resolve(folder)
+    storage.write(f"{folder_path}/{compute_backbone_digest(packed)}{SUFFIX}", packed)
+    stored = _find_stored(folder)  # two simultaneous trainings use the same backbone
+    assert stored
+    return Backbone(*stored, size, precision)
 
 
-def _key(weights: Path | None, size: int, seed: int, precision: str) -> str:
-    """Return the name of all that an exported backbone depends on."""
+def _cache_key(weights: Path | None, size: int, seed: int, precision: str) -> str:
+    """Return a digest of all inputs that an exported backbone depends on."""
     parts = {
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else f"he {seed}",
         "network": BACKBONE_VERSION,
@@ -84,9 +85,9 @@ def _key(weights: Path | None, size: int, seed: int, precision: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _stored(folder: str) -> tuple[str, str] | None:
-    """Return URI and digest of the backbone in a folder, the first by name; None if none is."""
-    storage, path = locate(folder)
+def _find_stored(folder: str) -> tuple[str, str] | None:
+    """Return URI and digest of the first backbone of a folder by name, or None."""
+    storage, path = resolve(folder)
     if not storage.exists(path):
         return None
     files = [entry for entry in list_folder(folder) if entry.name.endswith(SUFFIX)]

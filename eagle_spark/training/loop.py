@@ -1,8 +1,8 @@
-"""One rank's epochs: our own loop under `MultiWorkerMirroredStrategy`, bit-equal on all ranks.
+"""The epochs of one rank: a loop under `MultiWorkerMirroredStrategy`, bit-equal on all ranks.
 
 Keras' `fit` does not work under that strategy. Every rank runs the same steps and takes part in
-everything that touches shared variables; rank 0 alone leaves checkpoints behind. In each epoch the
-class head does its share of its steps, and the mask head sees every row once.
+every operation on shared variables; rank 0 alone writes checkpoints. In each epoch the class head
+runs its share of its steps, and the mask head reads every row once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,35 +19,39 @@ from eagle_spark.model.losses import dice, mask_loss
 from eagle_spark.model.network import TAPS, build_heads
 from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
 from eagle_spark.training.features import load_backbone
-from eagle_spark.training.feed import Feed, read_labelled
+from eagle_spark.training.feed import Batch, BatchGenerator, Samples, read_samples
 from eagle_spark.training.heads import LabelFit, LabelHead
-from eagle_spark.training.monitor import Monitor
+from eagle_spark.training.monitor import ResourceMonitor
 from eagle_spark.training.pair_norm import pair_normalisation
-from eagle_spark.training.plan import SplitRows, TrainPlan, steps_of
-from eagle_spark.training.ranks.watchdog import Pulse
+from eagle_spark.training.plan import SplitRows, TrainPlan, count_steps
+from eagle_spark.training.ranks.watchdog import HeartbeatWriter
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 MASK_THRESHOLD = 0.5
 WARM_UP = 0.1  # share of all steps
 
-Totals = NDArray[np.float64]
-Figures = dict[str, float | None]
+Vector = NDArray[np.float64]
+Metrics = dict[str, float | None]
 
 
 @dataclass
 class State:
-    """How far a training is, beside the weights; the same on all ranks.
+    """The progress of a training without its weights; the same on all ranks.
 
     Attributes:
-        step: steps done of the epoch that is not finished.
-        totals: sums over all ranks and those steps, see `mask_figures`. The class head has done its
-            own steps of that epoch when there is such a step.
-        history: figures of each finished epoch, one entry a rank.
+        step: steps done of the unfinished epoch. From the first one on, the class head has done
+            its own steps of that epoch.
+        totals: sums over all ranks and those steps, see `mask_metrics`.
+        history: metrics of each finished epoch, one entry per rank.
         temperature: of the class head, once the last epoch has begun.
     """
 
     step: int = 0
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    history: list[list[Figures]] = field(default_factory=list)
+    history: list[list[Metrics]] = field(default_factory=list)
     temperature: float = 1.0
 
     @property
@@ -56,129 +60,144 @@ class State:
 
 
 class Trainer:
-    """The heads, the mask head's optimizer and compiled steps; made within the strategy's scope."""
+    """The heads, the mask head's optimizer and compiled steps.
 
-    def __init__(self, plan: TrainPlan, rank: int, strategy: Any, pulse: Pulse) -> None:
+    To be constructed within the strategy's scope.
+    """
+
+    def __init__(
+        self,
+        plan: TrainPlan,
+        rank: int,
+        strategy: tf.distribute.Strategy,
+        heartbeat: HeartbeatWriter,
+    ) -> None:
         import keras
         import tensorflow as tf
 
-        self.plan, self.rank, self.strategy, self.pulse = plan, rank, strategy, pulse
+        self.plan, self.rank, self.strategy, self.heartbeat = plan, rank, strategy, heartbeat
         self.engine = None if plan.cached else load_backbone(plan.backbone, plan.threads)
         self.heads = build_heads(plan.classes, plan.size, plan.seed, pair_normalisation)
-        for layer in self._label_layers:  # they are fitted apart, see `LabelFit`
+        for layer in self._label_layers:  # `LabelFit` fits them
             layer.trainable = False
         taps = {name: self.heads.input[name] for name in TAPS}
         self.decoder = keras.Model(taps, self.heads.output["mask"])
         steps = plan.steps * plan.epochs
         warm_up = max(1, int(steps * WARM_UP))
-        rate = keras.optimizers.schedules.CosineDecay(
+        learning_rate = keras.optimizers.schedules.CosineDecay(
             0.0,
             decay_steps=max(1, steps - warm_up),
             warmup_target=plan.learning_rate,
             warmup_steps=warm_up,
         )
-        self.optimizer = keras.optimizers.Adam(rate)
+        self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(self.decoder.trainable_variables)
-        self.heads.compile(optimizer=self.optimizer)  # where callbacks look for it
+        self.heads.compile(optimizer=self.optimizer)  # callbacks read it from there
         self._train = tf.function(lambda batch: strategy.run(self._train_step, (batch,)))
-        self._check = tf.function(lambda batch: strategy.run(self._check_step, (batch,)))
+        self._validate = tf.function(lambda batch: strategy.run(self._validation_step, (batch,)))
         self._reduce = tf.function(
             lambda row: strategy.run(_sum_over_ranks, (row,)), reduce_retracing=True
         )
-        self.point: Totals = np.zeros(0)
+        self.label_state: Vector = np.zeros(0)  # of `LabelFit`
 
-    def run(self, callbacks: Sequence[Any], state: State) -> None:
-        """Train what `state` lacks, and bring it up to date.
+    def run(self, callbacks: Sequence[keras.callbacks.Callback], state: State) -> None:
+        """Train the remaining epochs, and update `state`.
 
-        Figures are the same on all ranks but for the load.
+        Metrics are the same on all ranks, except for the load.
         """
         import keras
 
-        plan, driven = self.plan, keras.callbacks.CallbackList(list(callbacks), model=self.heads)
+        plan = self.plan
+        callback_list = keras.callbacks.CallbackList(list(callbacks), model=self.heads)
         self.heads.stop_training = False
-        driven.on_train_begin()
+        callback_list.on_train_begin()
         for number, past in enumerate(state.history):
-            driven.on_epoch_begin(number)
-            driven.on_epoch_end(number, _numbers(past[0]))
+            callback_list.on_epoch_begin(number)
+            callback_list.on_epoch_end(number, _without_none(past[0]))
         fit = LabelFit(
-            *(self._labelled(plan.training), len(plan.classes), self.rank, plan.ranks, self.sum),
-            plan.seed,
+            *(self._read_samples(plan.training), len(plan.classes), self.rank, plan.ranks),
+            *(self.sum, plan.seed),
         )
-        check = self._labelled(plan.validation, copies=1)
-        self.point = self.point if self.point.size else fit.start()
+        samples = self._read_samples(plan.validation, copies=1)
+        self.label_state = self.label_state if self.label_state.size else fit.initial_state()
         epochs, first = range(state.epoch, plan.epochs), state.step
-        training = iter(self._feed(plan.training, train=True).dataset(first, epochs))
-        checking = iter(self._feed(plan.validation, train=False).dataset(0, epochs))
-        checks = steps_of(plan.validation.masks[self.rank])
+        training = iter(self._generator(plan.training, train=True).dataset(first, epochs))
+        validation = iter(self._generator(plan.validation, train=False).dataset(0, epochs))
+        validation_steps = count_steps(plan.validation.masks[self.rank])
         for epoch in epochs:
-            driven.on_epoch_begin(epoch)
-            monitor, done = Monitor(), state.step
+            callback_list.on_epoch_begin(epoch)
+            monitor, done = ResourceMonitor(), state.step
             if not done and epoch < plan.epochs - 1:
-                self.point = fit.improve(self.point, (epoch + 1) / plan.epochs)
+                self.label_state = fit.advance(self.label_state, (epoch + 1) / plan.epochs)
             elif not done:
-                self.point, state.temperature = fit.finish(self.point, check)
-            head = fit.head(self.point)
-            self._take(head)
-            figures = mask_figures(self._pass(training, state)) | fit.own_figures(self.point)
-            loads = self._loads(monitor.read(images=(plan.steps - done) * plan.batch))
-            found: Figures = {**fit.figures(head, check)}
-            if checks:
-                found |= mask_figures(self._checks(checking, checks))
-            figures = _with_loss(figures)
-            if found:
-                figures |= {f"val_{name}": value for name, value in _with_loss(found).items()}
-            state.history.append([{"epoch": epoch + 1, **figures, **load} for load in loads])
+                self.label_state, state.temperature = fit.finish(self.label_state, samples)
+            head = fit.build_head(self.label_state)
+            self._set_label_head(head)
+            totals = self._train_epoch(training, state)
+            metrics = mask_metrics(totals) | fit.train_metrics(self.label_state)
+            loads = self._gather_loads(monitor.read(images=(plan.steps - done) * plan.batch))
+            validation_metrics: Metrics = {**fit.compute_metrics(head, samples)}
+            if validation_steps:
+                totals = self._validate_epoch(validation, validation_steps)
+                validation_metrics |= mask_metrics(totals)
+            metrics = _with_loss(metrics)
+            if validation_metrics:
+                validation_metrics = _with_loss(validation_metrics)
+                metrics |= {f"val_{name}": value for name, value in validation_metrics.items()}
+            state.history.append([{"epoch": epoch + 1, **metrics, **load} for load in loads])
             state.step, state.totals = 0, State().totals
             self.save(state)
-            driven.on_epoch_end(epoch, _numbers(figures))
+            callback_list.on_epoch_end(epoch, _without_none(metrics))
             if self.heads.stop_training:
                 break
-        driven.on_train_end()
-        self._take(fit.head(self.point).cooled(state.temperature))
+        callback_list.on_train_end()
+        self._set_label_head(fit.build_head(self.label_state).with_temperature(state.temperature))
 
     def save(self, state: State) -> None:
-        """Leave a checkpoint, if this is rank 0."""
+        """Write a checkpoint, if this is rank 0."""
         if self.rank == 0:
-            arrays = [self.point, *(self._own(variable).numpy() for variable in self._variables)]
+            variables = (self._local_value(variable).numpy() for variable in self._variables)
+            arrays = [self.label_state, *variables]
             done = state.epoch * self.plan.steps + state.step
             save_checkpoint(self.plan.checkpoints, done, arrays, vars(state))
 
     def restore(self) -> State:
-        """Take the state of the checkpoint `plan.start`."""
+        """Restore the checkpoint `plan.start`, and return its state."""
         assert self.plan.start
-        (self.point, *arrays), state = load_checkpoint(self.plan.start)
+        (label_state, *arrays), state = load_checkpoint(self.plan.start)
+        self.label_state = np.asarray(label_state, np.float64)
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
         return State(**state)
 
-    def weights(self) -> list[NDArray[Any]]:
+    def weights(self) -> list[NDArray[np.generic]]:
         """Return the weights of the heads, in Keras' order."""
         return [np.asarray(array) for array in self.heads.get_weights()]
 
-    def sum(self, vector: Totals) -> Totals:
+    def sum(self, vector: Vector) -> Vector:
         """Return the sum of every rank's vector."""
-        self.pulse.step()
+        self.heartbeat.step()
         return np.asarray(self._reduce(np.asarray(vector, np.float64)).numpy())
 
-    def _take(self, head: LabelHead) -> None:
+    def _set_label_head(self, head: LabelHead) -> None:
         parts = [[head.kernel, head.bias], [head.top_kernel, head.top_bias]]
         for layer, weights in zip(self._label_layers, parts, strict=True):
             layer.set_weights(weights)
 
     @property
-    def _label_layers(self) -> list[Any]:
+    def _label_layers(self) -> list[keras.layers.Layer]:
         return [self.heads.get_layer(name) for name in ("label_units", "label")]
 
     @property
-    def _variables(self) -> list[Any]:
+    def _variables(self) -> list[keras.Variable]:
         return [*self.heads.variables, *self.optimizer.variables]
 
-    def _own(self, variable: Any) -> Any:
-        """Return this rank's copy of a variable, without asking the others."""
+    def _local_value(self, variable: keras.Variable) -> tf.Tensor:
+        """Return this rank's copy of a variable, without communication."""
         return self.strategy.experimental_local_results(variable.value)[0]
 
-    def _loads(self, load: Mapping[str, float]) -> list[Figures]:
-        """Return the load of every rank; what cannot be measured is None."""
+    def _gather_loads(self, load: Mapping[str, float]) -> list[Metrics]:
+        """Return the load of every rank; quantities that cannot be measured are None."""
         table = np.zeros((self.plan.ranks, len(load)))
         table[self.rank] = list(load.values())
         rows = self.sum(table).tolist()
@@ -190,17 +209,17 @@ class Trainer:
             for row in rows
         ]
 
-    def _labelled(self, split: SplitRows, copies: int = 2) -> Any:
+    def _read_samples(self, split: SplitRows, copies: int = 2) -> Samples:
         plan = self.plan
-        return read_labelled(
+        return read_samples(
             *(split.labels[self.rank], plan.classes, plan.row_weights, self.engine, plan.size),
             copies,
-            self.pulse.step,
+            self.heartbeat.step,
         )
 
-    def _feed(self, split: SplitRows, *, train: bool) -> Feed:
+    def _generator(self, split: SplitRows, *, train: bool) -> BatchGenerator:
         plan, lanes = self.plan, split.masks[self.rank]
-        return Feed(
+        return BatchGenerator(
             lanes=lanes,
             first_lane=self.rank * len(lanes),
             batch=plan.batch,
@@ -211,86 +230,93 @@ class Trainer:
             flip=train and not plan.cached,
         )
 
-    def _pass(self, batches: Iterator[Any], state: State) -> Totals:
-        """Run the rest of an epoch's steps, with checkpoints; return the sums over all ranks."""
-        totals: Totals = np.zeros(3)
+    def _train_epoch(self, batches: Iterator[Batch], state: State) -> Vector:
+        """Run an epoch's remaining steps, with checkpoints; return the totals of all ranks."""
+        totals: Vector = np.zeros(3)
         plan = self.plan
         for step in range(state.step + 1, plan.steps + 1):
             totals += self._train(next(batches)).numpy()
-            self.pulse.step(plan.steps * state.epoch + step, totals[1] / max(totals[0], 1.0))
+            self.heartbeat.step(plan.steps * state.epoch + step, totals[1] / max(totals[0], 1.0))
             if step % plan.checkpoint_steps == 0 or step == plan.steps:
                 state.totals = (np.array(state.totals) + self.sum(totals)).tolist()
-                self._agree()
+                self._average_moving_statistics()
                 state.step, totals = step, np.zeros(3)
                 if step < plan.steps:
                     self.save(state)
         return np.array(state.totals)
 
-    def _agree(self) -> None:
-        """Give all ranks the mean of their moving statistics: what those of all rows would be."""
-        own = self.decoder.non_trainable_variables
-        flat = np.concatenate([self._own(variable).numpy().ravel() for variable in own])
+    def _average_moving_statistics(self) -> None:
+        """Set the moving statistics of all ranks to their mean, which is that of all rows."""
+        variables = self.decoder.non_trainable_variables
+        flat = np.concatenate([self._local_value(item).numpy().ravel() for item in variables])
         mean = (self.sum(flat.astype(np.float64)) / self.plan.ranks).astype(np.float32)
-        edges = np.cumsum([math.prod(variable.shape) for variable in own])[:-1]
-        for variable, value in zip(own, np.split(mean, edges), strict=True):
+        edges = np.cumsum([math.prod(variable.shape) for variable in variables])[:-1]
+        for variable, value in zip(variables, np.split(mean, edges), strict=True):
             variable.assign(value.reshape(variable.shape))
 
-    def _checks(self, batches: Iterator[Any], steps: int) -> Totals:
-        totals: Totals = np.zeros(3)
+    def _validate_epoch(self, batches: Iterator[Batch], steps: int) -> Vector:
+        """Run all validation steps; return the totals of all ranks."""
+        totals: Vector = np.zeros(3)
         for _ in range(steps):
-            totals += self._check(next(batches)).numpy()
-            self.pulse.step()
+            totals += self._validate(next(batches)).numpy()
+            self.heartbeat.step()
         return self.sum(totals)
 
-    def _train_step(self, batch: Any) -> Any:
+    def _train_step(self, batch: Batch) -> tf.Tensor:
         import tensorflow as tf
 
-        taps, masks = _floats(batch)
+        taps, masks = _to_float32(batch)
         with tf.GradientTape() as tape:
-            found = self.decoder(taps, training=True)
+            predicted = self.decoder(taps, training=True)
             rows = tf.reduce_sum(batch.weights)
-            loss = tf.reduce_sum(mask_loss(masks, found) * batch.weights)
+            loss = tf.reduce_sum(mask_loss(masks, predicted) * batch.weights)
             # The optimizer sums gradients over ranks: divided by the rows of the whole batch, the
             # sum is the gradient of its mean.
             share = loss / tf.maximum(_sum_over_ranks(rows), 1.0)
         variables = self.decoder.trainable_variables
         self.optimizer.apply(tape.gradient(share, variables), variables)
-        return _sums(batch.weights, masks, found, loss)
+        return _step_totals(batch.weights, masks, predicted, loss)
 
-    def _check_step(self, batch: Any) -> Any:
+    def _validation_step(self, batch: Batch) -> tf.Tensor:
         import tensorflow as tf
 
-        taps, masks = _floats(batch)
-        found = self.decoder(taps, training=False)
-        loss = tf.reduce_sum(mask_loss(masks, found) * batch.weights)
-        return _sums(batch.weights, masks, found, loss)
+        taps, masks = _to_float32(batch)
+        predicted = self.decoder(taps, training=False)
+        loss = tf.reduce_sum(mask_loss(masks, predicted) * batch.weights)
+        return _step_totals(batch.weights, masks, predicted, loss)
 
 
-def _floats(batch: Any) -> tuple[Any, Any]:
+def _to_float32(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     import tensorflow as tf
 
     taps = {name: tf.cast(value, tf.float32) for name, value in batch.taps.items()}
     return taps, tf.cast(batch.masks, tf.float32)
 
 
-def _sums(weights: Any, masks: Any, found: Any, loss: Any) -> Any:
-    """Return the three sums of `mask_figures`, float64."""
+def _step_totals(
+    weights: tf.Tensor, masks: tf.Tensor, predicted: tf.Tensor, loss: tf.Tensor
+) -> tf.Tensor:
+    """Return the three totals of `mask_metrics`, float64."""
     import tensorflow as tf
 
-    overlap = tf.reduce_sum(dice(masks, found, MASK_THRESHOLD) * weights)
+    overlap = tf.reduce_sum(dice(masks, predicted, MASK_THRESHOLD) * weights)
     return tf.cast(tf.stack([tf.reduce_sum(weights), loss, overlap]), tf.float64)
 
 
-def _sum_over_ranks(value: Any) -> Any:
+def _sum_over_ranks(value: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    # identity: an argument as such has no device yet, which the reduction asks for
+    # identity: an argument itself has no device yet, and the reduction needs one
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
-def mask_figures(totals: Totals) -> Figures:
-    """Return the means over rows from (rows with a mask, loss, Dice), all sums; None of no rows."""
+def mask_metrics(totals: Vector) -> Metrics:
+    """Return the mean loss and Dice over rows with a mask; None without rows.
+
+    Args:
+        totals: number of rows with a mask, sum of their losses, sum of their Dice.
+    """
     rows, loss, overlap = totals.tolist()
     return {
         "segmentation_loss": loss / rows if rows else None,
@@ -298,11 +324,11 @@ def mask_figures(totals: Totals) -> Figures:
     }
 
 
-def _with_loss(figures: Figures) -> Figures:
+def _with_loss(metrics: Metrics) -> Metrics:
     """Add `loss`, the sum of both heads' losses."""
-    both = (figures.get("classification_loss"), figures.get("segmentation_loss"))
-    return {"loss": sum(value for value in both if value is not None), **figures}
+    losses = (metrics.get("classification_loss"), metrics.get("segmentation_loss"))
+    return {"loss": sum(value for value in losses if value is not None), **metrics}
 
 
-def _numbers(figures: Figures) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if value is not None}
+def _without_none(metrics: Metrics) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}

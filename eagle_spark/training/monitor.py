@@ -1,4 +1,4 @@
-"""What an epoch costs this process."""
+"""Time, memory and processor load of an epoch in this process."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import suppress
 import psutil
 
 
-class Monitor:
-    """Measures from its making to `read`."""
+class ResourceMonitor:
+    """Measures the load of this process from construction to `read`."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._process.cpu_percent()  # the first call only sets the mark
+        self._process.cpu_percent()  # the first call only starts the interval
         self._start = time.monotonic()
 
     def read(self, images: int) -> dict[str, float]:
-        """Return the load of the process; NaN for what cannot be measured here.
+        """Return the load of the process; NaN for quantities that cannot be measured here.
 
         Args:
-            images: how many went through all ranks since the start.
+            images: number of images that all ranks processed since the start.
 
         Returns:
             `seconds`, `images_per_second` (all ranks), `cpu_percent` (of one core), `ram` (resident
@@ -40,16 +40,16 @@ class Monitor:
 
 
 def read_gpus() -> tuple[float, float]:
-    """Return mean load and mean memory in use of the NVIDIA GPUs here, percent; NaN of none."""
+    """Return mean load and mean memory use of this machine's NVIDIA GPUs in percent, or NaN."""
     import pynvml
 
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         loads = [pynvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in handles]
-        used = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
+        memory_infos = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
         pynvml.nvmlShutdown()
         if handles:
-            memory = [100 * info.used / info.total for info in used]
+            memory = [100 * info.used / info.total for info in memory_infos]
             return sum(loads) / len(loads), sum(memory) / len(memory)
     return math.nan, math.nan

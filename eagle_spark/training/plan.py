@@ -1,4 +1,4 @@
-"""Who reads which rows: equal steps on every rank, the same global batches for any number of ranks.
+"""Rows of each rank: equal steps on every rank, the same global batches for any number of ranks.
 
 The rows of a split, in file order, are cut into as many equal *lanes* as the global batch has rows.
 Step k takes one row of each lane; rank r owns lanes r*b to (r+1)*b, b = batch/ranks. So a batch
@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from eagle_spark.errors import InputError, SettingsError
-from eagle_spark.io import locate
+from eagle_spark.io import resolve
 from eagle_spark.training.frozen import Backbone
 from eagle_spark.training.pair_norm import PAIR
 from eagle_spark.training.ranks.watchdog import STALL_SECONDS
 
-# The class head holds its rows in memory, 8 kB each.
-LABEL_ROWS = 100_000
+LABEL_ROWS = 100_000  # at most; the class head holds them in memory, 8 kB each
 CHECKPOINT_STEPS = 100
 
 
@@ -35,7 +34,11 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class RowSlice:
-    """Rows `start` (in) to `stop` (out) of a row group; `repeat` when read elsewhere too."""
+    """Rows `start` (inclusive) to `stop` (exclusive) of a row group.
+
+    Attributes:
+        repeat: whether another slice holds these rows, too, and these only fill a lane.
+    """
 
     uri: str
     row_group: int
@@ -49,7 +52,7 @@ class RowSlice:
 
 
 Lane = tuple[RowSlice, ...]
-RankRows = tuple[Lane, ...]
+RankLanes = tuple[Lane, ...]
 
 
 @dataclass(frozen=True)
@@ -57,35 +60,35 @@ class SplitRows:
     """The rows of one split.
 
     Attributes:
-        masks: lanes of each rank, from `plan_rows`: what the mask head reads, step by step.
-        labels: rows of each rank, from `share_rows`: what the class head reads, once.
+        masks: lanes of each rank, from `plan_rows`; the mask head reads them step by step.
+        labels: rows of each rank, from `share_rows`; the class head reads them once.
     """
 
-    masks: tuple[RankRows, ...]
+    masks: tuple[RankLanes, ...]
     labels: tuple[Lane, ...]
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """All that a rank has to know; made on the driver, sent to every rank.
+    """The settings of a training run; made on the driver, sent to every rank.
 
     Attributes:
         training: rows of the train split.
-        validation: the same of the val split; empty lanes when there is none.
+        validation: rows of the val split; its lanes are empty when the split is.
         cached: whether the rows are of the table `features`, else of `images`.
         classes: class names in the order of the label head.
         row_weights: (source, class) -> weight of one such row in the loss of the class head.
-        backbone: what makes features of pixels.
+        backbone: computes features of pixels.
         batch: rows per step over all ranks.
-        staging: URI of a fresh folder that all ranks reach; holds `rank-<i>.json` and `heads.npz`.
+        staging: URI of a new folder that all ranks reach; holds `rank-<i>.json` and `heads.npz`.
         checkpoints: URI of the folder that rank 0 writes its state to.
         threads: TensorFlow threads per rank.
-        stall: a rank that makes no step for so many seconds is given up.
-        start: URI of the checkpoint to go on from; None for the beginning.
+        stall: seconds without a step after which a rank is abandoned.
+        start: URI of the checkpoint to resume from; None for the beginning.
         learning_rate: the peak, after the warm-up.
         checkpoint_steps: steps from one checkpoint to the next; one more follows each epoch. The
-            last bits of the weights depend on it: then ranks average their moving statistics.
-        use_gpu: leave TensorFlow the GPUs that Spark gave the task.
+            last bits of the weights depend on it: ranks average their moving statistics then.
+        use_gpu: whether TensorFlow uses the GPUs that Spark assigned to the task.
     """
 
     training: SplitRows
@@ -118,26 +121,26 @@ class TrainPlan:
     @property
     def steps(self) -> int:
         """Steps of one epoch, equal on every rank."""
-        return steps_of(self.training.masks[0])
+        return count_steps(self.training.masks[0])
 
 
-def steps_of(lanes: RankRows) -> int:
-    """Return how many steps the lanes of a rank hold."""
+def count_steps(lanes: RankLanes) -> int:
+    """Return the number of steps in the lanes of a rank."""
     return sum(part.rows for part in lanes[0])
 
 
 def read_footers(uris: Iterable[str], columns: Iterable[str]) -> list[RowGroup]:
-    """Read the row groups of Parquet files from their footers, in the order given.
+    """Read the row groups of Parquet files from their footers, in the order of `uris`.
 
     Raises:
-        InputError: when a file is no Parquet, or lacks one of the columns.
+        InputError: when a file is no Parquet, or has not all columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     groups = []
     for uri in uris:
-        storage, path = locate(uri)
+        storage, path = resolve(uri)
         with storage.open(path) as stream:
             try:
                 file = pq.ParquetFile(stream)
@@ -153,12 +156,15 @@ def read_footers(uris: Iterable[str], columns: Iterable[str]) -> list[RowGroup]:
     return groups
 
 
-def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[RankRows, ...]:
-    """Share rows over `ranks`, `batch` rows per step in all; see the module's text for the rule.
+def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[RankLanes, ...]:
+    """Split rows over `ranks`, by the rule in the docstring of this module.
+
+    Args:
+        batch: rows per step over all ranks.
 
     Returns:
         For each rank its `batch / ranks` lanes. All lanes hold the same number of rows,
-        ceil(rows / batch); none when there are no rows.
+        ceil(rows / batch).
 
     Raises:
         SettingsError: when `batch` is no multiple of `PAIR` times `ranks`.
@@ -167,28 +173,32 @@ def plan_rows(row_groups: Sequence[RowGroup], ranks: int, batch: int) -> tuple[R
     total = sum(group.rows for group in row_groups)
     steps = -(-total // batch)
     lanes = [
-        tuple(_cut(row_groups, total, lane * steps, (lane + 1) * steps)) for lane in range(batch)
+        tuple(_cut_slices(row_groups, total, lane * steps, (lane + 1) * steps))
+        for lane in range(batch)
     ]
-    own = batch // ranks
-    return tuple(tuple(lanes[rank * own : (rank + 1) * own]) for rank in range(ranks))
+    share = batch // ranks
+    return tuple(tuple(lanes[rank * share : (rank + 1) * share]) for rank in range(ranks))
 
 
 def share_rows(row_groups: Sequence[RowGroup], ranks: int) -> tuple[Lane, ...]:
-    """Give each rank a part of the first `LABEL_ROWS` rows, as equal as can be.
+    """Split the first `LABEL_ROWS` rows over the ranks, as equally as possible.
 
-    Rows lie in an order that has nothing to do with what they show, so that the first ones are a
+    The order of rows does not depend on the content of their images, so the first rows are a
     sample of all.
     """
     total = min(sum(group.rows for group in row_groups), LABEL_ROWS)
     edges = [total * rank // ranks for rank in range(ranks + 1)]
-    return tuple(tuple(_cut(row_groups, total, low, high)) for low, high in pairwise(edges))
+    return tuple(tuple(_cut_slices(row_groups, total, low, high)) for low, high in pairwise(edges))
 
 
-def balance(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], float]:
-    """Return the weight of a row of each (source, class): one over the root of its images.
+def class_source_weights(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], float]:
+    """Return (source, class) -> weight of a row: one over the square root of its images.
 
-    So a small source is heard without a large one being lost; measured beside equal weights and
-    equal groups. The weights of all rows sum up to their number.
+    A compromise between equal rows and equal groups, both of which were measured beside it: small
+    sources count, and large ones are not lost. The weights of all rows sum up to their number.
+
+    Args:
+        counts: (source, class) -> images.
     """
     raw = {key: count**-0.5 for key, count in counts.items() if count}
     mean = sum(raw[key] * counts[key] for key in raw) / sum(counts.values())
@@ -198,13 +208,15 @@ def balance(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], floa
 def _check_batch(ranks: int, batch: int) -> None:
     if ranks < 1 or batch < 1 or batch % (PAIR * ranks):
         raise SettingsError(
-            f"--batch-size: wanted a multiple of {PAIR * ranks}, {PAIR} images for each of the "
+            f"`batch_size`: wanted a multiple of {PAIR * ranks}, {PAIR} images for each of the "
             f"{ranks} ranks, got {batch}"
         )
 
 
-def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Iterator[RowSlice]:
-    """Yield the slices of rows `start` to `stop`, counted on from the beginning after `total`."""
+def _cut_slices(
+    groups: Sequence[RowGroup], total: int, start: int, stop: int
+) -> Iterator[RowSlice]:
+    """Yield the slices of rows `start` to `stop`; after row `total` the rows repeat."""
     position = 0
     while start < stop:
         offset = position  # first row of this pass over all groups
@@ -217,14 +229,19 @@ def _cut(groups: Sequence[RowGroup], total: int, start: int, stop: int) -> Itera
         position += total
 
 
-def check_enough(rows: int, ranks: int, batch: int) -> None:
-    """Raise InputError unless the images with a mask of the train split fill one batch.
+def check_batch_fits(rows: int, ranks: int, batch: int) -> None:
+    """Check the batch against the ranks and the masks of the train split.
 
-    And SettingsError where a batch cannot be shared over the ranks.
+    Args:
+        rows: images of the train split with a mask.
+
+    Raises:
+        InputError: when they do not fill one batch.
+        SettingsError: when `batch` is no multiple of `PAIR` times `ranks`.
     """
     _check_batch(ranks, batch)
     if rows < batch:
         raise InputError(
             f"the train split holds {rows} images with a mask, fewer than one batch of {batch} "
-            f"({ranks} ranks x {batch // ranks}); lower --batch-size or add images"
+            f"({ranks} ranks x {batch // ranks}); lower `batch_size` or add images"
         )

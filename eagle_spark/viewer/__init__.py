@@ -1,1 +1,1 @@
-"""One image in people's hands: the window `eagle-view`, and `eagle-predict` on the command line."""
+"""Viewer for single images: the window `eagle-view` and the command `eagle-predict`."""

@@ -1,13 +1,9 @@
-"""`eagle-view [--model DIR] [IMAGE|FOLDER…]`: the window for one image."""
+"""The application of the viewer window."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-from eagle_spark.options import Parser
 
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
@@ -24,8 +20,8 @@ QMenu { background: #1f262e; border: 1px solid #323c47; }
 QMenu::item:disabled { color: #6b7783; }
 QLabel#label { font-size: 22pt; font-weight: 600; }
 QLabel#large { font-size: 12pt; color: #b8c2cb; }
-QLabel#head { color: #8b98a5; font-weight: 600; }
-QLabel#faint { color: #9aa6b1; }
+QLabel#heading { color: #8b98a5; font-weight: 600; }
+QLabel#muted { color: #9aa6b1; }
 QLabel#review { padding: 7px 9px; border-radius: 5px; background: #1f3329; color: #a9dcbf; }
 QLabel#review[alert="true"] { background: #4a3710; color: #ffd98a; }
 QLabel#research { padding: 5px; background: #3b2a12; color: #ffd98a; }
@@ -34,40 +30,27 @@ QToolTip { background: #1f262e; color: #dfe5ea; border: 1px solid #323c47; }
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Open the window, and return its exit code."""
-    parser = Parser(
-        prog="eagle-view", description="Look at X-rays with a model. Research use only."
-    )
-    parser.add_argument("--model", metavar="DIR", help="model folder (default: that of last time)")
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="image, or folder of images")
-    given = parser.parse_args(argv)
-    if not find_spec("PySide6"):
-        print("error: not installed: PySide6; pip install 'eagle-spark[viewer]'", file=sys.stderr)
-        return 2
-    return _run(given.model, given.images)
-
-
-def _run(model: str | None, images: list[str]) -> int:
+def run_viewer(model: str | None, images: Sequence[str]) -> int:
+    """Open the window; return the exit code of the application when it is closed."""
     from PySide6.QtCore import QLocale, QSettings
 
     from eagle_spark.viewer.window import Window
-    from eagle_spark.viewer.words import words_of
+    from eagle_spark.viewer.words import get_strings
 
-    application = make_application()
+    application = create_application()
     settings = QSettings("eagle_spark", "eagle-view")
-    words = words_of(str(settings.value("language") or QLocale.system().name()))
-    window = Window(words, settings)
+    strings = get_strings(str(settings.value("language") or QLocale.system().name()))
+    window = Window(strings, settings)
     window.show()
-    if known := model or str(settings.value("model") or ""):
-        window.open_model(known)
+    if model_folder := model or str(settings.value("model") or ""):
+        window.open_model(model_folder)
     if images:
-        window.open_files(images)
+        window.open_files(list(images))
     return application.exec()
 
 
-def make_application() -> QApplication:
-    """Return the application in its one style, the same on all desktops."""
+def create_application() -> QApplication:
+    """Create the application with the same style on all desktops."""
     from PySide6.QtGui import QColor, QPalette
     from PySide6.QtWidgets import QApplication
 
@@ -78,7 +61,3 @@ def make_application() -> QApplication:
     application.setPalette(palette)
     application.setStyleSheet(STYLE)
     return application
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Questions for files and folders, in the window's language."""
+"""File and folder dialogs in the language of the window."""
 
 from __future__ import annotations
 
@@ -7,42 +7,52 @@ from collections.abc import Sequence
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from eagle_spark.viewer.listing import SUFFIXES
-from eagle_spark.viewer.words import Words
+from eagle_spark.viewer.words import Strings
 
 
-def ask_images(parent: QWidget, words: Words, start: str) -> list[str]:
-    kinds = " ".join(f"*{suffix} *{suffix.upper()}" for suffix in SUFFIXES)
-    filters = (f"{words.image_files} ({kinds})", f"{words.all_files} (*)")
-    dialog = _dialog(parent, words, words.open_image, start, filters)
+def select_images(parent: QWidget, strings: Strings, folder: str) -> list[str]:
+    patterns = " ".join(f"*{suffix} *{suffix.upper()}" for suffix in SUFFIXES)
+    filters = (f"{strings.image_files} ({patterns})", f"{strings.all_files} (*)")
+    dialog = _create_dialog(parent, strings, strings.open_images, folder, filters)
     dialog.setFileMode(QFileDialog.FileMode.ExistingFiles)
-    return _chosen(dialog)
+    return _run_dialog(dialog)
 
 
-def ask_folder(parent: QWidget, words: Words, title: str, start: str) -> list[str]:
-    dialog = _dialog(parent, words, title, start)
+def select_folder(parent: QWidget, strings: Strings, title: str, folder: str) -> list[str]:
+    dialog = _create_dialog(parent, strings, title, folder)
     dialog.setFileMode(QFileDialog.FileMode.Directory)
     dialog.setOption(QFileDialog.Option.ShowDirsOnly)
-    return _chosen(dialog)
+    return _run_dialog(dialog)
 
 
-def ask_target(parent: QWidget, words: Words, title: str, kind: str, path: str) -> list[str]:
-    """Ask where to write a file of a kind such as `PNG images (*.png)`; `path` is proposed."""
-    dialog = _dialog(parent, words, title, filters=(kind,))
+def select_save_path(
+    parent: QWidget, strings: Strings, title: str, name_filter: str, path: str
+) -> list[str]:
+    """Return the path to save a file under; empty if the user cancels the dialog.
+
+    Args:
+        parent: window of the dialog.
+        strings: language of the dialog.
+        title: menu text; its mnemonic is removed.
+        name_filter: Qt name filter such as `PNG images (*.png)`.
+        path: initial path.
+    """
+    dialog = _create_dialog(parent, strings, title, filters=(name_filter,))
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
     dialog.selectFile(path)
-    return _chosen(dialog)
+    return _run_dialog(dialog)
 
 
-def _dialog(
-    parent: QWidget, words: Words, title: str, start: str = "", filters: Sequence[str] = ()
+def _create_dialog(
+    parent: QWidget, strings: Strings, title: str, folder: str = "", filters: Sequence[str] = ()
 ) -> QFileDialog:
-    dialog = QFileDialog(parent, title.replace("&", ""), start)
+    dialog = QFileDialog(parent, title.replace("&", ""), folder)
     dialog.setNameFilters(filters)
-    # Qt's own Spanish has gaps here.
-    dialog.setLabelText(QFileDialog.DialogLabel.LookIn, words.look_in)
-    dialog.setLabelText(QFileDialog.DialogLabel.FileType, words.file_type)
+    # Qt's Spanish translation is incomplete here.
+    dialog.setLabelText(QFileDialog.DialogLabel.LookIn, strings.look_in)
+    dialog.setLabelText(QFileDialog.DialogLabel.FileType, strings.file_type)
     return dialog
 
 
-def _chosen(dialog: QFileDialog) -> list[str]:
+def _run_dialog(dialog: QFileDialog) -> list[str]:
     return dialog.selectedFiles() if dialog.exec() else []

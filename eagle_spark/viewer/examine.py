@@ -1,142 +1,150 @@
-"""One image, and what the model says of it; the same for the window and for `eagle-predict`."""
+"""Prediction for a single image file; shared by `eagle-view` and `eagle-predict`."""
 
 from __future__ import annotations
 
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.errors import ImageRejected, PlatformError
-from eagle_spark.imaging.decode import MAX_FILE_BYTES, read_radiograph
-from eagle_spark.imaging.hashes import image_id
-from eagle_spark.io import printable, read_image
-from eagle_spark.model.answer import Answer, answers, with_image_flags
-from eagle_spark.model.bundle import INTENDED_USE, open_bundle
-from eagle_spark.model.engines import choose_engine, load_engine
-from eagle_spark.viewer.picture import view_of
+from eagle_spark.errors import ImageRejectedError, PlatformError
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
+from eagle_spark.imaging.hashes import compute_image_id
+from eagle_spark.io import read_bytes, to_utf8
+from eagle_spark.model.bundle import open_bundle
+from eagle_spark.model.engines import ENGINES, choose_engine
+from eagle_spark.model.metadata import INTENDED_USE
+from eagle_spark.model.predictor import Prediction, add_image, decode_outputs, reject
+from eagle_spark.viewer.picture import render_view
 
 
 @dataclass(frozen=True)
-class Examination:
-    """One file: an answer, or why there is none.
+class ImageAnalysis:
+    """Prediction for one file, with its display data.
 
     Attributes:
-        image_id: SHA-256 of its bytes; None where it cannot be read.
-        width, height: pixels, as the file's header has it; 0 where it was rejected.
-        view: the picture to look at, see `view_of`; None where nobody looks.
-        seconds: to read and decode, and to ask the model.
-        detail: what the reader decided where the file lacks or contradicts something.
+        path: path or URI of the file.
+        width: pixels, from the file's header; 0 if the file was rejected.
+        height: pixels, from the file's header; 0 if the file was rejected.
+        prediction: scored or rejected.
+        view: grey pixels for display, see `render_view`; None unless requested.
+        seconds: time to read and decode, time of the inference.
     """
 
     path: str
-    image_id: str | None
     width: int
     height: int
-    answer: Answer | None
-    rejected: ImageRejected | None
+    prediction: Prediction
     view: NDArray[np.uint8] | None
     seconds: tuple[float, float]
-    detail: str | None = None
 
 
-class Examiner:
-    """A checked model with its exported engine; never TensorFlow."""
+class ImageAnalyzer:
+    """A verified model with one of its exported engines; never loads TensorFlow."""
 
     def __init__(self, model: str) -> None:
         """Open the model folder and start its engine.
 
         Raises:
-            BundleError: when the folder is no sound model.
-            PlatformError: when no exported engine of it can run here.
+            ModelError: when the folder is not a valid model.
+            PlatformError: when none of its exported engines is installed.
         """
         self.bundle = open_bundle(model)
         name = choose_engine(self.bundle, "auto")
         if name == "keras":
+            exported = sorted(set(self.bundle.metadata.engines) - {"keras"})
             raise PlatformError(
                 f"{model}: none of its exported engines is installed here "
-                f"({', '.join(sorted(set(self.bundle.engines) - {'keras'})) or 'it has none'})"
+                f"({', '.join(exported) or 'it has none'})"
             )
-        self._engine = load_engine(self.bundle, name, len(os.sched_getaffinity(0)))
-        # The first answer takes longer than the others; here nobody takes it for the usual time.
-        self._ask(np.zeros((self.bundle.size, self.bundle.size), np.uint8))
+        self._engine = ENGINES[name].load(self.bundle.path, len(os.sched_getaffinity(0)))
+        # The first inference is slower than the others and would distort the reported time.
+        size = self.bundle.metadata.input.size
+        self._predict(np.zeros((size, size), np.uint8))
 
     @property
     def engine(self) -> str:
         return self._engine.name
 
-    def examine(self, path: str, look: bool = False) -> Examination:
-        """Read one file and ask the model; a bad one is an examination too.
+    def analyze(self, path: str, with_view: bool = False) -> ImageAnalysis:
+        """Read one file and run the model; a rejected file gives an analysis too.
 
         Args:
-            look: whether somebody wants to see the picture.
+            path: local path or URI.
+            with_view: whether to render the pixels for display.
         """
         started = time.perf_counter()
-        name = view = None
+        image_id = view = None
         try:
-            data = read_image(path, MAX_FILE_BYTES)
-            name = image_id(data)
-            film = read_radiograph(data, self.bundle.size)
-            if look:
-                view = view_of(data, film)
-        except ImageRejected as rejected:
-            spent = (time.perf_counter() - started, 0.0)
-            return Examination(path, name, 0, 0, None, rejected, None, spent)
+            data = read_bytes(path, MAX_FILE_BYTES)
+            image_id = compute_image_id(data)
+            radiograph = decode_image(data, self.bundle.metadata.input.size)
+            if with_view:
+                view = render_view(data, radiograph)
+        except ImageRejectedError as error:
+            seconds = (time.perf_counter() - started, 0.0)
+            return ImageAnalysis(path, 0, 0, reject(error, image_id), None, seconds)
         decoded = time.perf_counter()
-        answer = with_image_flags(self._ask(film.pixels), film.dicom)
-        spent = (decoded - started, time.perf_counter() - decoded)
-        size = (film.width, film.height)
-        return Examination(path, name, *size, answer, None, view, spent, film.detail)
+        prediction = add_image(self._predict(radiograph.pixels), image_id, radiograph)
+        seconds = (decoded - started, time.perf_counter() - decoded)
+        return ImageAnalysis(path, radiograph.width, radiograph.height, prediction, view, seconds)
 
-    def _ask(self, pixels: NDArray[np.uint8]) -> Answer:
+    def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
         batch = pixels[np.newaxis]
-        (answer,) = answers(self.bundle, batch, self._engine.predict(batch))
-        return answer
+        (prediction,) = decode_outputs(self.bundle, batch, self._engine.predict(batch))
+        return prediction
 
-    def record(self, found: Examination) -> dict[str, Any]:
-        """Return an examination as JSON has it; columns of the table `predictions` keep names."""
-        record: dict[str, Any] = {
-            "path": printable(found.path),
-            "image_id": found.image_id,
-            "status": "scored" if found.answer else "rejected",
+    def to_record(self, analysis: ImageAnalysis) -> dict[str, object]:
+        """Return an analysis as a JSON object, with the column names of the table `predictions`."""
+        prediction = analysis.prediction
+        detail = prediction.detail and to_utf8(prediction.detail)
+        record: dict[str, object] = {
+            "path": to_utf8(analysis.path),
+            "image_id": prediction.image_id,
+            "status": prediction.status,
         }
-        if answer := found.answer:
-            left, right = sides(answer.lungs)
+        if prediction.mask is None:
+            record |= {"reason": prediction.reason, "detail": detail}
+        else:
+            left, right = split_lung_area(prediction.mask)
             record |= {
-                "detail": found.detail and printable(found.detail),
-                "width": found.width,
-                "height": found.height,
-                "label": answer.label,
-                "confidence": answer.confidence,
-                "probabilities": answer.probabilities,
-                "needs_review": bool(answer.reasons),
-                "review_reasons": list(answer.reasons),
-                "novelty": answer.novelty,
-                "lung_area": answer.lung_area,
+                "detail": detail,
+                "width": analysis.width,
+                "height": analysis.height,
+                "label": prediction.label,
+                "confidence": prediction.confidence,
+                "probabilities": dict(prediction.probabilities),
+                "needs_review": prediction.needs_review,
+                "review_reasons": list(prediction.review_reasons),
+                "novelty": prediction.novelty,
+                "lung_area": prediction.lung_area,
                 "lung_area_left": left,
                 "lung_area_right": right,
             }
-        if rejected := found.rejected:
-            record |= {"reason": str(rejected.reason), "detail": printable(rejected.detail)}
         return record | {
-            "model_id": self.bundle.model_id,
+            "model_id": self.bundle.metadata.model_id,
             "engine": self.engine,
-            "seconds": round(sum(found.seconds), 4),
+            "seconds": round(sum(analysis.seconds), 4),
             "intended_use": INTENDED_USE,
         }
 
 
-def sides(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the shares of the image that are lung, left and right of the column between the lungs.
+def split_lung_area(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the lung area left and right of the column that separates the lungs.
 
-    That column has the fewest lung pixels of the middle third; of equals it is the middle one.
+    That column has the fewest lung pixels of the middle third; of equal ones, the middle one.
+
+    Args:
+        mask: `(height, width)`.
+
+    Returns:
+        Fractions of the image area.
     """
     width = mask.shape[1]
     first, last = width // 3, width - width // 3
     counts = mask.sum(axis=0)
-    fewest = np.flatnonzero(counts[first:last] == counts[first:last].min()) + first
-    column = int(fewest[len(fewest) // 2])
+    candidates = np.flatnonzero(counts[first:last] == counts[first:last].min()) + first
+    column = int(candidates[len(candidates) // 2])
     return float(counts[:column].sum() / mask.size), float(counts[column:].sum() / mask.size)

@@ -1,38 +1,38 @@
-"""What the window says of a model, from its metadata."""
+"""Text lines about a model, from its metadata, for the panel."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from eagle_spark.model.bundle import Bundle
-from eagle_spark.viewer.examine import Examiner
-from eagle_spark.viewer.words import Words
+from eagle_spark.viewer.examine import ImageAnalyzer
+from eagle_spark.viewer.words import Strings
 
-FIGURES = ("accuracy", "dice", "calibration")
-_KEYS = {"calibration": "ece"}
-
-
-def name_lines(bundle: Bundle) -> tuple[str, str]:
-    """Return the name of the folder with the beginning of the model id, and the whole id."""
-    return f"{bundle.path.name} ({bundle.model_id[:12]})", bundle.model_id
+# Name of the string -> name of the metric.
+_METRICS = {"accuracy": "accuracy", "dice": "dice", "calibration_error": "ece"}
 
 
-def figure_lines(bundle: Bundle, words: Words) -> list[str]:
-    """Return the figures of the test split, with their intervals where there are any."""
-    test: dict[str, Any] = (bundle.metadata.get("metrics") or {}).get("test") or {}
+def format_model_name(bundle: Bundle) -> tuple[str, str]:
+    """Return the folder name with the first 12 digits of the model id, and the whole id."""
+    model_id = bundle.metadata.model_id
+    return f"{bundle.path.name} ({model_id[:12]})", model_id
+
+
+def format_metrics(bundle: Bundle, strings: Strings) -> list[str]:
+    """Return one line per test metric, with its confidence interval where the metadata has one."""
+    metrics = bundle.metadata.test_metrics
     lines = []
-    for name in FIGURES:
-        key = _KEYS.get(name, name)
-        if isinstance(value := test.get(key), int | float):
-            ends = (test.get("intervals") or {}).get(key)
-            text = words.number(value, 3)
-            if ends:
-                text = words.interval.format(text, *(words.number(end, 3) for end in ends))
-            lines.append(f"{getattr(words, name)} {text}")
-    if lines and "images" in test:
-        lines.append(words.measured_on.format(test["images"], test.get("patients", "?")))
-    return lines or [words.not_measured]
+    for name, metric in _METRICS.items():
+        value, interval = metrics.select(metric)
+        if value is not None:
+            text = strings.format_number(value, 3)
+            if interval:
+                text = strings.confidence_interval.format(
+                    text, *(strings.format_number(bound, 3) for bound in interval)
+                )
+            lines.append(f"{getattr(strings, name)} {text}")
+    if lines and metrics.images:
+        lines.append(strings.test_set.format(metrics.images, metrics.patients))
+    return lines or [strings.no_test_metrics]
 
 
-def engine_line(examiner: Examiner, words: Words) -> str:
-    return words.digests.format(examiner.engine)
+def format_engine(analyzer: ImageAnalyzer, strings: Strings) -> str:
+    return strings.verified_engine.format(analyzer.engine)

@@ -1,4 +1,4 @@
-"""Files and folders that somebody named, as a list of files."""
+"""Expand the user's files and folders into a list of image files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 _DIGITS = re.compile(r"(\d+)")
 
 
-def image_files(given: Iterable[str]) -> list[str]:
-    """Return the paths in order; in the place of a folder what looks like an image below it.
+def list_image_files(paths: Iterable[str]) -> list[str]:
+    """Return the paths in order, each folder replaced by the image files below it.
 
-    Files of a folder come by path, numbers by their value; those of `SUFFIXES` or without any
-    suffix, as DICOM often is, are taken. What a file is, is told when it is read.
+    The files of a folder are sorted by path, numbers by value. Only files with one of `SUFFIXES`
+    or with no suffix, as DICOM files often are, are listed; their content is not checked.
 
     Raises:
         InputError: when a folder cannot be listed.
+        SettingsError: for a URI of an unsupported scheme.
     """
-    found: list[str] = []
-    for path in given:
-        found += _below(path) if _is_folder(path) else [path]
-    return found
+    files: list[str] = []
+    for path in paths:
+        files += _list_folder_images(path) if _is_folder(path) else [path]
+    return files
 
 
 def _is_folder(path: str) -> bool:
@@ -33,17 +34,17 @@ def _is_folder(path: str) -> bool:
     return scheme == "file" and Path(local).is_dir()
 
 
-def _below(folder: str) -> list[str]:
+def _list_folder_images(folder: str) -> list[str]:
     files = (entry.uri.removeprefix("file://") for entry in list_folder(folder))
-    return sorted((file for file in files if _looks_like_one(file)), key=_by_number)
+    return sorted((file for file in files if _has_image_suffix(file)), key=_natural_sort_key)
 
 
-def _looks_like_one(file: str) -> bool:
+def _has_image_suffix(file: str) -> bool:
     suffix = Path(file).suffix.lower()
-    # The last part of a UID, as DICOM files are named by, is no suffix.
+    # DICOM files named by a UID end in its last number, which is no suffix.
     return suffix in SUFFIXES or not suffix or suffix[1:].isdigit()
 
 
-def _by_number(file: str) -> list[tuple[int, str]]:
+def _natural_sort_key(file: str) -> list[tuple[int, str]]:
     parts = _DIGITS.split(file.casefold())
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

@@ -1,4 +1,4 @@
-"""What the model says, beside the picture."""
+"""Side panel: prediction, display controls, model and file information."""
 
 from __future__ import annotations
 
@@ -15,219 +15,235 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from eagle_spark.model.answer import Answer
-from eagle_spark.viewer.canvas import FAINT, TEXT
-from eagle_spark.viewer.examine import Examination, Examiner, sides
-from eagle_spark.viewer.facts import engine_line, figure_lines, name_lines
-from eagle_spark.viewer.picture import LEVEL, WIDTH
-from eagle_spark.viewer.words import Words
+from eagle_spark.model.predictor import REJECTED, SCORED, Prediction
+from eagle_spark.viewer.canvas import MUTED_COLOUR, TEXT_COLOUR
+from eagle_spark.viewer.examine import ImageAnalysis, ImageAnalyzer, split_lung_area
+from eagle_spark.viewer.facts import format_engine, format_metrics, format_model_name
+from eagle_spark.viewer.picture import DEFAULT_LEVEL, DEFAULT_WIDTH
+from eagle_spark.viewer.words import Strings
 
-BAR, GROOVE, BEST = QColor("#5b6b7a"), QColor("#262d35"), QColor("#26a6f2")
-OPACITY = 35  # per cent, at first
-NOTHING = "-"
+BAR_COLOUR, GROOVE_COLOUR = QColor("#5b6b7a"), QColor("#262d35")
+MAX_BAR_COLOUR = QColor("#26a6f2")
+INITIAL_OPACITY = 35  # per cent
+PLACEHOLDER = "-"
+_NO_PREDICTION = Prediction(REJECTED, image_id=None)
 
 
-class Bars(QWidget):
-    """Classes with their probabilities, the largest one coloured."""
+class ProbabilityBars(QWidget):
+    """Bar chart of the class probabilities; the largest one is highlighted."""
 
-    ROW, THICK = 40, 8
+    ROW_HEIGHT, BAR_HEIGHT = 40, 8
 
     def __init__(self) -> None:
         super().__init__()
         self._rows: list[tuple[str, float, str]] = []
 
     def show_rows(self, rows: list[tuple[str, float, str]]) -> None:
-        """Show rows of class, probability and the latter as text."""
+        """Show rows of class, probability and formatted probability."""
         self._rows = rows
-        self.setMinimumHeight(self.ROW * len(rows))
+        self.setMinimumHeight(self.ROW_HEIGHT * len(rows))
         self.setAccessibleDescription(", ".join(f"{name} {text}" for name, _, text in rows))
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(200, self.ROW * len(self._rows))
+        return QSize(200, self.ROW_HEIGHT * len(self._rows))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        most = max((share for _, share, _ in self._rows), default=0)
-        for number, (name, share, text) in enumerate(self._rows):
-            top = number * self.ROW
-            line = QRectF(0, top, self.width(), self.ROW - self.THICK - 8)
-            painter.setPen(TEXT if share == most else FAINT)
+        largest = max((probability for _, probability, _ in self._rows), default=0)
+        for index, (name, probability, text) in enumerate(self._rows):
+            top = index * self.ROW_HEIGHT
+            line = QRectF(0, top, self.width(), self.ROW_HEIGHT - self.BAR_HEIGHT - 8)
+            painter.setPen(TEXT_COLOUR if probability == largest else MUTED_COLOUR)
             bottom = Qt.AlignmentFlag.AlignBottom
             painter.drawText(line, bottom | Qt.AlignmentFlag.AlignRight, text)
-            room = line.adjusted(0, 0, -72, 0)
-            shown = painter.fontMetrics().elidedText(
-                name, Qt.TextElideMode.ElideRight, int(room.width())
+            name_area = line.adjusted(0, 0, -72, 0)
+            elided = painter.fontMetrics().elidedText(
+                name, Qt.TextElideMode.ElideRight, int(name_area.width())
             )
-            painter.drawText(room, bottom | Qt.AlignmentFlag.AlignLeft, shown)
-            bar = QRectF(0, line.bottom() + 4, self.width(), self.THICK)
+            painter.drawText(name_area, bottom | Qt.AlignmentFlag.AlignLeft, elided)
+            bar = QRectF(0, line.bottom() + 4, self.width(), self.BAR_HEIGHT)
             painter.setPen(Qt.PenStyle.NoPen)
-            for width, colour in ((1.0, GROOVE), (share, BEST if share == most else BAR)):
+            bar_colour = MAX_BAR_COLOUR if probability == largest else BAR_COLOUR
+            for fraction, colour in ((1.0, GROOVE_COLOUR), (probability, bar_colour)):
                 painter.setBrush(colour)
-                part = QRectF(bar.left(), bar.top(), bar.width() * width, bar.height())
-                painter.drawRoundedRect(part, self.THICK / 2, self.THICK / 2)
+                filled = QRectF(bar.left(), bar.top(), bar.width() * fraction, bar.height())
+                painter.drawRoundedRect(filled, self.BAR_HEIGHT / 2, self.BAR_HEIGHT / 2)
 
 
 class Panel(QWidget):
-    """The right side of the window."""
+    """The right-hand panel of the window."""
 
     opacity_changed = Signal(float)
     lungs_toggled = Signal(bool)
     window_reset = Signal()
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, strings: Strings) -> None:
         super().__init__()
         self.setObjectName("panel")
         self.setFixedWidth(350)
-        self._words = words
-        self._found: Examination | None = None
-        self._examiner: Examiner | None = None
-        self._window = (LEVEL, WIDTH)
-        self._memory = 0
+        self._strings = strings
+        self._analysis: ImageAnalysis | None = None
+        self._analyzer: ImageAnalyzer | None = None
+        self._window = (DEFAULT_LEVEL, DEFAULT_WIDTH)
+        self._megabytes = 0
         self._label, self._confidence = _text("label"), _text("large")
         self._review = _text("review")
-        self._bars = Bars()
-        self._area, self._sides = _text(), _text("faint")
-        self._opacity = QSlider(Qt.Orientation.Horizontal)
-        self._lungs = QCheckBox()
-        self._levels, self._reset = _text("faint"), QPushButton()
-        self._name, self._figures, self._engine = _text(), _text(), _text("faint")
-        self._file, self._cost = _text(), _text("faint")
-        self._heads = {name: _text("head") for name in ("classes", "lungs", "model", "this_image")}
-        self._opacity_name, self._window_name = QLabel(), QLabel()
-        self._lay_out()
+        self._bars = ProbabilityBars()
+        self._lung_area, self._lung_sides = _text(), _text("muted")
+        self._opacity_slider = QSlider(Qt.Orientation.Horizontal)
+        self._show_lungs = QCheckBox()
+        self._window_values, self._reset = _text("muted"), QPushButton()
+        self._model_name, self._metrics, self._engine = _text(), _text(), _text("muted")
+        self._file_name, self._file_info = _text(), _text("muted")
+        sections = ("class_probabilities", "lungs", "model", "image")
+        self._headings = {name: _text("heading") for name in sections}
+        self._opacity_label, self._window_label = QLabel(), QLabel()
+        self._build_layout()
         self._connect()
-        self.speak(words)
+        self.set_strings(strings)
 
-    def _lay_out(self) -> None:
+    def _build_layout(self) -> None:
         column = QVBoxLayout(self)
         column.setContentsMargins(18, 16, 18, 12)
         column.setSpacing(4)
         for widget in (self._label, self._confidence, self._review):
             column.addWidget(widget)
-        self._section(column, "classes", self._bars)
-        self._section(column, "lungs", self._area, self._sides)
+        self._add_section(column, "class_probabilities", self._bars)
+        self._add_section(column, "lungs", self._lung_area, self._lung_sides)
         row = QHBoxLayout()
-        row.addWidget(self._lungs)
-        row.addWidget(self._opacity_name)
-        row.addWidget(self._opacity, 1)
+        row.addWidget(self._show_lungs)
+        row.addWidget(self._opacity_label)
+        row.addWidget(self._opacity_slider, 1)
         column.addLayout(row)
         row = QHBoxLayout()
-        row.addWidget(self._window_name)
-        row.addWidget(self._levels, 1)
+        row.addWidget(self._window_label)
+        row.addWidget(self._window_values, 1)
         row.addWidget(self._reset)
         column.addLayout(row)
-        self._section(column, "model", self._name, self._figures, self._engine)
-        self._section(column, "this_image", self._file, self._cost)
+        self._add_section(column, "model", self._model_name, self._metrics, self._engine)
+        self._add_section(column, "image", self._file_name, self._file_info)
         column.addStretch(1)
 
-    def _section(self, column: QVBoxLayout, head: str, *widgets: QWidget) -> None:
+    def _add_section(self, column: QVBoxLayout, name: str, *widgets: QWidget) -> None:
         line = QFrame()
         line.setObjectName("line")
         line.setFixedHeight(1)
         column.addSpacing(7)
         column.addWidget(line)
         column.addSpacing(3)
-        for widget in (self._heads[head], *widgets):
+        for widget in (self._headings[name], *widgets):
             column.addWidget(widget)
 
     def _connect(self) -> None:
-        self._opacity.setRange(0, 100)
-        self._opacity.setValue(OPACITY)
-        self._lungs.setChecked(True)
-        self._lungs.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self._opacity_slider.setRange(0, 100)
+        self._opacity_slider.setValue(INITIAL_OPACITY)
+        self._show_lungs.setChecked(True)
+        self._show_lungs.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self._reset.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self._opacity.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self._opacity.valueChanged.connect(lambda value: self.opacity_changed.emit(value / 100))
-        self._lungs.toggled.connect(self.lungs_toggled)
+        self._opacity_slider.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self._opacity_slider.valueChanged.connect(
+            lambda value: self.opacity_changed.emit(value / 100)
+        )
+        self._show_lungs.toggled.connect(self.lungs_toggled)
         self._reset.clicked.connect(self.window_reset)
 
-    def speak(self, words: Words) -> None:
-        """Say everything in another language."""
-        self._words = words
-        for name, label in self._heads.items():
-            label.setText(getattr(words, name))
-        self._opacity_name.setText(words.opacity)
-        self._lungs.setAccessibleName(words.lungs_on_off.replace("&", ""))
-        self._opacity.setAccessibleName(words.opacity)
-        self._window_name.setText(words.window)
-        self._reset.setText(words.reset)
+    def set_strings(self, strings: Strings) -> None:
+        """Set the language of all texts."""
+        self._strings = strings
+        for name, label in self._headings.items():
+            label.setText(getattr(strings, name))
+        self._opacity_label.setText(strings.opacity)
+        self._show_lungs.setAccessibleName(strings.show_lungs.replace("&", ""))
+        self._opacity_slider.setAccessibleName(strings.opacity)
+        self._window_label.setText(strings.window)
+        self._reset.setText(strings.reset)
         self.show_window(*self._window)
-        self.show_model(self._examiner)
-        self.show_examination(self._found)
+        self.show_model(self._analyzer)
+        self.show_analysis(self._analysis)
 
     def show_window(self, level: float, width: float) -> None:
+        """Show level and width of the grey-level window."""
         self._window = level, width
-        self._levels.setText(self._words.window_hint.format(round(level), round(width)))
+        self._window_values.setText(self._strings.window_values.format(round(level), round(width)))
 
-    def set_lungs_shown(self, shown: bool) -> None:
-        self._lungs.setChecked(shown)
+    def set_lungs_visible(self, visible: bool) -> None:
+        self._show_lungs.setChecked(visible)
 
-    def show_model(self, examiner: Examiner | None) -> None:
-        self._examiner = examiner
-        if examiner is None:
-            for label in (self._name, self._figures, self._engine):
-                label.setText(NOTHING)
+    def show_model(self, analyzer: ImageAnalyzer | None) -> None:
+        """Show name, test metrics and engine of the model; placeholders without one."""
+        self._analyzer = analyzer
+        if analyzer is None:
+            for label in (self._model_name, self._metrics, self._engine):
+                label.setText(PLACEHOLDER)
             return
-        name, model_id = name_lines(examiner.bundle)
-        self._name.setText(name)
-        self._name.setToolTip(model_id)
-        self._figures.setText("\n".join(figure_lines(examiner.bundle, self._words)))
-        self._engine.setText(engine_line(examiner, self._words))
+        name, model_id = format_model_name(analyzer.bundle)
+        self._model_name.setText(name)
+        self._model_name.setToolTip(model_id)
+        self._metrics.setText("\n".join(format_metrics(analyzer.bundle, self._strings)))
+        self._engine.setText(format_engine(analyzer, self._strings))
 
     def show_memory(self, megabytes: int) -> None:
-        self._memory = megabytes
-        self._show_cost()
+        self._megabytes = megabytes
+        self._show_file_info()
 
-    def show_examination(self, found: Examination | None) -> None:
-        """Show what was found, or that nothing is known."""
-        words, self._found = self._words, found
-        answer = found.answer if found else None
-        self._label.setText(answer.label if answer else NOTHING)
+    def show_analysis(self, analysis: ImageAnalysis | None) -> None:
+        """Show the prediction; placeholders without one."""
+        strings, self._analysis = self._strings, analysis
+        prediction = analysis.prediction if analysis else _NO_PREDICTION
+        self._label.setText(prediction.label or PLACEHOLDER)
         self._confidence.setText(
-            words.confidence.format(words.chance(answer.confidence)) if answer else " "
+            " "
+            if prediction.confidence is None
+            else strings.confidence.format(strings.format_probability(prediction.confidence))
         )
-        self._show_review(answer)
-        classes = self._examiner.bundle.classes if self._examiner else ()
-        shares = answer.probabilities if answer else dict.fromkeys(classes, 0.0)
-        self._bars.show_rows(
-            [(name, p, words.chance(p) if answer else NOTHING) for name, p in shares.items()]
-        )
-        if answer:
-            self._area.setText(words.of_image.format(words.percent(answer.lung_area)))
-            left, right = map(words.percent, sides(answer.lungs))
-            self._sides.setText(words.lung_sides.format(left, right))
+        self._show_review(prediction)
+        if prediction.mask is None or prediction.lung_area is None:
+            classes = self._analyzer.bundle.metadata.classes if self._analyzer else ()
+            self._bars.show_rows([(name, 0.0, PLACEHOLDER) for name in classes])
+            self._lung_area.setText(PLACEHOLDER)
+            self._lung_sides.setText(" ")
         else:
-            self._area.setText(NOTHING)
-            self._sides.setText(" ")
-        self._file.setText(found.path.rpartition("/")[2] if found else NOTHING)
-        self._file.setToolTip(found.path if found else "")
-        self._show_cost()
+            self._bars.show_rows(
+                [
+                    (name, probability, strings.format_probability(probability))
+                    for name, probability in prediction.probabilities.items()
+                ]
+            )
+            self._lung_area.setText(
+                strings.lung_area.format(strings.format_percent(prediction.lung_area))
+            )
+            left, right = map(strings.format_percent, split_lung_area(prediction.mask))
+            self._lung_sides.setText(strings.lung_sides.format(left, right))
+        self._file_name.setText(analysis.path.rpartition("/")[2] if analysis else PLACEHOLDER)
+        self._file_name.setToolTip(analysis.path if analysis else "")
+        self._show_file_info()
 
-    def _show_review(self, answer: Answer | None) -> None:
-        self._review.setVisible(answer is not None)
-        if answer is None:
+    def _show_review(self, prediction: Prediction) -> None:
+        strings = self._strings
+        self._review.setVisible(prediction.status == SCORED)
+        if prediction.status != SCORED:
             self._review.setText("")
             return
-        words = self._words
-        why = "; ".join(words.reviews.get(name, name) for name in answer.reasons)
-        text = f"{words.needs_review}: {why}" if answer.reasons else words.no_review
+        names = prediction.review_reasons
+        reasons = "; ".join(strings.review_reasons.get(name, name) for name in names)
+        text = f"{strings.needs_review}: {reasons}" if names else strings.no_review_flags
         self._review.setText(text)
-        self._review.setProperty("alert", bool(answer.reasons))
+        self._review.setProperty("alert", bool(names))
         self._review.style().polish(self._review)
 
-    def _show_cost(self) -> None:
-        words, found = self._words, self._found
+    def _show_file_info(self) -> None:
+        strings, analysis = self._strings, self._analysis
         lines = []
-        if found and found.width:
-            lines.append(words.pixels.format(found.width, found.height))
-        if found:
-            read, asked = (round(1000 * seconds) for seconds in found.seconds)
-            lines.append(words.spent.format(read, asked))
-        if self._memory:
-            lines.append(words.memory.format(self._memory))
-        self._cost.setText("\n".join(lines))
+        if analysis and analysis.width:
+            lines.append(strings.image_size.format(analysis.width, analysis.height))
+        if analysis:
+            read_ms, inference_ms = (round(1000 * seconds) for seconds in analysis.seconds)
+            lines.append(strings.timing.format(read_ms, inference_ms))
+        if self._megabytes:
+            lines.append(strings.memory.format(self._megabytes))
+        self._file_info.setText("\n".join(lines))
 
 
 def _text(name: str = "") -> QLabel:

@@ -1,4 +1,4 @@
-"""What is seen of an image: its own proportions, a window of grey levels, the lungs laid over."""
+"""Image rendering: original aspect ratio, grey-level window, overlay of the lung mask."""
 
 from __future__ import annotations
 
@@ -9,114 +9,126 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
-from eagle_spark.imaging.decode import Radiograph, open_frame, read_radiograph
+from eagle_spark.imaging.decode import DecodedImage, decode_image, open_frame
 from eagle_spark.imaging.sniff import HEAD_BYTES, sniff
 
 VIEW_SIDE = 1024  # pixels of the longer side
-LEVEL, WIDTH = 128.0, 256.0  # the window that shows all grey levels as they are
-LUNGS = (38, 166, 242)  # RGB
-SOFT = 1.2  # pixels of the mask; without it its outline would be stairs
-EDGE, EDGE_PIXELS = 0.9, 2  # opacity and width of the outline
+DEFAULT_LEVEL, DEFAULT_WIDTH = 128.0, 256.0  # the window that leaves all grey levels unchanged
+LUNG_COLOUR = (38, 166, 242)  # RGB
+_BLUR_RADIUS = 1.2  # pixels of the mask; smooths the stair-stepped outline
+_OUTLINE_OPACITY, _OUTLINE_PIXELS = 0.9, 2
 
-_ORIENTATION = 0x0112
-_ON_ITS_SIDE = (5, 6, 7, 8)
+_EXIF_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
-def view_of(data: bytes, film: Radiograph) -> NDArray[np.uint8]:
-    """Return the picture at its own proportions, `(height, width)`, the longer `VIEW_SIDE`.
+def render_view(data: bytes, radiograph: DecodedImage) -> NDArray[np.uint8]:
+    """Return the grey pixels at the original aspect ratio, the longer side `VIEW_SIDE`.
 
-    Small ones are enlarged, so that the outline of the lungs is as fine on all. Its grey levels are
-    those that the model sees: in deep images one bright pixel would darken all others otherwise.
+    Small images are enlarged, so that the outline of the lungs is equally fine on all images. The
+    grey levels are matched to the model's input: in images of high bit depth, one bright pixel
+    would otherwise darken all others.
 
     Args:
-        film: the same image, as the model has it.
+        data: content of the file.
+        radiograph: the same image, decoded at the model's input size.
+
+    Returns:
+        `(height, width)` uint8.
 
     Raises:
-        ImageRejected: as `read_radiograph`.
+        ImageRejectedError: as `decode_image`.
     """
-    width, height = film.width, film.height
-    if _lies_on_its_side(data):
+    width, height = radiograph.width, radiograph.height
+    if _is_quarter_turned(data):
         width, height = height, width
     scale = VIEW_SIDE / max(width, height)
-    square = _levelled(Image.fromarray(read_radiograph(data, VIEW_SIDE).pixels), film.pixels)
+    square = _match_levels(Image.fromarray(decode_image(data, VIEW_SIDE).pixels), radiograph.pixels)
     shape = (max(1, round(scale * width)), max(1, round(scale * height)))
     return np.asarray(square.resize(shape, Image.Resampling.BILINEAR))
 
 
-def _levelled(square: Image.Image, pixels: NDArray[np.uint8]) -> Image.Image:
-    """Return `square` with the mean and the spread of `pixels`, `(size, size)`."""
+def _match_levels(square: Image.Image, pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return `square` with the mean and the standard deviation of `pixels`, `(size, size)`."""
     small = np.asarray(square.resize(pixels.shape, Image.Resampling.BILINEAR))
     gain = pixels.std() / (small.std() or 1.0)
     curve = (np.arange(256) - small.mean()) * gain + pixels.mean()
     return square.point(np.rint(curve.clip(0, 255)).astype(int).tolist())
 
 
-def _lies_on_its_side(data: bytes) -> bool:
-    """Whether EXIF turns the image by 90 degrees, as `read_radiograph` does."""
+def _is_quarter_turned(data: bytes) -> bool:
+    """Whether the EXIF orientation rotates the image by 90 degrees; `decode_image` applies it."""
     if sniff(data[:HEAD_BYTES]) not in ("jpeg", "png"):
         return False
     with open_frame(data) as image:
         try:
-            return "exif" in image.info and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            return "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
         except Exception:  # unreadable EXIF data: shown as stored
             return False
 
 
-def lungs_of(lungs: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the mask `(size, size)` at the shape (height, width) of a view, its border smooth."""
-    soft = Image.fromarray(lungs.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(SOFT))
-    large = np.asarray(soft.resize(shape[::-1], Image.Resampling.BICUBIC))
-    mask: NDArray[np.bool_] = large >= 128
-    return mask
+def resize_lung_mask(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask `(size, size)` resized to `shape` (height, width) with a smooth outline."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    blurred = image.filter(ImageFilter.GaussianBlur(_BLUR_RADIUS))
+    resized = np.asarray(blurred.resize(shape[::-1], Image.Resampling.BICUBIC))
+    lungs: NDArray[np.bool_] = resized >= 128
+    return lungs
 
 
-def grey_curve(level: float, width: float) -> NDArray[np.uint8]:
-    """Return what each of 256 grey levels is shown as, after DICOM's linear VOI window.
+def compute_window_lut(level: float, width: float) -> NDArray[np.uint8]:
+    """Return the look-up table of DICOM's linear VOI window, `(256,)` uint8.
 
     PS3.3 C.11.2.1.2.1, with a width of at least 2.
     """
     width = max(width, 2.0)
-    shown = ((np.arange(256) - (level - 0.5)) / (width - 1) + 0.5) * 255
-    curve: NDArray[np.uint8] = np.rint(shown.clip(0, 255)).astype(np.uint8)
-    return curve
+    levels = ((np.arange(256) - (level - 0.5)) / (width - 1) + 0.5) * 255
+    lut: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
+    return lut
 
 
-def compose(
+def render_overlay(
     view: NDArray[np.uint8],
     lungs: NDArray[np.bool_] | None,
-    curve: NDArray[np.uint8],
+    lut: NDArray[np.uint8],
     opacity: float,
 ) -> NDArray[np.uint8]:
-    """Return RGB `(height, width, 3)`: the view through `curve`, the lungs tinted and outlined.
+    """Return the view with tinted and outlined lungs.
 
     Args:
-        lungs: `(height, width)`; None for the view alone.
-        opacity: of the tint, 0 to 1; at 0 nothing of the lungs is drawn.
+        view: `(height, width)` uint8.
+        lungs: mask `(height, width)`; None for the view alone.
+        lut: `(256,)` uint8, grey level of the view -> grey level on the screen.
+        opacity: of the tint, 0 to 1; 0 hides the outline too.
+
+    Returns:
+        RGB `(height, width, 3)` uint8.
     """
-    grey = curve[view]
+    grey = lut[view]
     if lungs is None or opacity <= 0:
         return np.repeat(grey[..., np.newaxis], 3, axis=2)
-    edge = _edge(lungs)
-    colours = np.empty((*view.shape, 3), np.uint8)
-    for channel, colour in enumerate(LUNGS):
-        tinted = ((1 - opacity) * curve + opacity * colour).astype(np.uint8)
-        drawn = ((1 - EDGE) * curve + EDGE * colour).astype(np.uint8)
-        colours[..., channel] = np.where(edge, drawn[view], np.where(lungs, tinted[view], grey))
-    return colours
+    outline = _compute_outline(lungs)
+    rgb = np.empty((*view.shape, 3), np.uint8)
+    for channel, colour in enumerate(LUNG_COLOUR):
+        tint_lut = ((1 - opacity) * lut + opacity * colour).astype(np.uint8)
+        outline_lut = ((1 - _OUTLINE_OPACITY) * lut + _OUTLINE_OPACITY * colour).astype(np.uint8)
+        tinted = np.where(lungs, tint_lut[view], grey)
+        rgb[..., channel] = np.where(outline, outline_lut[view], tinted)
+    return rgb
 
 
-def _edge(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    inner = lungs.copy()
+def _compute_outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    inner = mask.copy()
     for axis in (0, 1):
-        for shift in (-EDGE_PIXELS, EDGE_PIXELS):
-            inner &= np.roll(lungs, shift, axis)
-    edge: NDArray[np.bool_] = lungs & ~inner
-    return edge
+        for shift in (-_OUTLINE_PIXELS, _OUTLINE_PIXELS):
+            inner &= np.roll(mask, shift, axis)
+    outline: NDArray[np.bool_] = mask & ~inner
+    return outline
 
 
-def png_of(colours: NDArray[np.uint8], comment: str) -> bytes:
-    """Return a PNG of RGB `(height, width, 3)` with a comment in it."""
+def encode_png(rgb: NDArray[np.uint8], comment: str) -> bytes:
+    """Return the PNG of an RGB image `(height, width, 3)` with a text chunk `Comment`."""
     info, stream = PngInfo(), BytesIO()
     info.add_itxt("Comment", comment)
-    Image.fromarray(colours).save(stream, "PNG", pnginfo=info)
+    Image.fromarray(rgb).save(stream, "PNG", pnginfo=info)
     return stream.getvalue()

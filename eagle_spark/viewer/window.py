@@ -1,4 +1,4 @@
-"""The window: files at the left, the X-ray in the middle, what the model says at the right."""
+"""Main window: file list at the left, X-ray in the middle, prediction panel at the right."""
 
 from __future__ import annotations
 
@@ -31,49 +31,49 @@ from PySide6.QtWidgets import (
 )
 
 import eagle_spark
+from eagle_spark.errors import Reason
 from eagle_spark.viewer.canvas import Canvas
-from eagle_spark.viewer.dialogs import ask_folder, ask_images, ask_target
-from eagle_spark.viewer.examine import Examination, Examiner
+from eagle_spark.viewer.dialogs import select_folder, select_images, select_save_path
+from eagle_spark.viewer.examine import ImageAnalysis, ImageAnalyzer
 from eagle_spark.viewer.menus import Menus
 from eagle_spark.viewer.panel import Panel
-from eagle_spark.viewer.picture import lungs_of, png_of
-from eagle_spark.viewer.words import LANGUAGES, Words
+from eagle_spark.viewer.picture import encode_png, resize_lung_mask
+from eagle_spark.viewer.words import LANGUAGES, Strings
 from eagle_spark.viewer.worker import Worker
 
-MEMORY_BEAT = 1000  # milliseconds
-MESSAGE = 6000  # milliseconds
+MEMORY_INTERVAL_MS = 1000
+STATUS_TIMEOUT_MS = 6000
 
 
 class Window(QMainWindow):
-    """Everything between the person and the worker; no work is done here."""
+    """The main window; a worker thread does all work that takes time."""
 
-    ask_model = Signal(str)
-    ask_files = Signal(str, object)
-    ask_image = Signal(int, str)
-    ask_save = Signal(str, object)
-    shown = Signal(object)  # Examination, when it stands in the window
+    model_requested = Signal(str)
+    files_requested = Signal(str, object)
+    analysis_requested = Signal(int, str)
+    save_requested = Signal(str, object)
+    analysis_shown = Signal(object)  # ImageAnalysis
 
-    def __init__(self, words: Words, settings: QSettings) -> None:
+    def __init__(self, strings: Strings, settings: QSettings) -> None:
         super().__init__()
-        self._words, self._settings = words, settings
-        self.examiner: Examiner | None = None
-        self.found: Examination | None = None
+        self._strings, self._settings = strings, settings
+        self.analyzer: ImageAnalyzer | None = None
+        self.analysis: ImageAnalysis | None = None
         self.files: list[str] = []
-        self.place = -1
-        self._state = "model_first"
-        self._detail = ""
-        self._buttons = QTranslator(self)  # of Qt's own dialogs
-        self.canvas, self.panel, self._list = Canvas(), Panel(words), QListView()
+        self.index = -1
+        self._message, self._message_detail = "no_model", ""
+        self._qt_translator = QTranslator(self)  # texts of Qt's own dialogs
+        self.canvas, self.panel, self._list = Canvas(), Panel(strings), QListView()
         self._names = QStringListModel()
-        self._position, self._research = QLabel(), QLabel()
+        self._position, self._research_notice = QLabel(), QLabel()
         self.menus = Menus(self)
-        self._lay_out()
+        self._build_layout()
         self._connect()
         self._thread, self.worker = QThread(self), Worker()
         self._start_worker()
-        self.speak(words)
+        self.set_strings(strings)
 
-    def _lay_out(self) -> None:
+    def _build_layout(self) -> None:
         self._list.setModel(self._names)
         self._list.setUniformItemSizes(True)
         self._list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
@@ -90,223 +90,243 @@ class Window(QMainWindow):
         middle = QVBoxLayout()
         middle.setSpacing(0)
         middle.addWidget(self.canvas, 1)
-        self._research.setObjectName("research")
-        self._research.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        middle.addWidget(self._research)
+        self._research_notice.setObjectName("research")
+        self._research_notice.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        middle.addWidget(self._research_notice)
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(0)
         row.addWidget(self._list)
         row.addLayout(middle, 1)
         row.addWidget(scroll)
-        whole = QWidget()
-        whole.setLayout(row)
-        self.setCentralWidget(whole)
+        central = QWidget()
+        central.setLayout(row)
+        self.setCentralWidget(central)
         self.statusBar().addPermanentWidget(self._position)
         self.setAcceptDrops(True)
         self.resize(1180, 800)
 
     def _connect(self) -> None:
-        self.canvas.changed.connect(self.panel.show_window)
+        self.canvas.window_changed.connect(self.panel.show_window)
         self.panel.opacity_changed.connect(self.canvas.set_opacity)
-        self.panel.lungs_toggled.connect(self.canvas.show_lungs)
+        self.panel.lungs_toggled.connect(self.canvas.set_lungs_visible)
         self.panel.window_reset.connect(self.canvas.set_window)
-        self._list.clicked.connect(lambda index: self.go(index.row()))
-        beat = QTimer(self)
-        beat.timeout.connect(self._show_memory)
-        beat.start(MEMORY_BEAT)
+        self._list.clicked.connect(lambda index: self.go_to(index.row()))
+        timer = QTimer(self)
+        timer.timeout.connect(self._show_memory)
+        timer.start(MEMORY_INTERVAL_MS)
 
     def _start_worker(self) -> None:
         worker = self.worker
         worker.moveToThread(self._thread)
-        for ask, slot in (
-            (self.ask_model, worker.open),
-            (self.ask_files, worker.list),
-            (self.ask_image, worker.examine),
-            (self.ask_save, worker.save),
+        for request, slot in (
+            (self.model_requested, worker.open_model),
+            (self.files_requested, worker.list_files),
+            (self.analysis_requested, worker.analyze_image),
+            (self.save_requested, worker.save_file),
         ):
-            ask.connect(slot)
-        worker.opened.connect(self._take_model)
-        worker.refused.connect(lambda why: self._stay("cannot_use_model", why))
-        worker.listed.connect(self._take_files)
-        worker.unlisted.connect(lambda why: self._stay("cannot_open", why))
-        worker.examined.connect(self._take_examination)
-        worker.saved.connect(lambda path: self._tell(self._words.saved.format(path)))
-        worker.unsaved.connect(lambda why: self._tell(self._words.not_saved.format(why)))
+            request.connect(slot)
+        worker.model_opened.connect(self._on_model_opened)
+        worker.model_failed.connect(lambda error: self._show_message("model_error", error))
+        worker.files_listed.connect(self._on_files_listed)
+        worker.listing_failed.connect(lambda error: self._show_message("open_error", error))
+        worker.image_analyzed.connect(self._on_image_analyzed)
+        worker.file_saved.connect(lambda path: self._show_status(self._strings.saved.format(path)))
+        worker.save_failed.connect(
+            lambda error: self._show_status(self._strings.save_failed.format(error))
+        )
         self._thread.start()
 
-    # What a person asks for.
+    # User actions.
 
     def open_model(self, folder: str) -> None:
-        """Check and load a model folder, and ask it about the image that is open."""
-        self.examiner = self.found = None
+        """Load a model folder and analyze the open image with it."""
+        self.analyzer = self.analysis = None
         self._settings.setValue("model", folder)
-        self._stay("loading")
+        self._show_message("loading_model")
         self.panel.show_model(None)
-        self.panel.show_examination(None)
-        self.ask_model.emit(folder)
+        self.panel.show_analysis(None)
+        self.model_requested.emit(folder)
 
-    def open_files(self, given: list[str]) -> None:
+    def open_files(self, paths: list[str]) -> None:
         """Open images, or folders of images."""
-        self.ask_files.emit(Path(given[0]).name or given[0], given)
+        self.files_requested.emit(Path(paths[0]).name or paths[0], paths)
 
-    def go(self, place: int) -> None:
-        """Show the file at a place of the list; nothing where there is none."""
-        if not 0 <= place < len(self.files):
+    def go_to(self, index: int) -> None:
+        """Show the file at an index of the list; ignore an index out of range."""
+        if not 0 <= index < len(self.files):
             return
-        self.place = place
-        self._list.setCurrentIndex(self._names.index(place))
+        self.index = index
+        self._list.setCurrentIndex(self._names.index(index))
         self._show_position()
-        self._examine()
+        self._request_analysis()
 
-    def step(self, by: int) -> None:
-        self.go(self.place + by)
+    def step(self, offset: int) -> None:
+        self.go_to(self.index + offset)
 
     def save_overlay(self, path: str) -> None:
-        """Write the picture as it is shown."""
-        colours = self.canvas.colours()
-        if colours is not None and self.found and self.examiner:
-            comment = f"{self._words.research} {self.examiner.bundle.model_id}"
-            self.ask_save.emit(path, lambda: png_of(colours, comment))
+        """Save the displayed image as PNG."""
+        rgb = self.canvas.render_rgb()
+        if rgb is not None and self.analysis and self.analyzer:
+            comment = f"{self._strings.research_notice} {self.analyzer.bundle.metadata.model_id}"
+            self.save_requested.emit(path, lambda: encode_png(rgb, comment))
 
     def save_result(self, path: str) -> None:
-        """Write what the model says, as `eagle-predict` prints it."""
-        if self.found and self.examiner:
-            record = self.examiner.record(self.found)
+        """Save the record that `eagle-predict` prints, indented."""
+        if self.analysis and self.analyzer:
+            record = self.analyzer.to_record(self.analysis)
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-            self.ask_save.emit(path, lambda: (text + "\n").encode())
+            self.save_requested.emit(path, lambda: (text + "\n").encode())
 
-    def speak(self, words: Words) -> None:
-        """Say everything in another language."""
-        self._words = words
-        place = QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)
-        self._buttons.load(f"qtbase_{words.code}", place)
-        QCoreApplication.installTranslator(self._buttons)
-        self.menus.speak(words)
-        self.panel.speak(words)
-        self._research.setText(words.research)
+    def set_strings(self, strings: Strings) -> None:
+        """Set the language of all texts."""
+        self._strings = strings
+        folder = QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)
+        self._qt_translator.load(f"qtbase_{strings.code}", folder)
+        QCoreApplication.installTranslator(self._qt_translator)
+        self.menus.set_strings(strings)
+        self.panel.set_strings(strings)
+        self._research_notice.setText(strings.research_notice)
         self._show_position()
-        self._show_state()
+        self._update_message()
 
-    def speak_in(self, code: str) -> None:
-        """Say everything in the language that was chosen, and remember it."""
+    def set_language(self, code: str) -> None:
+        """Set the language of all texts and save it in the settings."""
         self._settings.setValue("language", code)
-        self.speak(LANGUAGES[code])
+        self.set_strings(LANGUAGES[code])
 
-    # What the worker answers.
+    # Results of the worker.
 
-    def _take_model(self, examiner: Examiner) -> None:
-        self.examiner = examiner
-        self.panel.show_model(examiner)
-        self.panel.show_examination(None)
-        self._stay("drop_here")
-        self._examine()
+    def _on_model_opened(self, analyzer: ImageAnalyzer) -> None:
+        self.analyzer = analyzer
+        self.panel.show_model(analyzer)
+        self.panel.show_analysis(None)
+        self._show_message("drop_images")
+        self._request_analysis()
 
-    def _take_files(self, shown: str, files: list[str]) -> None:
+    def _on_files_listed(self, name: str, files: list[str]) -> None:
         if not files:
-            self._tell(self._words.no_images.format(shown))
+            self._show_status(self._strings.no_images.format(name))
             return
         self.files = files
         common = os.path.commonpath([os.path.dirname(file) for file in files])
         self._names.setStringList([os.path.relpath(file, common or ".") for file in files])
         self._list.setVisible(len(files) > 1)
-        self.go(0)
+        self.go_to(0)
 
-    def _take_examination(self, number: int, found: Examination) -> None:
-        if number != self.worker.wanted or self.examiner is None:
+    def _on_image_analyzed(self, number: int, analysis: ImageAnalysis) -> None:
+        if number != self.worker.latest_request or self.analyzer is None:
             return
-        self.found = found
-        self.panel.show_examination(found)
-        if found.answer and found.view is not None:
-            shape = found.view.shape[0], found.view.shape[1]
-            lungs = lungs_of(found.answer.lungs, shape)
-            self.canvas.show_picture(found.view, lungs)
-            self._state = ""
+        self.analysis = analysis
+        self.panel.show_analysis(analysis)
+        mask = analysis.prediction.mask
+        if mask is not None and analysis.view is not None:
+            shape = analysis.view.shape[0], analysis.view.shape[1]
+            lungs = resize_lung_mask(mask, shape)
+            self.canvas.show_image(analysis.view, lungs)
+            self._message = ""
         else:
-            self._stay("cannot_use")
-        self.menus.enable(found)
+            self._show_message("image_error")
+        self.menus.enable_save_actions(analysis)
         self.statusBar().clearMessage()
-        self.shown.emit(found)
+        self.analysis_shown.emit(analysis)
 
-    # What stands in the window.
+    # Content of the window.
 
-    def _examine(self) -> None:
-        if self.examiner is None or self.place < 0:
+    def _request_analysis(self) -> None:
+        if self.analyzer is None or self.index < 0:
             return
-        self.worker.wanted += 1
-        self.statusBar().showMessage(self._words.working, MESSAGE)
-        self.ask_image.emit(self.worker.wanted, self.files[self.place])
+        self.worker.latest_request += 1
+        self._show_status(self._strings.processing)
+        self.analysis_requested.emit(self.worker.latest_request, self.files[self.index])
 
-    def _stay(self, state: str, detail: str = "") -> None:
-        """Show a message in the place of the picture; `state` is the name of its words."""
-        self._state, self._detail = state, detail
-        self._show_state()
+    def _show_message(self, name: str, detail: str = "") -> None:
+        """Show a message instead of an image.
 
-    def _show_state(self) -> None:
-        words, state = self._words, self._state
-        if not state:
+        Args:
+            name: field of `Strings`.
+            detail: text below the message.
+        """
+        self._message, self._message_detail = name, detail
+        self._update_message()
+
+    def _update_message(self) -> None:
+        strings, name = self._strings, self._message
+        if not name:
             return
-        detail = self._detail
-        if state == "cannot_use" and self.found and (rejected := self.found.rejected):
-            reason = words.reasons.get(rejected.reason, str(rejected.reason))
-            detail = f"{self.found.path.rpartition('/')[2]}: {reason}\n\n{rejected.detail}"
-        self.canvas.show_message(getattr(words, state), detail, state.startswith("cannot"))
+        detail = self._message_detail
+        if name == "image_error" and self.analysis and self.analysis.prediction.reason:
+            prediction = self.analysis.prediction
+            reason = Reason(prediction.reason)
+            text = strings.rejection_reasons.get(reason, str(reason))
+            detail = f"{self.analysis.path.rpartition('/')[2]}: {text}\n\n{prediction.detail}"
+        self.canvas.show_message(getattr(strings, name), detail, name.endswith("_error"))
 
     def _show_position(self) -> None:
-        name = Path(self.files[self.place]).name if self.files else ""
+        name = Path(self.files[self.index]).name if self.files else ""
         self.setWindowTitle(f"{name} - eagle-view" if name else "eagle-view")
         self._position.setText(
-            self._words.position.format(self.place + 1, len(self.files)) if self.files else ""
+            self._strings.position.format(self.index + 1, len(self.files)) if self.files else ""
         )
 
     def _show_memory(self) -> None:
         self.panel.show_memory(round(psutil.Process().memory_info().rss / 1e6))
 
-    def _tell(self, text: str) -> None:
-        self.statusBar().showMessage(text, MESSAGE)
+    def _show_status(self, text: str) -> None:
+        self.statusBar().showMessage(text, STATUS_TIMEOUT_MS)
 
     # Dialogs.
 
-    def choose_image(self) -> None:
-        if files := ask_images(self, self._words, self._folder()):
-            self.open_files(files)
+    def choose_images(self) -> None:
+        if paths := select_images(self, self._strings, self._current_folder()):
+            self.open_files(paths)
 
     def choose_folder(self) -> None:
-        if found := ask_folder(self, self._words, self._words.open_folder, self._folder()):
-            self.open_files(found)
+        title = self._strings.open_folder
+        if paths := select_folder(self, self._strings, title, self._current_folder()):
+            self.open_files(paths)
 
     def choose_model(self) -> None:
-        if found := ask_folder(self, self._words, self._words.open_model, self._folder()):
-            self.open_model(found[0])
+        title = self._strings.open_model
+        if paths := select_folder(self, self._strings, title, self._current_folder()):
+            self.open_model(paths[0])
 
-    def choose_overlay(self) -> None:
-        words = self._words
-        kind = f"{words.png_files} (*.png)"
-        if self.found and (
-            found := ask_target(
-                self, words, words.save_overlay, kind, f"{self.found.path}.overlay.png"
+    def choose_overlay_path(self) -> None:
+        strings = self._strings
+        name_filter = f"{strings.png_files} (*.png)"
+        if self.analysis and (
+            paths := select_save_path(
+                self,
+                strings,
+                strings.save_overlay,
+                name_filter,
+                f"{self.analysis.path}.overlay.png",
             )
         ):
-            self.save_overlay(found[0])
+            self.save_overlay(paths[0])
 
-    def choose_result(self) -> None:
-        words = self._words
-        kind = f"{words.json_files} (*.json)"
-        if self.found and (
-            found := ask_target(
-                self, words, words.save_result, kind, f"{self.found.path}.result.json"
+    def choose_result_path(self) -> None:
+        strings = self._strings
+        name_filter = f"{strings.json_files} (*.json)"
+        if self.analysis and (
+            paths := select_save_path(
+                self,
+                strings,
+                strings.save_result,
+                name_filter,
+                f"{self.analysis.path}.result.json",
             )
         ):
-            self.save_result(found[0])
+            self.save_result(paths[0])
 
     def show_about(self) -> None:
-        text = self._words.about_text.format(eagle_spark.__version__)
-        QMessageBox.about(self, self._words.about.replace("&", ""), text)
+        text = self._strings.about_text.format(eagle_spark.__version__)
+        QMessageBox.about(self, self._strings.about.replace("&", ""), text)
 
-    def _folder(self) -> str:
-        return str(Path(self.files[self.place]).parent) if self.files else ""
+    def _current_folder(self) -> str:
+        return str(Path(self.files[self.index]).parent) if self.files else ""
 
-    # Qt's own.
+    # Event handlers of Qt.
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if any(url.isLocalFile() for url in event.mimeData().urls()):
@@ -320,7 +340,7 @@ class Window(QMainWindow):
             self.open_files(paths)
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        self.worker.wanted = -1  # nothing more is asked
+        self.worker.latest_request = -1  # skips all pending requests
         self._thread.quit()
         self._thread.wait()
         event.accept()

@@ -1,4 +1,4 @@
-"""Every word of the window, in English and in Spanish. A type, so that none can be left out."""
+"""User interface strings in English and Spanish; a dataclass, so that both define all of them."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from eagle_spark.errors import Reason
 
 
 @dataclass(frozen=True)
-class Words:
-    """One language; `{}` is filled in by `str.format`.
+class Strings:
+    """The strings of one language; `str.format` fills in each `{}`.
 
     Attributes:
-        comma: between whole numbers and decimals.
-        reviews: why a person has to look, by the name in the tables.
-        reasons: why a file was rejected.
+        code: ISO 639-1 code.
+        language_name: the language's name for itself.
+        decimal_separator: between the integer and the fractional part of a number.
+        review_reasons: flag of the column `review_reasons` -> text.
+        rejection_reasons: reason for the rejection of a file -> text.
     """
 
     code: str
-    language: str
-    comma: str
+    language_name: str
+    decimal_separator: str
 
-    file: str
-    open_image: str
+    file_menu: str
+    open_images: str
     open_folder: str
     open_model: str
     save_overlay: str
     save_result: str
-    leave: str
-    view: str
-    following: str
-    preceding: str
-    whole_window: str
-    lungs_on_off: str
-    languages: str
-    help: str
+    quit: str
+    view_menu: str
+    next_image: str
+    previous_image: str
+    reset_window: str
+    show_lungs: str
+    language_menu: str
+    help_menu: str
     about: str
     about_text: str
     image_files: str
@@ -45,87 +47,89 @@ class Words:
     look_in: str
     file_type: str
 
-    drop_here: str
-    model_first: str
-    loading: str
-    working: str
-    cannot_use: str
-    cannot_use_model: str
+    drop_images: str
+    no_model: str
+    loading_model: str
+    processing: str
+    image_error: str
+    model_error: str
     no_images: str
-    cannot_open: str
+    open_error: str
     saved: str
-    not_saved: str
+    save_failed: str
 
     confidence: str
     needs_review: str
-    no_review: str
-    classes: str
+    no_review_flags: str
+    class_probabilities: str
     lungs: str
-    of_image: str
+    lung_area: str
     lung_sides: str
     opacity: str
     window: str
-    window_hint: str
+    window_values: str
     reset: str
     model: str
-    measured_on: str
-    not_measured: str
+    test_set: str
+    no_test_metrics: str
     accuracy: str
     dice: str
-    calibration: str
-    interval: str
-    digests: str
-    this_image: str
-    pixels: str
-    spent: str
+    calibration_error: str
+    confidence_interval: str
+    verified_engine: str
+    image: str
+    image_size: str
+    timing: str
     memory: str
     position: str
-    research: str
+    research_notice: str
 
-    reviews: Mapping[str, str]
-    reasons: Mapping[Reason, str]
+    review_reasons: Mapping[str, str]
+    rejection_reasons: Mapping[Reason, str]
 
-    def number(self, value: float, digits: int) -> str:
-        return f"{value:.{digits}f}".replace(".", self.comma)
+    def format_number(self, value: float, digits: int) -> str:
+        return f"{value:.{digits}f}".replace(".", self.decimal_separator)
 
-    def percent(self, share: float) -> str:
-        return f"{self.number(100 * share, 1)} %"
+    def format_percent(self, fraction: float) -> str:
+        return f"{self.format_number(100 * fraction, 1)} %"
 
-    def chance(self, probability: float) -> str:
-        """Return a probability as a percentage; rounding makes none certain or impossible."""
+    def format_probability(self, probability: float) -> str:
+        """Return a percentage; values that would round to 0 or 100 % become `<` and `>` bounds."""
         if probability > 0.999:
-            return f"> {self.percent(0.999)}"
-        return f"< {self.percent(0.001)}" if probability < 0.001 else self.percent(probability)
+            return f"> {self.format_percent(0.999)}"
+        if probability < 0.001:
+            return f"< {self.format_percent(0.001)}"
+        return self.format_percent(probability)
 
 
-ENGLISH = Words(
+ENGLISH = Strings(
     code="en",
-    language="English",
-    comma=".",
-    file="&File",
-    open_image="Open &image…",
+    language_name="English",
+    decimal_separator=".",
+    file_menu="&File",
+    open_images="Open &images…",
     open_folder="Open &folder…",
     open_model="Open &model…",
     save_overlay="Save &overlay as PNG…",
     save_result="Save &result as JSON…",
-    leave="&Quit",
-    view="&View",
-    following="&Next image",
-    preceding="&Previous image",
-    whole_window="&Reset window",
-    lungs_on_off="Show &lungs",
-    languages="&Language",
-    help="&Help",
+    quit="&Quit",
+    view_menu="&View",
+    next_image="&Next image",
+    previous_image="&Previous image",
+    reset_window="&Reset window/level",
+    show_lungs="Show &lung mask",
+    language_menu="&Language",
+    help_menu="&Help",
     about="&About",
     about_text=(
         "<h3>eagle-view {}</h3>"
         "<p><b>Research use only.</b> Not a medical device; not for diagnosis or treatment of "
-        "patients. The model names one of its classes for whatever it is shown, and knows no "
+        "patients. The model assigns one of its classes to every image and does not detect any "
         "other disease.</p>"
         "<p>→ or Page Down: next image. ← or Page Up: previous image.<br>"
-        "Drag on the image: up and down changes the level of the window of grey values, left and "
-        "right its width. Double click: all grey values.<br>"
-        "L: lungs on or off.</p>"
+        "Drag on the image: vertically to change the window level, horizontally to change the "
+        "window width. Double-click: full grey range.<br>"
+        "L: show or hide the lung mask.</p>"
     ),
     image_files="X-ray images",
     all_files="All files",
@@ -133,160 +137,160 @@ ENGLISH = Words(
     json_files="JSON files",
     look_in="Look in:",
     file_type="Files of type:",
-    drop_here="Drop an X-ray or a folder here",
-    model_first="Choose a model folder: File, Open model",
-    loading="Loading the model…",
-    working="Working…",
-    cannot_use="This file cannot be used",
-    cannot_use_model="This model cannot be used",
+    drop_images="Drop an X-ray or a folder here",
+    no_model="Select a model folder: File > Open model",
+    loading_model="Loading model…",
+    processing="Processing…",
+    image_error="Image cannot be processed",
+    model_error="Model cannot be loaded",
     no_images="No images in {}",
-    cannot_open="Cannot be opened",
+    open_error="File or folder cannot be opened",
     saved="Saved: {}",
-    not_saved="Not saved: {}",
-    confidence="confidence {}",
+    save_failed="Save failed: {}",
+    confidence="Confidence: {}",
     needs_review="Needs review",
-    no_review="No reason for review found",
-    classes="Classes",
+    no_review_flags="No review flags",
+    class_probabilities="Class probabilities",
     lungs="Lungs",
-    of_image="{} of the image",
-    lung_sides="left of the image {}, right {}",
+    lung_area="{} of image area",
+    lung_sides="left side of image {}, right side {}",
     opacity="Opacity",
     window="Window",
-    window_hint="level {}, width {}",
+    window_values="level {}, width {}",
     reset="Reset",
     model="Model",
-    measured_on="{} test images of {} patients",
-    not_measured="not measured",
-    accuracy="accuracy",
-    dice="Dice of the lungs",
-    calibration="calibration error",
-    interval="{} ({} to {})",
-    digests="{}, files match their digests",
-    this_image="Image",
-    pixels="{} x {} pixels",
-    spent="read {} ms, model {} ms",
-    memory="memory {} MB",
+    test_set="{} test images, {} patients",
+    no_test_metrics="No test metrics",
+    accuracy="Accuracy",
+    dice="Dice (lungs)",
+    calibration_error="Calibration error",
+    confidence_interval="{} (CI {} to {})",
+    verified_engine="{}, file integrity verified",
+    image="Image",
+    image_size="{} x {} pixels",
+    timing="Read {} ms, inference {} ms",
+    memory="Memory {} MB",
     position="{} of {}",
-    research="Research use only. Not a medical device.",
-    reviews={
-        "confidence": "the model is less sure than it should be",
-        "novelty": "the image is unlike those that the model knows",
-        "mask": "the lungs found have an unusual shape",
-        "for_processing": "it is a raw image of the detector, not one to be read",
+    research_notice="Research use only. Not a medical device.",
+    review_reasons={
+        "confidence": "confidence below threshold",
+        "novelty": "image differs from the training data",
+        "mask": "unusual shape of the lung mask",
+        "for_processing": "raw detector image, not suitable for reading",
     },
-    reasons={
+    rejection_reasons={
         Reason.EMPTY_FILE: "the file is empty",
         Reason.UNREADABLE: "the file cannot be read",
         Reason.FILE_TOO_LARGE: "the file is too large",
-        Reason.NOT_AN_IMAGE: "it is not an image of a kind that is known",
-        Reason.TRUNCATED: "the file is cut off",
-        Reason.CORRUPT: "the file is damaged",
+        Reason.NOT_AN_IMAGE: "unsupported image format",
+        Reason.TRUNCATED: "the file is truncated",
+        Reason.CORRUPT: "the file is corrupt",
         Reason.TOO_MANY_PIXELS: "the image has too many pixels",
         Reason.TOO_SMALL: "the image is too small",
-        Reason.MULTIPLE_FRAMES: "the file holds several images",
-        Reason.NOT_A_CHEST_XRAY: "it is not a chest X-ray",
+        Reason.MULTIPLE_FRAMES: "the file contains several images",
+        Reason.NOT_A_CHEST_XRAY: "the image is not a chest X-ray",
         Reason.COLOUR: "the image is in colour",
-        Reason.NO_DECODER: "nothing is installed here that reads it",
-        Reason.NO_CONTRAST: "the image is of one grey",
+        Reason.NO_DECODER: "no decoder for this format is installed",
+        Reason.NO_CONTRAST: "the image has no contrast",
     },
 )
 
-SPANISH = Words(
+SPANISH = Strings(
     code="es",
-    language="Español",
-    comma=",",
-    file="&Archivo",
-    open_image="Abrir &imagen…",
+    language_name="Español",
+    decimal_separator=",",
+    file_menu="&Archivo",
+    open_images="Abrir &imágenes…",
     open_folder="Abrir &carpeta…",
     open_model="Abrir &modelo…",
-    save_overlay="Guardar la su&perposición como PNG…",
-    save_result="Guardar el &resultado como JSON…",
-    leave="&Salir",
-    view="&Ver",
-    following="Imagen &siguiente",
-    preceding="Imagen &anterior",
-    whole_window="&Restablecer la ventana",
-    lungs_on_off="Mostrar los &pulmones",
-    languages="&Idioma",
-    help="A&yuda",
+    save_overlay="Guardar su&perposición como PNG…",
+    save_result="Guardar &resultado como JSON…",
+    quit="&Salir",
+    view_menu="&Ver",
+    next_image="Imagen &siguiente",
+    previous_image="Imagen &anterior",
+    reset_window="&Restablecer ventana/nivel",
+    show_lungs="Mostrar máscara &pulmonar",
+    language_menu="&Idioma",
+    help_menu="A&yuda",
     about="&Acerca de",
     about_text=(
         "<h3>eagle-view {}</h3>"
-        "<p><b>Solo para investigación.</b> No es un producto sanitario; no sirve para el "
+        "<p><b>Solo para investigación.</b> No es un producto sanitario; no apto para el "
         "diagnóstico ni el tratamiento de pacientes. El modelo asigna una de sus clases a "
-        "cualquier cosa que se le muestre y no conoce ninguna otra enfermedad.</p>"
+        "cualquier imagen y no detecta ninguna otra enfermedad.</p>"
         "<p>→ o Av Pág: imagen siguiente. ← o Re Pág: imagen anterior.<br>"
-        "Arrastrar sobre la imagen: hacia arriba y abajo cambia el nivel de la ventana de grises; "
-        "hacia los lados, su anchura. Doble clic: todos los grises.<br>"
-        "L: mostrar u ocultar los pulmones.</p>"
+        "Arrastrar sobre la imagen: en vertical cambia el nivel de ventana; en horizontal, el "
+        "ancho de ventana. Doble clic: escala de grises completa.<br>"
+        "L: mostrar u ocultar la máscara pulmonar.</p>"
     ),
     image_files="Radiografías",
     all_files="Todos los archivos",
     png_files="Imágenes PNG",
     json_files="Archivos JSON",
     look_in="Buscar en:",
-    file_type="Archivos de tipo:",
-    drop_here="Suelte aquí una radiografía o una carpeta",
-    model_first="Elija una carpeta de modelo: Archivo, Abrir modelo",
-    loading="Cargando el modelo…",
-    working="Procesando…",
-    cannot_use="Este archivo no se puede usar",
-    cannot_use_model="Este modelo no se puede usar",
+    file_type="Tipo de archivo:",
+    drop_images="Arrastre aquí una radiografía o una carpeta",
+    no_model="Seleccione una carpeta de modelo: Archivo > Abrir modelo",
+    loading_model="Cargando modelo…",
+    processing="Procesando…",
+    image_error="No se puede procesar la imagen",
+    model_error="No se puede cargar el modelo",
     no_images="No hay imágenes en {}",
-    cannot_open="No se puede abrir",
+    open_error="No se puede abrir el archivo o la carpeta",
     saved="Guardado: {}",
-    not_saved="No se ha guardado: {}",
-    confidence="confianza {}",
-    needs_review="Necesita revisión",
-    no_review="No se ha hallado motivo de revisión",
-    classes="Clases",
+    save_failed="Error al guardar: {}",
+    confidence="Confianza: {}",
+    needs_review="Requiere revisión",
+    no_review_flags="Sin avisos de revisión",
+    class_probabilities="Probabilidades por clase",
     lungs="Pulmones",
-    of_image="{} de la imagen",
+    lung_area="{} del área de la imagen",
     lung_sides="izquierda de la imagen {}, derecha {}",
     opacity="Opacidad",
     window="Ventana",
-    window_hint="nivel {}, anchura {}",
+    window_values="nivel {}, ancho {}",
     reset="Restablecer",
     model="Modelo",
-    measured_on="{} imágenes de prueba de {} pacientes",
-    not_measured="sin medir",
-    accuracy="exactitud",
-    dice="Dice de los pulmones",
-    calibration="error de calibración",
-    interval="{} (de {} a {})",
-    digests="{}, los archivos coinciden con sus huellas",
-    this_image="Imagen",
-    pixels="{} x {} píxeles",
-    spent="lectura {} ms, modelo {} ms",
-    memory="memoria {} MB",
+    test_set="{} imágenes de prueba, {} pacientes",
+    no_test_metrics="Sin métricas de prueba",
+    accuracy="Exactitud",
+    dice="Dice (pulmones)",
+    calibration_error="Error de calibración",
+    confidence_interval="{} (IC {} a {})",
+    verified_engine="{}, integridad verificada",
+    image="Imagen",
+    image_size="{} x {} píxeles",
+    timing="Lectura {} ms, inferencia {} ms",
+    memory="Memoria {} MB",
     position="{} de {}",
-    research="Solo para investigación. No es un producto sanitario.",
-    reviews={
-        "confidence": "el modelo está menos seguro de lo que debería",
-        "novelty": "la imagen no se parece a las que el modelo conoce",
-        "mask": "los pulmones hallados tienen una forma poco común",
-        "for_processing": "es una imagen sin procesar del detector, no una para leer",
+    research_notice="Solo para investigación. No es un producto sanitario.",
+    review_reasons={
+        "confidence": "confianza por debajo del umbral",
+        "novelty": "la imagen difiere de los datos de entrenamiento",
+        "mask": "forma atípica de la máscara pulmonar",
+        "for_processing": "imagen sin procesar del detector, no apta para lectura",
     },
-    reasons={
+    rejection_reasons={
         Reason.EMPTY_FILE: "el archivo está vacío",
-        Reason.UNREADABLE: "el archivo no se puede leer",
+        Reason.UNREADABLE: "no se puede leer el archivo",
         Reason.FILE_TOO_LARGE: "el archivo es demasiado grande",
-        Reason.NOT_AN_IMAGE: "no es una imagen de un tipo conocido",
-        Reason.TRUNCATED: "el archivo está cortado",
+        Reason.NOT_AN_IMAGE: "formato de imagen no compatible",
+        Reason.TRUNCATED: "el archivo está incompleto",
         Reason.CORRUPT: "el archivo está dañado",
         Reason.TOO_MANY_PIXELS: "la imagen tiene demasiados píxeles",
         Reason.TOO_SMALL: "la imagen es demasiado pequeña",
         Reason.MULTIPLE_FRAMES: "el archivo contiene varias imágenes",
-        Reason.NOT_A_CHEST_XRAY: "no es una radiografía de tórax",
+        Reason.NOT_A_CHEST_XRAY: "la imagen no es una radiografía de tórax",
         Reason.COLOUR: "la imagen es en color",
-        Reason.NO_DECODER: "aquí no hay instalado nada que la lea",
-        Reason.NO_CONTRAST: "la imagen es de un solo gris",
+        Reason.NO_DECODER: "no hay un decodificador instalado para este formato",
+        Reason.NO_CONTRAST: "la imagen no tiene contraste",
     },
 )
 
-LANGUAGES = {words.code: words for words in (ENGLISH, SPANISH)}
+LANGUAGES = {strings.code: strings for strings in (ENGLISH, SPANISH)}
 
 
-def words_of(code: str) -> Words:
-    """Return the language of a code such as `es` or `es_MX`; English for any other."""
+def get_strings(code: str) -> Strings:
+    """Return the strings of a locale code such as `es` or `es_MX`; English for other languages."""
     return LANGUAGES.get(code[:2].lower(), ENGLISH)

@@ -1,4 +1,4 @@
-"""All that takes time, in a thread of its own: the window only ever asks and is told."""
+"""Worker thread for loading, inference and file access, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -8,58 +8,59 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal, Slot
 
 from eagle_spark.errors import EagleError
-from eagle_spark.viewer.examine import Examiner
-from eagle_spark.viewer.listing import image_files
+from eagle_spark.viewer.examine import ImageAnalyzer
+from eagle_spark.viewer.listing import list_image_files
 
 
 class Worker(QObject):
-    """Lives in the thread; its slots run there, one after the other.
+    """Runs its slots in the worker thread, one after the other.
 
     Attributes:
-        wanted: number of the newest request; older ones are passed over. Set by the window.
+        latest_request: number of the newest analysis request; older ones are skipped. Set by the
+            window.
     """
 
-    opened = Signal(object)  # Examiner
-    refused = Signal(str)  # why a model cannot be used
-    listed = Signal(str, object)  # what was given, its files
-    unlisted = Signal(str)  # why not
-    examined = Signal(int, object)  # number of the request, Examination
-    saved = Signal(str)
-    unsaved = Signal(str)
+    model_opened = Signal(object)  # ImageAnalyzer
+    model_failed = Signal(str)  # error text
+    files_listed = Signal(str, object)  # name to display, list of paths
+    listing_failed = Signal(str)  # error text
+    image_analyzed = Signal(int, object)  # number of the request, ImageAnalysis
+    file_saved = Signal(str)  # path
+    save_failed = Signal(str)  # error text
 
     def __init__(self) -> None:
         super().__init__()
-        self.wanted = 0
-        self._examiner: Examiner | None = None
+        self.latest_request = 0
+        self._analyzer: ImageAnalyzer | None = None
 
     @Slot(str)
-    def open(self, model: str) -> None:
+    def open_model(self, model: str) -> None:
         try:
-            self._examiner = Examiner(model)
+            self._analyzer = ImageAnalyzer(model)
         except EagleError as error:
-            self.refused.emit(str(error))
-        except Exception as error:  # an engine's own; the window has to live on
-            self.refused.emit(f"{type(error).__name__}: {error}")
+            self.model_failed.emit(str(error))
+        except Exception as error:  # an engine's own error must not end the program
+            self.model_failed.emit(f"{type(error).__name__}: {error}")
         else:
-            self.opened.emit(self._examiner)
+            self.model_opened.emit(self._analyzer)
 
     @Slot(str, object)
-    def list(self, shown: str, given: list[str]) -> None:
+    def list_files(self, name: str, paths: list[str]) -> None:
         try:
-            self.listed.emit(shown, image_files(given))
+            self.files_listed.emit(name, list_image_files(paths))
         except EagleError as error:
-            self.unlisted.emit(str(error))
+            self.listing_failed.emit(str(error))
 
     @Slot(int, str)
-    def examine(self, number: int, path: str) -> None:
-        if self._examiner and number == self.wanted:
-            self.examined.emit(number, self._examiner.examine(path, look=True))
+    def analyze_image(self, number: int, path: str) -> None:
+        if self._analyzer and number == self.latest_request:
+            self.image_analyzed.emit(number, self._analyzer.analyze(path, with_view=True))
 
     @Slot(str, object)
-    def save(self, path: str, content: Callable[[], bytes]) -> None:
+    def save_file(self, path: str, encode: Callable[[], bytes]) -> None:
         try:
-            Path(path).write_bytes(content())
+            Path(path).write_bytes(encode())
         except OSError as error:
-            self.unsaved.emit(str(error))
+            self.save_failed.emit(str(error))
         else:
-            self.saved.emit(path)
+            self.file_saved.emit(path)

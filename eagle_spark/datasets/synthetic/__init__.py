@@ -1,1 +1,1 @@
-"""Chest X-rays drawn from a model of the anatomy, for demos and tests."""
+"""Synthetic chest X-rays rendered from an anatomical model, for demos and tests."""

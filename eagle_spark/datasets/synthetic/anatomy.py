@@ -1,8 +1,8 @@
-"""The body that the synthetic radiographs show: one patient's proportions and outlines.
+"""Anatomical model of the synthetic radiographs: proportions and outlines of one patient.
 
-Coordinates are those of an upright frontal film: x to the right of the image with 0 on the midline
+Coordinates are those of an upright frontal image: x to the right of the image with 0 on the midline
 (the patient's right is at negative x), y downwards with 0 at the upper and 1 at the lower border,
-both in units of the image's side. An outline is a float64 array `(n, 2)` of such points.
+both in units of the image's side. An outline is a float64 array (points, 2).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-Shape = tuple[Points, float]  # an outline and how bright it is painted, 0-1
+Shape = tuple[Points, float]  # an outline and its brightness, 0-1
 
 SIDES = (-1, 1)  # left and right of the image: the patient's right and left
 
 RIBS = 8
 
-# field -> (least, most); drawn evenly and independently for every patient
+# field -> (minimum, maximum) of a uniform distribution, independent for every patient
 RANGES = {
     "half_width": (0.33, 0.44),
     "apex": (0.12, 0.22),
@@ -43,21 +43,21 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient.
+    """Anatomy of one patient.
 
     Attributes:
-        half_width: midline to the widest point of a lung.
-        apex, base: y of the lungs' tips and of the costophrenic angles.
-        medial: midline to the inner border of a lung.
+        half_width: distance from the midline to the widest point of a lung.
+        apex, base: y of the lung tips and of the costophrenic angles.
+        medial: distance from the midline to the inner border of a lung.
         roundness: exponent of the lateral border; 2 is an ellipse.
-        dome, dome_lift: height of the diaphragm; how much higher it is on the patient's right.
-        wall: chest wall outside the lungs.
-        heart: cardiothoracic ratio. heart_tilt: 0-1, how low its tip lies.
-        rib_drop: how far a rib sinks from the spine to its front end. rib_width: half of it.
-        bone: contrast of the bones, 1 is usual.
+        dome, dome_lift: height of the diaphragm, and additional height on the patient's right.
+        wall: thickness of the chest wall outside the lungs.
+        heart: cardiothoracic ratio. heart_tilt: 0-1, depth of the heart's tip.
+        rib_drop: descent of a rib from the spine to its front end. rib_width: half its width.
+        bone: contrast of the bones, typically 1.
         scoliosis: largest offset of the spine from the midline.
         arm, chin, gas: 0-1, position of the arms, of the chin, size of the stomach's gas bubble.
-        texture: seed of all that is random and stays with the patient (vessels, opacities).
+        texture: seed of the patient's random structures (vessels, opacities).
     """
 
     half_width: float
@@ -81,7 +81,7 @@ class Anatomy:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Anatomy:
-        """Return a new patient."""
+        """Return the anatomy of a random patient."""
         names = [field.name for field in fields(cls) if field.name != "texture"]
         values = {name: float(rng.uniform(*RANGES[name])) for name in names}
         return cls(**values, texture=int(rng.integers(2**31)))
@@ -101,7 +101,7 @@ class Anatomy:
         return self.base - self.dome * (inner - outer) - lift * (1.0 - outer)
 
     def lung(self, side: int) -> Points:
-        """Return the outline of a lung field, the part behind the heart included."""
+        """Return the outline of a lung field, including the part behind the heart."""
         down = self.apex + (self.base - self.apex) * np.linspace(0.0, 1.0, 40) ** 1.6
         scallops = 0.002 * np.sin(2.0 * np.pi * RIBS * (down - self.apex) / (self.base - self.apex))
         outer = np.stack([self.lateral(down) + scallops, down], axis=1)
@@ -110,17 +110,17 @@ class Anatomy:
         up = np.linspace(floor[-1, 1], self.apex, 24)
         inner_x = self.medial + 0.028 * np.exp(-(up - self.apex) / 0.025)
         inner = np.stack([inner_x, up], axis=1)
-        return _sided(np.concatenate([outer, floor, inner]), side)
+        return _mirror_to_side(np.concatenate([outer, floor, inner]), side)
 
     def spine(self, y: Points) -> Points:
         """Return x of the spine at height `y`."""
         return self.scoliosis * np.sin(2.0 * np.pi * y)
 
     def rib(self, side: int, number: int) -> Points:
-        """Return the centre line of a rib from the spine round to the front, `(48, 2)`.
+        """Return the centre line of a rib from the spine to the front, (48, 2).
 
-        A rib is a tilted half ring: seen from the front, x goes with the sine of the angle from the
-        spine and y with its cosine, so the back part is flat and the front part comes back steeply.
+        A rib is a tilted half ring: in frontal projection, x follows the sine of the angle from the
+        spine and y its cosine, so the posterior part is flat and the anterior part is steep.
         """
         angle = np.linspace(0.04, 0.76, 48) * np.pi
         spacing = (self.base - self.apex - 0.02) / RIBS
@@ -129,17 +129,17 @@ class Anatomy:
         y = root + drop * (1.0 - np.cos(angle)) / 2.0
         reach = float(self.lateral(np.array([root + drop / 2.0]))[0]) + 0.008
         reach = max(reach, 0.42 * self.half_width)
-        return _sided(np.stack([reach * np.sin(angle), y], axis=1), side)
+        return _mirror_to_side(np.stack([reach * np.sin(angle), y], axis=1), side)
 
     def clavicle(self, side: int) -> Points:
-        """Return the centre line of a collar bone, `(20, 2)`."""
+        """Return the centre line of a clavicle, (20, 2)."""
         along = np.linspace(0.0, 1.0, 20)
         x = 0.035 + (self.half_width - 0.02) * along
         y = self.apex + 0.055 - 0.075 * along + 0.016 * np.sin(2.0 * np.pi * along)
-        return _sided(np.stack([x, y], axis=1), side)
+        return _mirror_to_side(np.stack([x, y], axis=1), side)
 
     def heart_outline(self) -> Points:
-        """Return the outline of heart and great vessels; the heart's tip is to the left."""
+        """Return the outline of heart and great vessels; the tip is on the patient's left."""
         right = 0.39 * self.heart * 2.0 * self.half_width
         left = 0.61 * self.heart * 2.0 * self.half_width
         floor = self.base - self.dome + 0.05
@@ -163,10 +163,10 @@ class Anatomy:
             (0.050, knob - 0.09),
             (0.045, self.apex - 0.06),
         ]
-        return rounded(np.array(corners))
+        return round_corners(np.array(corners))
 
     def torso(self, side: int) -> Points:
-        """Return half of the trunk with neck and shoulder."""
+        """Return the outline of half of the trunk with neck and shoulder."""
         shoulder = self.apex + 0.02
         flank = self.half_width + self.wall
         corners = [
@@ -182,26 +182,26 @@ class Anatomy:
             (flank - 0.008, 1.4),
             (-0.02, 1.4),
         ]
-        return _sided(rounded(np.array(corners)), side)
+        return _mirror_to_side(round_corners(np.array(corners)), side)
 
     def arm_outline(self, side: int) -> Points:
-        """Return an upper arm, hanging close to the trunk or held away from it."""
+        """Return the outline of an upper arm; `arm` sets its distance from the trunk."""
         shoulder = (self.half_width + self.wall + 0.02, self.apex + 0.04)
         away = 0.05 + 0.30 * self.arm
         elbow = (shoulder[0] + away, shoulder[1] + 0.8)
-        return _sided(ribbon(np.array([shoulder, elbow]), np.array([0.085, 0.065])), side)
+        return _mirror_to_side(ribbon(np.array([shoulder, elbow]), np.array([0.085, 0.065])), side)
 
 
 def ellipse(centre: tuple[float, float], a: float, b: float, tilt: float = 0.0) -> Points:
-    """Return an ellipse with half axes `a` and `b`, `a` turned by `tilt` radians from x to y."""
+    """Return an ellipse with half axes `a` and `b`, rotated by `tilt` radians from x to y."""
     angle = np.linspace(0.0, 2.0 * np.pi, 48, endpoint=False)
     x, y = a * np.cos(angle), b * np.sin(angle)
     cos, sin = np.cos(tilt), np.sin(tilt)
     return np.stack([centre[0] + cos * x - sin * y, centre[1] + sin * x + cos * y], axis=1)
 
 
-def rounded(corners: Points) -> Points:
-    """Return a closed outline with its corners cut off three times (Chaikin's curve)."""
+def round_corners(corners: Points) -> Points:
+    """Return a closed outline after three iterations of Chaikin's corner cutting."""
     for _ in range(3):
         following = np.roll(corners, -1, axis=0)
         pair = [0.75 * corners + 0.25 * following, 0.25 * corners + 0.75 * following]
@@ -219,6 +219,6 @@ def ribbon(line: Points, half_width: float | Points) -> Points:
     return np.concatenate([line + offset, (line - offset)[::-1]])
 
 
-def _sided(points: Points, side: int) -> Points:
+def _mirror_to_side(points: Points, side: int) -> Points:
     mirrored: Points = points * np.array([side, 1.0])
     return mirrored

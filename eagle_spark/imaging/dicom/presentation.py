@@ -1,13 +1,13 @@
-"""Stored DICOM values to the grey that a viewer shows: DICOM PS3.3 C.11.1, C.11.2 and C.7.6.3.1.2.
+"""Convert stored DICOM values to displayed grey: DICOM PS3.3 C.11.1, C.11.2 and C.7.6.3.1.2.
 
-What is shown is a function of the stored value alone. So it is worked out once for each of at most
+The displayed grey is a function of the stored value alone. It is computed once for each of at most
 65,536 values and then looked up, which costs a large image neither time nor memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import MutableSequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,49 +17,54 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Levels = NDArray[np.float64]
+Stored = NDArray[np.integer]
+Entry = TypeVar("Entry", bound=np.generic)
 
-_ROWS = 256  # looked up at a time
-_DEPTH = 65_535
-_WORD = 1 << 16
+_BLOCK_ROWS = 256  # looked up at a time
+_MAX_UINT16 = 65_535
+_UINT16_COUNT = 1 << 16
 
 
-def show(pixels: NDArray[Any], header: Dataset, guesses: list[str]) -> Image.Image:
-    """Return stored values (rows, columns) as a grey image, black as dark as it was on the film.
+def apply_voi_lut(pixels: Stored, header: Dataset, notes: list[str]) -> Image.Image:
+    """Convert stored values `(rows, columns)` to displayed grey.
 
-    Modality LUT, else rescale; then the first VOI LUT, else the first window, then MONOCHROME1
-    inverted; padding becomes black. A LUT, rescale or window that is incomplete, or none, is left
-    out, and the next in this order counts. Of 8-bit values without a window all are shown.
-    Where deeper ones have none, the file does not say what to show: mode `I;16` or `F` with all of
-    it, as in a 16-bit PNG.
+    Modality LUT, else rescale; then the first VOI LUT, else the first window; then MONOCHROME1 is
+    inverted; padding becomes black. An incomplete or invalid LUT, rescale or window is left out,
+    and the next in this order applies.
 
     Args:
-        pixels: as `normalise_words` gives them.
-        header: complete in what describes the pixels.
-        guesses: grows by what is left out, and by each sign that is taken from what fits.
+        pixels: as from `normalise_words`.
+        header: with all elements that describe the pixels.
+        notes: omitted elements and inferred signs are appended.
+
+    Returns:
+        Mode `L` with a VOI LUT or window, or of 8-bit values, whose whole range is displayed. Else
+        the header defines no displayed range: mode `I;16` or `F` with all values, as in a 16-bit
+        PNG.
     """
     bits = int(header.BitsStored)
     low = -(1 << (bits - 1)) if header.get("PixelRepresentation") == 1 else 0
     stored = np.arange(low, low + (1 << bits), dtype=np.float64)
-    levels = _modality(stored, header, guesses)
-    shown = _voi(levels, header, guesses)
-    if shown is None:
-        guesses.append("no window")
-    if shown is None and bits <= 8:
-        shown = (levels - levels.min()) / (np.ptp(levels) or 1.0)
-    inverted = header.PhotometricInterpretation == "MONOCHROME1"
-    padding = _padding(stored, header, guesses)
-    if shown is not None:
-        grey = np.rint((1 - shown if inverted else shown) * 255).astype(np.uint8)
+    levels = _apply_modality_lut(stored, header, notes)
+    displayed = _apply_first_voi(levels, header, notes)
+    if displayed is None:
+        notes.append("no window")
+    if displayed is None and bits <= 8:
+        displayed = (levels - levels.min()) / (np.ptp(levels) or 1.0)
+    is_inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    padding = _find_padding(stored, header, notes)
+    if displayed is not None:
+        grey = np.rint((1 - displayed if is_inverted else displayed) * 255).astype(np.uint8)
         grey[padding] = 0
-        return Image.fromarray(_looked_up(grey, pixels, low))
-    levels = -levels if inverted else levels
-    if padding.any() and (used := _used(pixels, low, len(levels)) & ~padding).any():
+        return Image.fromarray(_look_up(grey, pixels, low))
+    levels = -levels if is_inverted else levels
+    if padding.any() and (used := _find_used(pixels, low, len(levels)) & ~padding).any():
         levels[padding] = levels[used].min()
-    return Image.fromarray(_looked_up(_deep(levels), pixels, low))
+    return Image.fromarray(_look_up(_reduce_depth(levels), pixels, low))
 
 
-def window(levels: Levels, center: float, width: float, function: str) -> Levels | None:
-    """Return levels as a window shows them, 0 to 1; None where it is no window."""
+def apply_window(levels: Levels, center: float, width: float, function: str) -> Levels | None:
+    """Map levels through a window to 0 to 1; None where the window is invalid."""
     if not (np.isfinite([center, width]).all() and width > 0):
         return None
     if function == "SIGMOID":
@@ -73,149 +78,164 @@ def window(levels: Levels, center: float, width: float, function: str) -> Levels
     return np.clip((levels - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _modality(stored: Levels, header: Dataset, guesses: list[str]) -> Levels:
+def _apply_modality_lut(stored: Levels, header: Dataset, notes: list[str]) -> Levels:
     for item in header.get("ModalityLUTSequence") or ():
-        if lut := _Lut.of(item, header, stored, guesses):
-            return _mapped(stored, lut)
-        guesses.append("an incomplete modality LUT is left out")
-    slopes, intercepts = _numbers(header, "RescaleSlope"), _numbers(header, "RescaleIntercept")
+        if lut := _Lut.from_item(item, header, stored, notes):
+            return lut.map(stored)
+        notes.append("an incomplete modality LUT is left out")
+    slopes = _read_numbers(header, "RescaleSlope")
+    intercepts = _read_numbers(header, "RescaleIntercept")
     if slopes and intercepts and slopes[0] and intercepts[0] is not None:
         levels = stored * slopes[0] + intercepts[0]
         if np.isfinite(levels).all():
             return levels
     if slopes or intercepts:
-        guesses.append("an incomplete rescale, or one of slope 0, is left out")
+        notes.append("an incomplete rescale, or one of slope 0, is left out")
     return stored
 
 
-def _voi(levels: Levels, header: Dataset, guesses: list[str]) -> Levels | None:
-    """Return what the file's first VOI LUT or window shows, 0 to 1; None where there is none."""
+def _apply_first_voi(levels: Levels, header: Dataset, notes: list[str]) -> Levels | None:
+    """Map levels through the first VOI LUT or window to 0 to 1; None without one."""
     for item in header.get("VOILUTSequence") or ():
-        if lut := _Lut.of(item, header, levels, guesses):
-            # The brightest entry is white: how many bits they have is often told wrong.
-            mapped: Levels = _mapped(levels, lut) / lut.entries.max()
+        if lut := _Lut.from_item(item, header, levels, notes):
+            # The brightest entry is white: the declared number of bits is often wrong.
+            mapped: Levels = lut.map(levels) / lut.entries.max()
             return mapped
-        guesses.append("an incomplete VOI LUT is left out")
+        notes.append("an incomplete VOI LUT is left out")
     function = str(header.get("VOILUTFunction") or "LINEAR").upper()
-    windows = zip(_numbers(header, "WindowCenter"), _numbers(header, "WindowWidth"), strict=False)
-    for center, width in windows:
+    centers, widths = _read_numbers(header, "WindowCenter"), _read_numbers(header, "WindowWidth")
+    for center, width in zip(centers, widths, strict=False):
         if center is not None and width is not None:
-            shown = window(levels, center, width, function)
-            if shown is not None:
-                return shown
-        guesses.append("a window without a centre and a width is left out")
+            displayed = apply_window(levels, center, width, function)
+            if displayed is not None:
+                return displayed
+        notes.append("a window without a centre and a width is left out")
     return None
 
 
-def _numbers(header: Dataset, keyword: str) -> list[float | None]:
-    """Return the numbers of an element, read from its text; None for each that is none.
+def _read_numbers(header: Dataset, keyword: str) -> list[float | None]:
+    """Parse the numbers of an element from its text; None for each invalid one.
 
-    pydicom raises for all of them where one is a word, or has a decimal comma.
+    pydicom raises for the whole element where one value is a word or has a decimal comma.
     """
-    item = header.get_item(keyword)
-    value = None if item is None else item.value
+    element = header.get_item(keyword)
+    value = None if element is None else element.value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace")
     if value in (None, ""):
         return []
-    texts = value.split("\\") if isinstance(value, str) else value
-    several = texts if isinstance(texts, list | MutableSequence) else [texts]
-    return [_number(one) for one in several]
+    values = value.split("\\") if isinstance(value, str) else value
+    values = values if isinstance(values, list | MutableSequence) else [values]
+    return [_parse_number(value) for value in values]
 
 
-def _number(value: Any) -> float | None:
+def _parse_number(value: object) -> float | None:
     try:
-        found = float(str(value).strip(" \0").replace(",", "."))
+        number = float(str(value).strip(" \0").replace(",", "."))
     except ValueError:
         return None
-    return found if np.isfinite(found) else None
+    return number if np.isfinite(number) else None
 
 
 class _Lut(NamedTuple):
-    """A lookup table: the level that the first entry is for, and the entries."""
+    """A lookup table.
+
+    Attributes:
+        first: level of the first entry.
+        entries: `(n,)`.
+    """
 
     first: int
     entries: Levels
 
     @classmethod
-    def of(cls, item: Dataset, header: Dataset, levels: Levels, guesses: list[str]) -> _Lut | None:
-        """Return the table of an item of a LUT sequence; None where it is incomplete.
+    def from_item(
+        cls, item: Dataset, header: Dataset, levels: Levels, notes: list[str]
+    ) -> _Lut | None:
+        """Read the table of an item of a LUT sequence; None where it is incomplete.
 
         Args:
-            levels: what is looked up. The sign of the first entry's level stands in no element: its
+            item: of the sequence.
+            header: of the file.
+            levels: input of the table. No element states the sign of the first entry's level: its
                 value representation follows the stored pixels (PS3.3 C.11.2.1.1), so the reading
-                whose range holds more of the levels is taken.
-            guesses: grows by that reading where it is not the usual one.
+                whose range contains more of the levels is used.
+            notes: that reading is appended where it differs from the written one.
         """
         try:
             count, first, _ = (int(number) for number in item.LUTDescriptor)
-            found = item.LUTData
+            lut_data = item.LUTData
         except (AttributeError, TypeError, ValueError):
             return None
-        count = (count % _WORD) or _WORD
-        if isinstance(found, bytes):
+        count = (count % _UINT16_COUNT) or _UINT16_COUNT
+        if isinstance(lut_data, bytes):
             order = "<" if header.original_encoding[1] else ">"
-            found = np.frombuffer(found, f"{order}u2" if len(found) >= 2 * count else "u1")
-        entries = np.asarray(found, np.float64).reshape(-1)[:count] % _WORD  # never signed
+            dtype = f"{order}u2" if len(lut_data) >= 2 * count else "u1"
+            lut_data = np.frombuffer(lut_data, dtype)
+        # Entries are never signed.
+        entries = np.asarray(lut_data, np.float64).reshape(-1)[:count] % _UINT16_COUNT
         if len(entries) < count or np.ptp(entries) == 0:
             return None
         low, high = levels.min(), levels.max()
 
-        def overlap(start: int) -> float:
+        def compute_overlap(start: int) -> float:
             return float(min(start + count - 1, high) - max(start, low))
 
-        start = max((first, first - _WORD, first + _WORD), key=overlap)
+        readings = (first, first - _UINT16_COUNT, first + _UINT16_COUNT)
+        start = max(readings, key=compute_overlap)
         if start != first:
-            guesses.append(f"a LUT begins at {start}, written as {first}")
+            notes.append(f"a LUT begins at {start}, written as {first}")
         return cls(start, entries)
 
+    def map(self, levels: Levels) -> Levels:
+        """Map levels to entries; levels outside the table map to its first or last entry."""
+        indices = np.clip(np.rint(levels) - self.first, 0, len(self.entries) - 1)
+        mapped: Levels = self.entries[indices.astype(np.intp)]
+        return mapped
 
-def _mapped(levels: Levels, lut: _Lut) -> Levels:
-    places = np.clip(np.rint(levels) - lut.first, 0, len(lut.entries) - 1)
-    mapped: Levels = lut.entries[places.astype(np.intp)]
-    return mapped
 
-
-def _padding(stored: Levels, header: Dataset, guesses: list[str]) -> NDArray[np.bool_]:
+def _find_padding(stored: Levels, header: Dataset, notes: list[str]) -> NDArray[np.bool_]:
     value = header.get("PixelPaddingValue")
     if not isinstance(value, int):
         return np.zeros(len(stored), np.bool_)
     limit = header.get("PixelPaddingRangeLimit")
-    ends = (value, limit if isinstance(limit, int) else value)
-    # Written with the other sign, as their value representation follows that of the pixels.
-    low, high = sorted(_of_sign(end, stored) for end in ends)
-    if (low, high) != tuple(sorted(ends)):
-        guesses.append(f"the padding is {low}, written as {value}")
+    bounds = (value, limit if isinstance(limit, int) else value)
+    # Some are written with the wrong sign: their value representation follows that of the pixels.
+    low, high = sorted(_correct_sign(bound, stored) for bound in bounds)
+    if (low, high) != tuple(sorted(bounds)):
+        notes.append(f"the padding is {low}, written as {value}")
     return (stored >= low) & (stored <= high)
 
 
-def _of_sign(value: int, stored: Levels) -> int:
-    """Return the 16-bit value, signed or unsigned, whichever the stored ones can be."""
-    readings = (value, value - _WORD, value + _WORD)
-    return next((one for one in readings if stored[0] <= one <= stored[-1]), value)
+def _correct_sign(value: int, stored: Levels) -> int:
+    """Return the reading of a 16-bit value, signed or unsigned, in the range of stored values."""
+    readings = (value, value - _UINT16_COUNT, value + _UINT16_COUNT)
+    return next((reading for reading in readings if stored[0] <= reading <= stored[-1]), value)
 
 
-def _deep(levels: Levels) -> NDArray[np.uint16] | NDArray[np.float32]:
-    """Return levels as 16-bit numbers where they are whole, the offset left out; else as floats."""
+def _reduce_depth(levels: Levels) -> NDArray[np.uint16] | NDArray[np.float32]:
+    """Subtract the minimum and convert levels to 16-bit integers where exact, else to floats."""
     levels = levels - levels.min()
-    whole = levels.max() <= _DEPTH and (levels == np.rint(levels)).all()
-    return levels.astype(np.uint16) if whole else levels.astype(np.float32)
+    is_exact = levels.max() <= _MAX_UINT16 and (levels == np.rint(levels)).all()
+    return levels.astype(np.uint16) if is_exact else levels.astype(np.float32)
 
 
-def _looked_up(table: NDArray[Any], pixels: NDArray[Any], low: int) -> NDArray[Any]:
-    out = np.empty(pixels.shape, table.dtype)
-    for start in range(0, len(pixels), _ROWS):
-        rows = slice(start, start + _ROWS)
-        out[rows] = table[_places(pixels[rows], low, len(table))]
-    return out
+def _look_up(table: NDArray[Entry], pixels: Stored, low: int) -> NDArray[Entry]:
+    """Return the entry of `table` for each stored value; its first entry is for `low`."""
+    entries = np.empty(pixels.shape, table.dtype)
+    for start in range(0, len(pixels), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        entries[rows] = table[_compute_indices(pixels[rows], low, len(table))]
+    return entries
 
 
-def _used(pixels: NDArray[Any], low: int, count: int) -> NDArray[np.bool_]:
+def _find_used(pixels: Stored, low: int, count: int) -> NDArray[np.bool_]:
+    """Return which of `count` stored values from `low` on occur in `pixels`."""
     used = np.zeros(count, np.bool_)
-    for start in range(0, len(pixels), _ROWS):
-        used[_places(pixels[start : start + _ROWS], low, count)] = True
+    for start in range(0, len(pixels), _BLOCK_ROWS):
+        used[_compute_indices(pixels[start : start + _BLOCK_ROWS], low, count)] = True
     return used
 
 
-def _places(pixels: NDArray[Any], low: int, count: int) -> NDArray[np.int32]:
+def _compute_indices(pixels: Stored, low: int, count: int) -> NDArray[np.int32]:
     return np.clip(pixels.astype(np.int32) - low, 0, count - 1)

@@ -1,4 +1,4 @@
-"""What Spark says of a failed barrier stage: which rank, of what, and whether to try again."""
+"""Parse the text of Spark's exception about a failed barrier stage."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ _PEER = re.compile(r"/task:(\d+)")
 _CRASHED = "Python worker exited unexpectedly"
 
 
-class RankLost(EagleError):
-    """Raised when ranks ended early for a reason that may not come again."""
+class RankLostError(EagleError):
+    """Raised when ranks ended early for a reason that may be temporary."""
 
 
-class RankRaised(RankLost):
-    """Raised when code of a rank raised an error: if it does so again, it always will."""
+class RankRaisedError(RankLostError):
+    """Raised when the code of a rank raised an error; a second one at the same step is final."""
 
 
-def explain(text: str) -> UserError | RankLost:
-    """Return the error that the text of Spark's exception stands for, in one line.
+def parse_stage_failure(text: str) -> UserError | RankLostError:
+    """Return the error that the text of Spark's exception describes, in one line.
 
-    A UserError that a rank raised comes back as such.
+    A UserError that a rank raised keeps its class.
     """
-    if mistake := _mistake(text):
-        return mistake
+    if user_error := _find_user_error(text):
+        return user_error
     task = _TASK.search(text)
     if task is None:
-        return RankLost(_line(text.partition("\n: ")[2] or text))
+        return RankLostError(_first_line(text.partition("\n: ")[2] or text))
     rank, cause = task.group(1), text[task.end() :].split("\n\tat ")[0]
     if _CRASHED in cause:
-        return RankLost(f"the process of rank {rank} died")
-    raised = _RAISED.findall(cause)
-    if not raised:
-        return RankLost(f"rank {rank}: {_line(cause)}")
-    kind, message = raised[-1]
-    told = _line(f"{kind.rpartition('.')[2]}: {re.sub(r'{{.*?}} ', '', message)}")
+        return RankLostError(f"the process of rank {rank} died")
+    exceptions = _RAISED.findall(cause)
+    if not exceptions:
+        return RankLostError(f"rank {rank}: {_first_line(cause)}")
+    kind, message = exceptions[-1]
+    summary = _first_line(f"{kind.rpartition('.')[2]}: {re.sub(r'{{.*?}} ', '', message)}")
     if not kind.startswith("tensorflow."):
-        return RankRaised(f"rank {rank}: {told}")
-    # Who outlives another fails of it, and may be heard first.
+        return RankRaisedError(f"rank {rank}: {summary}")
+    # A rank that loses a peer fails as well, and Spark may report its failure first.
     peers = sorted(set(_PEER.findall(cause)) - {rank})
-    lost = f"rank {rank} lost rank {', '.join(peers)}" if peers else f"rank {rank}"
-    return RankLost(f"{lost}: {told}")
+    ranks = f"rank {rank} lost rank {', '.join(peers)}" if peers else f"rank {rank}"
+    return RankLostError(f"{ranks}: {summary}")
 
 
-def _mistake(text: str) -> UserError | None:
-    # What is raised below tf.data comes wrapped in TensorFlow's text, by its bare name.
+def _find_user_error(text: str) -> UserError | None:
+    # TensorFlow wraps an error from below tf.data in its own text, under the bare class name.
     for name, message in re.findall(r"(?:^|[\s.])(\w+Error): (?=(.+))", text):
         kind = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, UserError):
@@ -56,6 +56,6 @@ def _mistake(text: str) -> UserError | None:
     return None
 
 
-def _line(text: str) -> str:
-    first = text.strip().partition("\n")[0].partition(" Possible causes: ")[0]
-    return first.removeprefix("org.apache.spark.SparkException: ").rstrip(": ")[:500]
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0].partition(" Possible causes: ")[0]
+    return line.removeprefix("org.apache.spark.SparkException: ").rstrip(": ")[:500]

@@ -1,34 +1,36 @@
-"""Training that goes on when ranks die: the driver starts them anew from the last checkpoint.
+"""Restarts of the ranks: when one dies, the driver starts all of them from the last checkpoint.
 
-Spark never tries a barrier stage again that returns a result, so this is the driver's work.
+Spark does not retry a barrier stage that returns a result, so the driver does.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from eagle_spark.errors import EagleError
-from eagle_spark.io import join, locate
+from eagle_spark.io import join, resolve
 from eagle_spark.training.checkpoint import newest_checkpoint
 from eagle_spark.training.plan import TrainPlan
-from eagle_spark.training.ranks.failure import RankLost, RankRaised
+from eagle_spark.training.ranks.failure import RankLostError, RankRaisedError
 from eagle_spark.training.ranks.launcher import run_ranks, wait_for_slots
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Trained:
-    """How the ranks came to their end.
+class TrainingOutcome:
+    """The end of a training on all ranks.
 
     Attributes:
-        staging: URI of the folder in which the last attempt left its results.
-        restart_reasons: why each restart was needed, in order.
-        resumed_from: steps that a driver before this one had left a checkpoint of.
+        staging: URI of the folder with the results of the last attempt.
+        restart_reasons: the reason of each restart, in order.
+        resumed_from: steps in the checkpoint of an earlier driver; 0 without one.
     """
 
     staging: str
@@ -41,24 +43,25 @@ def train_ranks(
     plan: TrainPlan,
     max_restarts: int,
     resume: bool,
-    check: Callable[[], None] = lambda: None,
-) -> Trained:
-    """Train to the plan's end, with at most `max_restarts` new starts of all ranks.
+    check_lease: Callable[[], None] = lambda: None,
+) -> TrainingOutcome:
+    """Train to the end of the plan, with at most `max_restarts` restarts of all ranks.
 
     Args:
-        resume: go on from checkpoints that a driver before this one left; else they are removed.
-        check: raises where another driver has taken up this training; asked before each start.
+        resume: continue from the checkpoints of an earlier driver; else they are deleted.
+        check_lease: raises when another driver has taken over this training; called before each
+            start.
 
     Raises:
-        UserError: what a rank raised of that kind, see `run_ranks`.
-        EagleError: when the last attempt that is allowed has failed.
+        UserError: an error of that class that a rank raised, see `run_ranks`.
+        EagleError: when the last permitted attempt failed.
     """
-    check()
-    resumed_from = _begin(plan, resume)
+    check_lease()
+    resumed_from = _resume_or_reset(plan, resume)
     reasons: list[str] = []
     while True:
         wait_for_slots(spark, plan.ranks)
-        check()
+        check_lease()
         start = newest_checkpoint(plan.checkpoints)
         attempt = replace(
             plan,
@@ -67,46 +70,49 @@ def train_ranks(
         )
         try:
             run_ranks(spark, attempt)
-            return Trained(attempt.staging, tuple(reasons), resumed_from)
-        except RankLost as error:
-            lost = error
-        done = newest_checkpoint(plan.checkpoints)
-        finished = f"{done.step if done else 0} of {plan.steps * plan.epochs} steps are kept"
-        again = isinstance(lost, RankRaised) and reasons[-1:] == [str(lost)] and done == start
-        if again or len(reasons) == max_restarts:
+            return TrainingOutcome(attempt.staging, tuple(reasons), resumed_from)
+        except RankLostError as error:
+            failure = error
+        last = newest_checkpoint(plan.checkpoints)
+        progress = f"{last.step if last else 0} of {plan.steps * plan.epochs} steps are kept"
+        repeated = (
+            isinstance(failure, RankRaisedError)
+            and reasons[-1:] == [str(failure)]
+            and last == start
+        )
+        if repeated or len(reasons) == max_restarts:
             raise EagleError(
-                f"training stopped after {len(reasons)} restarts (--max-restarts {max_restarts}): "
-                f"{lost}{', twice at the same step' if again else ''}; {finished}; "
-                "--resume goes on from there"
-            ) from lost
-        reasons.append(str(lost))
-        _tell(
-            f"training was interrupted: {lost}; restart {len(reasons)} of {max_restarts}; "
-            f"{finished}"
+                f"training stopped after {len(reasons)} restarts (`max_restarts` {max_restarts}): "
+                f"{failure}{', twice at the same step' if repeated else ''}; {progress}; "
+                "`resume` continues from there"
+            ) from failure
+        reasons.append(str(failure))
+        _log.info(
+            "training was interrupted: %s; restart %d of %d; %s",
+            *(failure, len(reasons), max_restarts, progress),
         )
 
 
-def _begin(plan: TrainPlan, resume: bool) -> int:
-    """Keep or remove what a driver before this one left; return the steps kept."""
-    left = newest_checkpoint(plan.checkpoints)
-    if left is None:
+def _resume_or_reset(plan: TrainPlan, resume: bool) -> int:
+    """Keep or delete the checkpoints of an earlier driver; return the number of steps kept."""
+    checkpoint = newest_checkpoint(plan.checkpoints)
+    if checkpoint is None:
         if resume:
-            _tell("no checkpoint of this training to resume from; starting at the beginning")
+            _log.info("no checkpoint of this training to resume from; starting at the beginning")
         return 0
-    done = f"{left.step} of {plan.steps * plan.epochs} steps"
+    progress = f"{checkpoint.step} of {plan.steps * plan.epochs} steps"
     if resume:
-        _tell(f"resuming after {done}")
-        return left.step
-    _tell(f"this training was stopped after {done}; starting anew, for want of --resume")
-    forget(plan)
+        _log.info("resuming after %s", progress)
+        return checkpoint.step
+    _log.info(
+        "this training was stopped after %s; starting over because `resume` was not given",
+        progress,
+    )
+    delete_checkpoints(plan)
     return 0
 
 
-def forget(plan: TrainPlan) -> None:
-    """Remove the checkpoints of the training."""
-    storage, path = locate(plan.checkpoints)
+def delete_checkpoints(plan: TrainPlan) -> None:
+    """Delete the checkpoints of the training."""
+    storage, path = resolve(plan.checkpoints)
     storage.delete(path)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""An Airflow DAG: every night submit/night.sh. Exit code 3, a person must look, fails at once."""
+"""Airflow DAG: one scheduled run per night. Exit code 3 (needs attention) fails without retry."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,14 +8,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow.providers.standard.operators.bash import BashOperator
 
 
-class Night(BashOperator):
-    """One night, which fails where a person must look: a retry would find nothing new, and pass."""
+class ScheduledRun(BashOperator):
+    """One run, which fails when it needs attention: a retry finds no new files and succeeds."""
 
     def execute(self, context: Any) -> Any:
         try:
             return super().execute(context)
         except AirflowSkipException as error:
-            raise AirflowFailException("published, but a person must look: see the log") from error
+            raise AirflowFailException("published, but needs attention; see the log") from error
 
 
 with DAG(
@@ -25,14 +25,15 @@ with DAG(
     catchup=False,
     max_active_runs=1,
 ) as dag:
-    Night(
-        task_id="night",
+    ScheduledRun(
+        task_id="run",
         bash_command=(
-            "/opt/eagle_spark/submit/night.sh hdfs:///archive hdfs:///models/m1 hdfs:///warehouse"
+            "/opt/eagle_spark/submit/scheduled_run.sh hdfs:///archive hdfs:///models/m1 "
+            "hdfs:///warehouse"
         ),
         skip_on_exit_code=3,
-        retries=2,  # a killed run is gone on with
+        retries=2,  # a retry continues a killed run
         retry_delay=timedelta(minutes=5),
         execution_timeout=timedelta(hours=6),
-        # on_failure_callback=…: whom to tell; yours
+        # on_failure_callback=…: set your notification
     )

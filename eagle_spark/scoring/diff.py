@@ -1,0 +1,93 @@
+"""The difference between the files that are listed and the rows that a model has of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eagle_spark.errors import RETRYABLE_REASONS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+FILE_COLUMNS = ["path", "file_length", "file_modified"]
+"""The columns that identify a version of a file."""
+
+StatusCounts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Listed files that have a row, by status.
+
+    Attributes:
+        unchanged: with a row of the same version of the file.
+        valid: with a row that need not be computed again.
+        outdated: `path` of the rows to be replaced; None if there are none.
+    """
+
+    unchanged: StatusCounts
+    valid: StatusCounts
+    outdated: DataFrame | None
+
+
+def diff_against_table(rows: DataFrame, listing: DataFrame, *, retry_rejected: bool) -> Diff:
+    """Compare rows of `predictions` with a listing.
+
+    Outdated are rows of files that changed since; of files that could not be read or had no
+    decoder, which may pass now; with `retry_rejected` all rejected rows; rows that stand twice,
+    as two concurrent runs may leave them; and rows without the prediction of their duplicate.
+
+    Args:
+        rows: of one model, any paths.
+        listing: rows of `LISTING`.
+        retry_rejected: compute rejected rows again.
+    """
+    from pyspark.sql.functions import expr
+
+    retried = ["status NOT IN ('scored', 'rejected')"]  # of duplicates, whatever their name was
+    retried += ["status = 'rejected'"] if retry_rejected else []
+    retried += [f"reason = '{reason}'" for reason in RETRYABLE_REASONS]
+    listed = listing.selectExpr("path", "file_length AS length", "file_modified AS modified")
+    changed = "NOT (file_length <=> length AND file_modified <=> modified)"
+    by_path = (
+        rows.join(listed, "path")
+        .groupBy("path")
+        .agg(
+            expr(f"bool_or({changed}) AS changed"),
+            expr(f"count(*) > 1 OR bool_or({changed} OR {' OR '.join(retried)}) AS outdated"),
+            expr("any_value(status) AS status"),
+        )
+    )
+    groups = by_path.groupBy("status", "changed", "outdated").count().collect()
+    any_outdated = any(group.outdated for group in groups)
+    return Diff(
+        unchanged=_sum((group.status, group["count"]) for group in groups if not group.changed),
+        valid=_sum((group.status, group["count"]) for group in groups if not group.outdated),
+        outdated=by_path.where("outdated").select("path") if any_outdated else None,
+    )
+
+
+def match_listing(rows: DataFrame, listing: DataFrame) -> DataFrame:
+    """Return the rows of the files in the version that is listed."""
+    return rows.join(listing, FILE_COLUMNS, "left_semi")
+
+
+def select_unscored(listing: DataFrame, rows: DataFrame) -> DataFrame:
+    """Return the listed files that no row matches, in the order of archives and paths."""
+    unscored = listing.join(rows, FILE_COLUMNS, "left_anti")
+    return unscored.orderBy("archive", "position", "path")
+
+
+def count_by_status(rows: DataFrame) -> StatusCounts:
+    """Return status to number of rows."""
+    return _sum((row.status, row["count"]) for row in rows.groupBy("status").count().collect())
+
+
+def _sum(counts: Iterable[tuple[str, int]]) -> StatusCounts:
+    total: Counter[str] = Counter()
+    for status, count in counts:
+        total[status] += count
+    return dict(total)

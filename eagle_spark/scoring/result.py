@@ -1,0 +1,69 @@
+"""The figures of a run of `score`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eagle_spark.scoring.monitor import Drift
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """The figures of a run: the JSON line of the job, and `result` in the table `runs`.
+
+    `listed == already_scored + scored + rejected`.
+
+    Attributes:
+        listed: files and archive members in the folder.
+        already_scored: with a row before this run.
+        scored: with a row since this run.
+        rejected: with a row that holds a reason.
+        already_rejected: rejected, with a row before this run.
+        deduplicated: whose prediction was copied from a row of the same bytes.
+        masks_written: PNG files.
+        masks_failed: masks that could not be written.
+        seconds: wall time of the run.
+        images_per_second: `scored` by `seconds`.
+        engine: that computed the predictions.
+        drift: largest population stability index from the validation split; None without one.
+        drift_from_recent_runs: likewise, from recent runs of the model.
+        drift_by: reference to column to index.
+        flagged: review reason to rows.
+        exit_code: 0, or `EXIT_NEEDS_ATTENTION`.
+        stage_seconds: wall time by stage.
+        task_seconds: time summed over tasks by stage of a task.
+        model_id: of the model.
+        run_id: of this run.
+        published_run_ids: runs that wrote the published rows: this one, and killed ones before it.
+        application: id of the Spark application.
+        snapshot_id: of `predictions`, as published.
+        finished: False in the record of a run that was killed after it had published.
+        masks_error: reason why masks could not be written; None without one.
+    """
+
+    listed: int
+    already_scored: int
+    scored: int
+    rejected: int
+    already_rejected: int
+    deduplicated: int
+    masks_written: int
+    masks_failed: int
+    seconds: float
+    images_per_second: float
+    engine: str
+    drift: float | None
+    drift_from_recent_runs: float | None
+    drift_by: Mapping[str, Drift]
+    flagged: Mapping[str, int]
+    exit_code: int
+    stage_seconds: Mapping[str, float]
+    task_seconds: Mapping[str, float]
+    model_id: str
+    run_id: str
+    published_run_ids: list[str]
+    application: str
+    snapshot_id: int | None = None
+    finished: bool = False
+    masks_error: str | None = None
