@@ -1,9 +1,10 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures of several test folders."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -20,20 +21,20 @@ pytest_plugins = ["tests.helpers.tiers", "tests.helpers.timings"]
 ROOT = Path(__file__).resolve().parent.parent
 JOB_TIMEOUT = 900  # seconds
 CACHE_TIMEOUT = 300
-# What the cached models depend on.
+# Sources of the cached models.
 CACHE_SOURCES = (
     "requirements.lock",
     "eagle_spark/model",
     "eagle_spark/imaging",
     "tests/conftest.py",
 )
-CACHE_SOURCES += ("tests/helpers/untrained.py", "eagle_spark/datasets/synthetic/phantom.py")
+CACHE_SOURCES += ("tests/helpers/tiny_model.py", "eagle_spark/datasets/synthetic/phantom.py")
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
-    """One Spark a worker for all tests; the jobs that run inside it take sessions of their own."""
-    from eagle_spark.spark.session import LOCAL_RULES, RULES
+    """One Spark application per worker; jobs that run inside it open new sessions."""
+    from eagle_spark.spark.session import DEFAULT_CONF, LOCAL_CONF
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
@@ -50,7 +51,7 @@ def spark() -> Iterator[Any]:
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     builder = SparkSession.builder
-    for key, value in {**RULES, **LOCAL_RULES, **small}.items():
+    for key, value in {**DEFAULT_CONF, **LOCAL_CONF, **small}.items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     yield session
@@ -59,25 +60,37 @@ def spark() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def run_job() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a job as a user does, by this environment's spark-submit; adds `.result`, its JSON."""
+    """Run a job by spark-submit; the attribute `result` is its JSON."""
 
     def run(
         name: str, *options: object, conf: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
         submit = Path(sys.executable).parent / "spark-submit"
-        given = [word for setting in conf for word in ("--conf", setting)]
+        conf_words = [word for setting in conf for word in ("--conf", setting)]
         done = subprocess.run(
-            [str(submit), *given, str(ROOT / "submit" / f"{name}.py"), *map(str, options)],
+            [str(submit), *conf_words, str(ROOT / "submit" / f"{name}.py"), *map(str, options)],
             capture_output=True,
             text=True,
             timeout=JOB_TIMEOUT,
-            start_new_session=True,  # no terminal: its progress is not for ours
+            start_new_session=True,  # without a terminal: no progress line
         )
         lines = done.stdout.strip().splitlines()
         done.result = json.loads(lines[-1]) if lines else None  # type: ignore[attr-defined]
         return done
 
     return run
+
+
+@pytest.fixture
+def eagle() -> Iterator[Callable[..., int]]:
+    """Run a tool of the command `eagle` in this process, and return its exit code."""
+    from eagle_spark.cli.main import main
+
+    package = logging.getLogger("eagle_spark")
+    before = (package.handlers, package.propagate, package.level, logging.raiseExceptions)
+    yield lambda *words: main([*map(str, words)])
+    package.handlers, package.propagate, level, logging.raiseExceptions = before
+    package.setLevel(level)
 
 
 MODEL_SIZE = 64
@@ -94,7 +107,7 @@ def source_digest() -> str:
 
 @pytest.fixture(scope="session")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Build a folder once for all workers and runs; return a copy of it of this worker's own.
+    """Build a folder once for all workers and runs; return a new copy of it.
 
     `build(folder)` makes the folder. It is kept in `build/test-cache/<digest of its sources>`.
     """
@@ -105,41 +118,41 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def get(name: str, build: Callable[[Path], None]) -> Path:
         place.mkdir(parents=True, exist_ok=True)
-        kept, fresh = place / name, place / f".{name}"
-        with FileLock(f"{kept}.lock", timeout=CACHE_TIMEOUT):
-            if not kept.exists():
+        entry, fresh = place / name, place / f".{name}"
+        with FileLock(f"{entry}.lock", timeout=CACHE_TIMEOUT):
+            if not entry.exists():
                 shutil.rmtree(fresh, ignore_errors=True)
                 build(fresh)
-                fresh.rename(kept)
-            return Path(shutil.copytree(kept, tmp_path_factory.mktemp("cached") / name))
+                fresh.rename(entry)
+            return Path(shutil.copytree(entry, tmp_path_factory.mktemp("cached") / name))
 
     return get
 
 
 @pytest.fixture(scope="session")
 def model_folder(cached: Callable[..., Path]) -> Path:
-    """A whole model folder: a network that knows nothing, but runs, exports and passes its gate."""
-    from tests.helpers.untrained import write_model
+    """A complete model folder with an untrained network that passes its gate."""
+    from tests.helpers.tiny_model import write_model
 
     return cached("model", lambda folder: write_model(folder, MODEL_SIZE))
 
 
 @pytest.fixture(scope="session")
-def watchful_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
-    """The same model, which also knows what drawn X-rays look like."""
+def model_with_novelty(model_folder: Path, cached: Callable[..., Path]) -> Path:
+    """The same model with novelty densities of synthetic X-rays."""
 
     def build(folder: Path) -> None:
-        from tests.helpers.untrained import fit_to_drawn_images, reseal
+        from tests.helpers.tiny_model import fit_review_thresholds, reseal
 
         shutil.copytree(model_folder, folder)
-        reseal(folder, review=fit_to_drawn_images(folder, MODEL_SIZE))
+        reseal(folder, review=fit_review_thresholds(folder, MODEL_SIZE))
 
-    return cached("watchful", build)
+    return cached("novelty", build)
 
 
 @pytest.fixture(scope="session")
 def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
-    """The same model, with what `eagle-export` adds."""
+    """The same model with the formats of `eagle export`."""
 
     def build(folder: Path) -> None:
         from eagle_spark.model.add_exports import add_exports
@@ -154,7 +167,7 @@ def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def other_model_folder(model_folder: Path) -> Path:
     """The same network with other class names: another model."""
-    from tests.helpers.untrained import reseal
+    from tests.helpers.tiny_model import reseal
 
     folder = Path(shutil.copytree(model_folder, model_folder.with_name("other")))
     reseal(folder, classes=["D", "E", "F"])

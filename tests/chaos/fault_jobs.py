@@ -1,4 +1,4 @@
-"""The jobs that faults are tried out on: what they are given, and what anybody can see of them."""
+"""The jobs of the fault matrix: their command lines, inputs and heartbeats."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyspark
 
-from eagle_spark.io import list_folder, locate
-from eagle_spark.testing.failpoints import VARIABLE
+from eagle_spark.io import list_folder, resolve
+from eagle_spark.testing.failpoints import ENV_VARIABLE
 from tests.chaos.faults import Job
 from tests.cluster.local_cluster import LocalCluster
 from tests.helpers.processes import ROOT, submit_words
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 JOBS = ("preprocess", "train", "score", "maintain", "put")
 SIZE = 64
-SECONDS = 420.0  # that a run may take
+SECONDS = 420.0  # timeout of a run
 JARS = Path(pyspark.__file__).parent / "jars"
-# Who runs Spark's tasks, by the name of a place; all that is on HDFS is on the same one.
+# Options of spark-submit by place; `hdfs` and `yarn` use the same HDFS.
 MASTERS: dict[str, tuple[str, ...]] = {
     "local": (),
     "executors": ("--master", "local-cluster[2,1,1024]"),
@@ -40,7 +40,7 @@ MASTERS: dict[str, tuple[str, ...]] = {
         *("--conf", "spark.executor.memoryOverhead=1g"),
     ),
 }
-# The folder that a job reads; train and maintain read the warehouse that others have made of it.
+# The input folder of each job; train and maintain read the warehouse that other jobs made of it.
 INPUTS = {
     "preprocess": "labelled",
     "train": "learned",
@@ -51,14 +51,14 @@ INPUTS = {
 
 
 @dataclass
-class World:
-    """Where everything is.
+class Sandbox:
+    """Folders, model and services of the matrix.
 
     Attributes:
-        folder: of this machine, for all that is made.
-        model: that is asked by score.
-        cluster: None where nothing is tried out on HDFS.
-        spark: the reader's own session.
+        folder: local, for all files of the matrix.
+        model: for score.
+        spark: session of the reader.
+        cluster: None without cells on HDFS.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class World:
         return f"{self.cluster.uri}/faults"
 
     def live(self, place: str) -> str:
-        """The folder that a job changes."""
+        """Return the folder that a job changes."""
         return f"{self.root(place)}/live"
 
     def warehouse(self, place: str) -> str:
@@ -88,12 +88,12 @@ class World:
         """Return the command line of the job.
 
         Args:
-            steps: folder that tells Python workers where to stand still.
+            steps: folder of the failpoints, for Python workers.
         """
         inputs = inputs or self.inputs(job, place)
         if job == "put":
-            given = [inputs, f"{self.live(place)}/put", "--jobs", "4"]
-            return [sys.executable, "-m", "eagle_spark.io.upload", *given]
+            arguments = [inputs, f"{self.live(place)}/put", "--jobs", "4"]
+            return [sys.executable, "-m", "eagle_spark.cli.main", "upload", *arguments]
         options = ["--warehouse", self.warehouse(place)]
         if job == "preprocess":
             options += ["--input", inputs, "--size", str(SIZE), "--max-failure-rate", "0.5"]
@@ -108,22 +108,24 @@ class World:
             options += ["--keep-days", "1"]
         conf = [*MASTERS[place], "--conf", "spark.sql.shuffle.partitions=4"]
         conf += ["--conf", f"spark.executorEnv.PYTHONPATH={ROOT}"]
-        conf += ["--conf", f"spark.executorEnv.{VARIABLE}={steps}"]
+        conf += ["--conf", f"spark.executorEnv.{ENV_VARIABLE}={steps}"]
         return submit_words(job, *options, conf=conf)
 
     def environment(self, place: str, **more: str) -> dict[str, str]:
         cluster = self.cluster if place in ("hdfs", "yarn") else None
-        known = cluster.environment if cluster else {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
-        return {**known, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **more}
+        variables = (
+            cluster.environment if cluster else {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+        )
+        return {**variables, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **more}
 
     def start(
         self, job: str, place: str, name: str, inputs: str | None = None, **environment: str
     ) -> Job:
-        """Start the job; what it prints is kept under that name."""
+        """Start the job; its output is logged under that name."""
         folder = self.folder / "logs" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        words = self.words(job, place, inputs, environment.get(VARIABLE, ""))
+        words = self.words(job, place, inputs, environment.get(ENV_VARIABLE, ""))
         return Job(folder, words, self.environment(place, **environment))
 
     def run(self, job: str, place: str, name: str, inputs: str | None = None) -> None:
@@ -133,12 +135,12 @@ class World:
             SystemExit: when it fails.
         """
         begun = self.start(job, place, name, inputs)
-        if ended(begun):
+        if wait_for_exit(begun):
             raise begun.failure(f"{job} failed undisturbed")
 
 
-def ended(job: Job, seconds: float = SECONDS) -> int | None:
-    """Return the exit code of the job; None where it did not end in time and was killed."""
+def wait_for_exit(job: Job, seconds: float = SECONDS) -> int | None:
+    """Return the exit code of the job; None if it timed out and was killed."""
     with suppress(subprocess.TimeoutExpired):
         job.process.wait(max(1.0, seconds - job.seconds))
     if job.process.poll() is None:
@@ -147,22 +149,22 @@ def ended(job: Job, seconds: float = SECONDS) -> int | None:
     return job.end()
 
 
-def beats(world: World, place: str) -> dict[int, dict[str, Any]]:
-    """Return what the ranks of a training told last."""
-    found: dict[int, dict[str, Any]] = {}
-    with suppress(Exception):  # not there yet, or just being removed
-        for entry in list_folder(f"{world.warehouse(place)}/cxr/_staging"):
+def read_heartbeats(sandbox: Sandbox, place: str) -> dict[int, dict[str, Any]]:
+    """Return the newest heartbeats of the ranks of a training."""
+    heartbeats: dict[int, dict[str, Any]] = {}
+    with suppress(Exception):  # does not exist yet, or is being deleted
+        for entry in list_folder(f"{sandbox.warehouse(place)}/cxr/_staging"):
             if entry.name.startswith("heartbeat-"):
-                storage, path = locate(entry.uri)
-                found[len(found)] = json.loads(storage.read(path, 4096))
-    return found
+                storage, path = resolve(entry.uri)
+                heartbeats[len(heartbeats)] = json.loads(storage.read(path, 4096))
+    return heartbeats
 
 
-def wait_until(what: str, seconds: float, look: Callable[[], Any]) -> Any:
-    """Return what `look` finds; raise TimeoutError after so many seconds without."""
+def wait_until(what: str, seconds: float, poll: Callable[[], Any]) -> Any:
+    """Return the first true value of `poll`; raise TimeoutError if it takes longer."""
     deadline = time.monotonic() + seconds
-    while not (found := look()):
+    while not (value := poll()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"no {what} within {seconds:.0f} s")
         time.sleep(0.05)
-    return found
+    return value

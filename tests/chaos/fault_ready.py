@@ -1,4 +1,4 @@
-"""What a job begins with, made once for all the faults that it is struck by."""
+"""The initial state of a job, prepared once for all its faults."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eagle_spark.datasets.synthetic.sample import write_sample, write_unlabelled
-from eagle_spark.io import list_folder, locate, split_uri
+from eagle_spark.io import list_folder, resolve, split_uri
 from eagle_spark.io.upload import upload
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import Warehouse
-from tests.chaos.fault_jobs import World
-from tests.chaos.fault_reader import State, look
+from tests.chaos.fault_jobs import Sandbox
+from tests.chaos.fault_reader import State, read_published
 
 OLD_MILLISECONDS = 30 * 86_400_000
-# What comes before: the job, and which part of the images is there then.
+# The job that runs before, and the part of the images that exists then.
 BEFORE = {
     "preprocess": ("preprocess", "few labelled"),
     "train": ("preprocess", "labelled"),
@@ -29,48 +29,57 @@ BEFORE = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a job begins with, and what it makes of it undisturbed.
+    """The initial state of a job, and the result of an undisturbed run.
 
     Attributes:
-        kept: local folder with a copy of the live one before the job.
+        copy: local copy of the live folder before the job.
+        before: published result before the job.
+        after: published result after an undisturbed run.
     """
 
-    kept: Path
+    copy: Path
     before: State
     after: State
 
 
-def prepare(world: World, job: str, place: str) -> Prepared:
-    """Make what the job begins with, once for all cells of the job on this file system."""
-    place = "hdfs" if world.root(place).startswith("hdfs:") else "local"
-    kept = world.folder / "kept" / f"{job}-{place}"
-    told = kept.with_suffix(".json")
-    if told.exists():
-        known = json.loads(told.read_text())
-        if known.pop("root") == world.root(place):
-            return Prepared(kept, **known)
-    draw(world.folder / "drawn")
-    clear(world.live(place))
-    inputs = world.inputs(job, place)
+@dataclass(frozen=True)
+class Figures:
+    """The result of a run that only adds a row to the table `runs`."""
+
+    seconds: float
+
+
+def prepare(sandbox: Sandbox, job: str, place: str) -> Prepared:
+    """Prepare the initial state, once for all cells of the job on this file system."""
+    place = "hdfs" if sandbox.root(place).startswith("hdfs:") else "local"
+    copy = sandbox.folder / "kept" / f"{job}-{place}"
+    record = copy.with_suffix(".json")
+    if record.exists():
+        values = json.loads(record.read_text())
+        if values.pop("root") == sandbox.root(place):
+            return Prepared(copy, **values)
+    write_images(sandbox.folder / "drawn")
+    delete_folder(sandbox.live(place))
+    inputs = sandbox.inputs(job, place)
     if job != "put":
-        clear(inputs)
+        delete_folder(inputs)
         other, part = BEFORE[job]
-        upload(str(world.folder / "drawn" / part), inputs)
-        world.run(other, place, f"before-{job}-{place}", inputs)
-        upload(str(world.folder / "drawn" / part.removeprefix("few ")), inputs)
+        upload(str(sandbox.folder / "drawn" / part), inputs)
+        sandbox.run(other, place, f"before-{job}-{place}", inputs)
+        upload(str(sandbox.folder / "drawn" / part.removeprefix("few ")), inputs)
     if job == "maintain":
-        age(world, place)
-    save(world.live(place), kept)
-    before = look(world, job, place)
-    world.run(job, place, f"undisturbed-{job}-{place}")
-    after = look(world, job, place)
+        age_tables(sandbox, place)
+    copy_to_local(sandbox.live(place), copy)
+    before = read_published(sandbox, job, place)
+    sandbox.run(job, place, f"undisturbed-{job}-{place}")
+    after = read_published(sandbox, job, place)
     assert (after == before) == (job == "maintain"), (before, after)
-    told.write_text(json.dumps({"root": world.root(place), "before": before, "after": after}))
-    return Prepared(kept, before, after)
+    record.write_text(json.dumps({"root": sandbox.root(place), "before": before, "after": after}))
+    return Prepared(copy, before, after)
 
 
-def draw(folder: Path) -> None:
-    """Draw the images; of both kinds there is a folder with a part of them."""
+def write_images(folder: Path) -> None:
+    """Write the synthetic images; each kind has a second folder with a part of them."""
     if folder.exists():
         return
     labelled, unlabelled = folder / "labelled", folder / "unlabelled"
@@ -87,26 +96,23 @@ def draw(folder: Path) -> None:
         file.unlink()
 
 
-def age(world: World, place: str) -> None:
-    """Give the tables many small files, and all of it an age at which it is to go."""
-    from datetime import datetime, timezone
-
+def age_tables(sandbox: Sandbox, place: str) -> None:
+    """Give the tables many small files, and their metadata an age at which it expires."""
     from eagle_spark.settings import MaintainSettings
     from eagle_spark.tables.runs import Run
 
-    with open_session("faults", world.warehouse(place)) as spark:
+    with open_session("faults", sandbox.warehouse(place)) as spark:
         warehouse = Warehouse(spark)
         for number in range(5):
-            settings = MaintainSettings(warehouse="w")
-            run = Run("score", f"score-{number}", datetime.now(timezone.utc), settings)
-            warehouse.record_run(run, {"seconds": float(number)})
-    for entry in list(list_folder(world.warehouse(place))):
+            run = Run.begin("score", MaintainSettings(warehouse="w"))
+            warehouse.record_run(run.record(Figures(float(number))))
+    for entry in list(list_folder(sandbox.warehouse(place))):
         if entry.name.endswith(".metadata.json"):
-            storage, path = locate(entry.uri)
+            storage, path = resolve(entry.uri)
             text = storage.read(path, 1 << 26).decode()
             text = re.sub(
                 r'("(?:timestamp-ms|last-updated-ms)"\s*:\s*)(\d+)',
-                lambda found: f"{found[1]}{int(found[2]) - OLD_MILLISECONDS}",
+                lambda match: f"{match[1]}{int(match[2]) - OLD_MILLISECONDS}",
                 text,
             )
             parent, name = path.rsplit("/", 1)
@@ -114,32 +120,32 @@ def age(world: World, place: str) -> None:
             storage.write(path, text.encode())
 
 
-def clear(uri: str) -> None:
-    storage, path = locate(uri)
+def delete_folder(uri: str) -> None:
+    storage, path = resolve(uri)
     storage.delete(path)
 
 
-def save(uri: str, kept: Path) -> None:
+def copy_to_local(uri: str, copy: Path) -> None:
     """Copy a folder to this machine."""
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True)
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
     if split_uri(uri)[0] == "file":
         if os.path.exists(uri):
-            shutil.copytree(uri, kept, dirs_exist_ok=True)
+            shutil.copytree(uri, copy, dirs_exist_ok=True)
         return
-    storage, path = locate(uri)
+    storage, path = resolve(uri)
     for entry in list_folder(uri) if storage.exists(path) else ():
-        file = kept / entry.uri.removeprefix(f"{uri}/")
+        file = copy / entry.uri.removeprefix(f"{uri}/")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(storage.read(locate(entry.uri)[1], 1 << 28))
+        file.write_bytes(storage.read(resolve(entry.uri)[1], 1 << 28))
 
 
-def restore(uri: str, kept: Path) -> None:
-    """Make the folder what it was."""
-    clear(uri)
+def restore(uri: str, copy: Path) -> None:
+    """Replace the folder with its copy."""
+    delete_folder(uri)
     if split_uri(uri)[0] == "file":
-        shutil.copytree(kept, uri)
+        shutil.copytree(copy, uri)
         return
-    for file in sorted(path for path in kept.rglob("*") if path.is_file()):
-        storage, path = locate(f"{uri}/{file.relative_to(kept).as_posix()}")
+    for file in sorted(path for path in copy.rglob("*") if path.is_file()):
+        storage, path = resolve(f"{uri}/{file.relative_to(copy).as_posix()}")
         storage.write(path, file.read_bytes())

@@ -1,4 +1,4 @@
-"""A job that a fault strikes: it stands at a step, and processes of it can be found."""
+"""A trial: a job that pauses at a failpoint, and its processes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from pathlib import Path
 import hdfs_native
 import psutil
 
-from eagle_spark.io import locate
-from eagle_spark.testing.failpoints import VARIABLE
-from tests.chaos.fault_jobs import World, beats, wait_until
+from eagle_spark.io import resolve
+from eagle_spark.testing.failpoints import ENV_VARIABLE
+from tests.chaos.fault_jobs import Sandbox, read_heartbeats, wait_until
 from tests.chaos.faults import Job
 from tests.cluster.local_cluster import LocalCluster
 
-STANDING = 360.0  # seconds, for a job that is to reach a step
-WAIT = 120.0  # seconds, for a process that is to be hit
+STEP_SECONDS = 360.0  # until a job reaches its failpoint
+PROCESS_SECONDS = 120.0  # until a process that can be killed exists
 
 
 @dataclass
-class Scene:
-    """A job that a fault strikes.
+class Trial:
+    """A job under one fault.
 
     Attributes:
-        environment: what the job gets beside.
-        asked: file in which the process that stands at the step tells its id.
+        step: failpoint.
+        environment: additional variables of the job.
+        pid_file: holds the id of the process that pauses at the failpoint.
         others: jobs that ran at the same time.
     """
 
-    world: World
+    sandbox: Sandbox
     job: str
     step: str
     place: str
     environment: dict[str, str] = field(default_factory=dict)
-    asked: Path = field(init=False)
+    pid_file: Path = field(init=False)
     others: list[Job] = field(default_factory=list)
     running: list[Job] = field(default_factory=list)
 
@@ -44,29 +45,29 @@ class Scene:
 
     @property
     def cluster(self) -> LocalCluster:
-        assert self.world.cluster
-        return self.world.cluster
+        assert self.sandbox.cluster
+        return self.sandbox.cluster
 
     def begin(self, name: str) -> Job:
-        """Start the job so that it stands at the step, and wait until it does, or has ended."""
-        folder = self.world.folder / "steps" / name
+        """Start the job, and wait until it pauses at the failpoint or ends."""
+        folder = self.sandbox.folder / "steps" / name
         folder.mkdir(parents=True, exist_ok=True)
-        asked = folder / self.step
-        asked.write_text("")
-        environment = {**self.environment, VARIABLE: str(folder)}
-        job = self.world.start(self.job, self.place, name, **environment)
+        pid_file = folder / self.step
+        pid_file.write_text("")
+        environment = {**self.environment, ENV_VARIABLE: str(folder)}
+        job = self.sandbox.start(self.job, self.place, name, **environment)
         self.running.append(job)
-        self.asked = asked
+        self.pid_file = pid_file
         wait_until(
             f"job at the step {self.step}",
-            STANDING,
-            lambda: not job.runs or asked.read_text(),
+            STEP_SECONDS,
+            lambda: not job.is_running or pid_file.read_text(),
         )
         return job
 
     def release(self) -> None:
-        """Let all jobs go on."""
-        for file in (self.world.folder / "steps").glob("*/*"):
+        """Resume all jobs."""
+        for file in (self.sandbox.folder / "steps").glob("*/*"):
             file.unlink(missing_ok=True)
 
     def processes(self) -> list[psutil.Process]:
@@ -76,56 +77,58 @@ class Scene:
             return []
 
 
-def kill(scene: Scene, fits: Callable[[psutil.Process], bool]) -> None:
-    """Kill the first process of the job that fits.
+def kill(trial: Trial, matches: Callable[[psutil.Process], bool]) -> None:
+    """Kill the first process of the job that matches.
 
     Raises:
         TimeoutError: when there is none.
     """
 
-    def hit() -> bool:
-        for process in scene.processes():
-            if fits(process):
+    def kill_first() -> bool:
+        for process in trial.processes():
+            if matches(process):
                 try:
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
                 return True
-        if not scene.process.runs:
-            raise TimeoutError("the job ended before there was one to be killed")
+        if not trial.process.is_running:
+            raise TimeoutError("the job ended before a matching process existed")
         return False
 
-    wait_until("process to be killed", WAIT, hit)
+    wait_until("process to be killed", PROCESS_SECONDS, kill_first)
 
 
-def at_work(scene: Scene) -> psutil.Process | None:
-    """Return a process that has a task: the worker that stands in one, or a rank that trains.
+def find_busy_process(trial: Trial) -> psutil.Process | None:
+    """Return a process with a task: the worker that pauses in one, or a rank that trains.
 
-    The tasks of maintain are all Java's: None.
+    None for maintain: all its tasks are Java's.
     """
-    if scene.job == "maintain":
+    if trial.job == "maintain":
         return None
-    if scene.job != "train":
-        return psutil.Process(int(scene.asked.read_text()))
-    scene.release()
-    return wait_until("steps of two ranks", WAIT, lambda: alive(scene)[1:])[0]
+    if trial.job != "train":
+        return psutil.Process(int(trial.pid_file.read_text()))
+    trial.release()
+    return wait_until(
+        "steps of two ranks", PROCESS_SECONDS, lambda: find_training_ranks(trial)[1:]
+    )[0]
 
 
-def alive(scene: Scene) -> list[psutil.Process]:
-    """Return the ranks that run and have told of a step."""
-    beating = beats(scene.world, scene.place).values()
+def find_training_ranks(trial: Trial) -> list[psutil.Process]:
+    """Return the running ranks that have reported a step."""
+    beating = read_heartbeats(trial.sandbox, trial.place).values()
     pids = [beat["pid"] for beat in beating if beat["step"] >= 1]
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
 
-def on_hdfs(scene: Scene) -> tuple[hdfs_native.Client, str]:
-    """Return a client, and the path there of the folder that the job changes."""
-    path = locate(scene.world.live(scene.place))[1]
-    return hdfs_native.Client(scene.cluster.uri), path
+def open_hdfs(trial: Trial) -> tuple[hdfs_native.Client, str]:
+    """Return a client, and the path on HDFS of the folder that the job changes."""
+    path = resolve(trial.sandbox.live(trial.place))[1]
+    return hdfs_native.Client(trial.cluster.uri), path
 
 
-def up(cluster: LocalCluster) -> None:
-    """Start again what does not run.
+def start_services(cluster: LocalCluster) -> None:
+    """Start the services that do not run.
 
     Raises:
         RuntimeError: when that fails.

@@ -1,4 +1,4 @@
-"""The faults: each is made ready, strikes a job that stands at a step, and is mended."""
+"""The faults: preparation, strike at a job that pauses at a failpoint, and repair."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from eagle_spark.io import locate
-from eagle_spark.testing.failpoints import IN_A_TASK, STEPS
+from eagle_spark.io import resolve
+from eagle_spark.testing.failpoints import FAILPOINTS, IN_A_TASK
 from tests.chaos.fault_jobs import JARS, wait_until
-from tests.chaos.fault_scene import WAIT, Scene, at_work, kill, on_hdfs, up
-from tests.chaos.score_faults import is_executor, node
+from tests.chaos.fault_scene import (
+    PROCESS_SECONDS,
+    Trial,
+    find_busy_process,
+    kill,
+    open_hdfs,
+    start_services,
+)
+from tests.chaos.score_faults import find_node_processes, is_executor
 
-FULL_BYTES = 256 << 20  # of the disk that becomes full
-WORKERS = JARS.parent / "work"  # of executors on one machine
-NURSE = "nurse"  # a user with no rights but her own
+DISK_BYTES = 256 << 20  # of the disk that the fault fills
+WORK_FOLDER = JARS.parent / "work"  # of executors on one machine
+NURSE = "nurse"  # a user with rights on her own files only
 FAR_BACK, FAR_AHEAD = 86_400, 4_102_444_800  # 1970 and 2100
 
 
 def at(*others: str, **of: str) -> Mapping[str, tuple[str, ...]]:
-    """Return the steps of jobs by their name; those of all others under `others`."""
+    """Return job -> failpoints; `others` are those of the remaining jobs."""
     return {"others": others} | {job: (step,) for job, step in of.items()}
 
 
 def no(**why: str) -> Mapping[str, str]:
-    """Return why jobs cannot be struck, by their name."""
+    """Return job -> the reason why the fault does not apply to it."""
     return why
 
 
@@ -39,14 +46,14 @@ IN_TASKS = at(IN_A_TASK, train="before write", maintain="before write")
 
 
 class Fault:
-    """What goes wrong.
+    """A fault.
 
     Attributes:
-        steps: where it strikes, see `at`.
-        empty: why it cannot strike a job.
-        place: where it can be tried out, see `MASTERS`.
-        away: whether readers get no answer for a while.
-        seconds: a run may take beyond what others do.
+        steps: failpoints by job, see `at`.
+        empty: jobs to which the fault does not apply, with the reason.
+        place: where it is tried, see `MASTERS`.
+        away: whether the storage is unavailable to readers for a while.
+        seconds: added to the timeout of a run.
     """
 
     name = ""
@@ -56,17 +63,17 @@ class Fault:
     away = False
     seconds = 0.0
 
-    def ready(self, scene: Scene) -> None:
-        """Do what has to be done before the job begins."""
+    def ready(self, trial: Trial) -> None:
+        """Prepare the fault before the job starts."""
 
-    def strike(self, scene: Scene) -> None:
-        """Hit the job, which stands at the step."""
+    def strike(self, trial: Trial) -> None:
+        """Strike the job, which pauses at the failpoint."""
 
-    def mend(self, scene: Scene) -> None:
-        """Take the cause away, after the job has ended."""
+    def mend(self, trial: Trial) -> None:
+        """Remove the cause after the job has ended."""
 
-    def close(self, scene: Scene) -> None:
-        """Leave nothing behind."""
+    def close(self, trial: Trial) -> None:
+        """Delete all traces."""
 
 
 class Worker(Fault):
@@ -74,8 +81,8 @@ class Worker(Fault):
     steps = IN_TASKS
     empty = no(maintain="starts no Python worker", put="is one process: see driver")
 
-    def strike(self, scene: Scene) -> None:
-        victim = at_work(scene)
+    def strike(self, trial: Trial) -> None:
+        victim = find_busy_process(trial)
         assert victim
         victim.kill()
 
@@ -86,27 +93,27 @@ class Executor(Fault):
     empty = no(put="has no executor")
     place = "executors"
 
-    def ready(self, scene: Scene) -> None:
-        self.before = set(WORKERS.glob("app-*"))
+    def ready(self, trial: Trial) -> None:
+        self.before = set(WORK_FOLDER.glob("app-*"))
 
-    def close(self, scene: Scene) -> None:
-        for folder in set(WORKERS.glob("app-*")) - self.before:
+    def close(self, trial: Trial) -> None:
+        for folder in set(WORK_FOLDER.glob("app-*")) - self.before:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def strike(self, scene: Scene) -> None:
-        if victim := at_work(scene):
+    def strike(self, trial: Trial) -> None:
+        if victim := find_busy_process(trial):
             next(filter(is_executor, victim.parents())).kill()
         else:
-            scene.release()
-            kill(scene, is_executor)
+            trial.release()
+            kill(trial, is_executor)
 
 
 class Driver(Fault):
     name = "driver SIGKILL"
-    steps = at(*STEPS)
+    steps = at(*FAILPOINTS)
 
-    def strike(self, scene: Scene) -> None:
-        scene.process.kill()
+    def strike(self, trial: Trial) -> None:
+        trial.process.kill()
 
 
 class Stopped(Fault):
@@ -115,12 +122,12 @@ class Stopped(Fault):
     seconds = 300.0
     stopped: psutil.Process | None = None
 
-    def strike(self, scene: Scene) -> None:
-        self.stopped = at_work(scene)
+    def strike(self, trial: Trial) -> None:
+        self.stopped = find_busy_process(trial)
         assert self.stopped
         self.stopped.suspend()
 
-    def close(self, scene: Scene) -> None:
+    def close(self, trial: Trial) -> None:
         if self.stopped and self.stopped.is_running():
             self.stopped.kill()
 
@@ -130,67 +137,67 @@ class NodeManager(Fault):
     steps = IN_TASKS
     empty = no(put="does not run on YARN")
     place = "yarn"
-    seconds = 300.0  # train waits for so long for the node to come back
+    seconds = 300.0  # train waits that long for the node
 
-    def strike(self, scene: Scene) -> None:
-        victim = at_work(scene)
+    def strike(self, trial: Trial) -> None:
+        victim = find_busy_process(trial)
 
-        def inside() -> list[psutil.Process]:
+        def find_node() -> list[psutil.Process]:
             for name in ("nodemanager-1", "nodemanager-2"):
-                found = node(scene.cluster.run, name)
-                if found and (victim is None or set(found) & set(victim.parents())):
-                    return found
+                processes = find_node_processes(trial.cluster.run, name)
+                if processes and (victim is None or set(processes) & set(victim.parents())):
+                    return processes
             return []
 
-        for process in wait_until("node with an executor", WAIT, inside):
+        for process in wait_until("node with an executor", PROCESS_SECONDS, find_node):
             process.kill()
 
-    def mend(self, scene: Scene) -> None:
-        up(scene.cluster)
+    def mend(self, trial: Trial) -> None:
+        start_services(trial.cluster)
 
 
 class DataNode(Fault):
     name = "DataNode SIGKILL, replication 2"
-    steps = at(*STEPS, train="written")
+    steps = at(*FAILPOINTS, train="written")
     place = "hdfs"
 
-    def strike(self, scene: Scene) -> None:
-        psutil.Process(scene.cluster.pids["datanode-1"]).kill()
+    def strike(self, trial: Trial) -> None:
+        psutil.Process(trial.cluster.pids["datanode-1"]).kill()
 
-    def mend(self, scene: Scene) -> None:
-        up(scene.cluster)
+    def mend(self, trial: Trial) -> None:
+        start_services(trial.cluster)
 
 
 class NameNode(Fault):
     name = "NameNode restart"
-    steps = at(*STEPS, train="audited")
+    steps = at(*FAILPOINTS, train="audited")
     place = "hdfs"
     away = True
 
-    def strike(self, scene: Scene) -> None:
-        namenode = psutil.Process(scene.cluster.pids["namenode"])
+    def strike(self, trial: Trial) -> None:
+        namenode = psutil.Process(trial.cluster.pids["namenode"])
         namenode.kill()
-        namenode.wait(WAIT)  # its ports are free then
-        scene.release()
-        up(scene.cluster)
+        namenode.wait(PROCESS_SECONDS)  # until its ports are free
+        trial.release()
+        start_services(trial.cluster)
 
-    def mend(self, scene: Scene) -> None:
-        up(scene.cluster)
+    def mend(self, trial: Trial) -> None:
+        start_services(trial.cluster)
 
 
 class DiskFull(Fault):
     name = "disk full on the local dirs"
-    steps = at(*STEPS, train="before write")
+    steps = at(*FAILPOINTS, train="before write")
     empty = no(put="writes to no local disk")
 
-    def ready(self, scene: Scene) -> None:
-        self.disk = scene.world.folder / "small disk"
+    def ready(self, trial: Trial) -> None:
+        self.disk = trial.sandbox.folder / "small disk"
         self.disk.mkdir(exist_ok=True)
-        size = f"size={FULL_BYTES}"
+        size = f"size={DISK_BYTES}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", self.disk], check=True)
-        scene.environment |= {"SPARK_LOCAL_DIRS": str(self.disk), "TMPDIR": str(self.disk)}
+        trial.environment |= {"SPARK_LOCAL_DIRS": str(self.disk), "TMPDIR": str(self.disk)}
 
-    def strike(self, scene: Scene) -> None:
+    def strike(self, trial: Trial) -> None:
         try:
             with (self.disk / "filler").open("wb", 0) as filler:
                 while True:
@@ -199,32 +206,32 @@ class DiskFull(Fault):
             if error.errno != errno.ENOSPC:
                 raise
 
-    def mend(self, scene: Scene) -> None:
+    def mend(self, trial: Trial) -> None:
         (self.disk / "filler").unlink(missing_ok=True)
 
-    def close(self, scene: Scene) -> None:
+    def close(self, trial: Trial) -> None:
         subprocess.run(["umount", "-l", self.disk], check=True)
 
 
 class Quota(Fault):
     name = "HDFS quota reached"
-    steps = at(*STEPS, train="before write")
+    steps = at(*FAILPOINTS, train="before write")
     place = "hdfs"
 
-    def ready(self, scene: Scene) -> None:
-        client, path = on_hdfs(scene)
-        client.mkdirs(path, 0o755, True)  # put begins without it
+    def ready(self, trial: Trial) -> None:
+        client, path = open_hdfs(trial)
+        client.mkdirs(path, 0o755, True)  # put starts without the folder
 
-    def strike(self, scene: Scene) -> None:
-        self._set(scene, 1)
+    def strike(self, trial: Trial) -> None:
+        self._set(trial, 1)
 
-    def mend(self, scene: Scene) -> None:
-        self._set(scene, -1)
+    def mend(self, trial: Trial) -> None:
+        self._set(trial, -1)
 
-    def _set(self, scene: Scene, space: int) -> None:
-        path = locate(scene.world.live(scene.place))[1]
+    def _set(self, trial: Trial, space: int) -> None:
+        path = resolve(trial.sandbox.live(trial.place))[1]
         query = f"op=SETQUOTA&storagespacequota={space}&user.name={getpass.getuser()}"
-        web = f"http://127.0.0.1:{scene.cluster.ports['NAMENODE_WEB_PORT']}/webhdfs/v1"
+        web = f"http://127.0.0.1:{trial.cluster.ports['NAMENODE_WEB_PORT']}/webhdfs/v1"
         urlopen(Request(f"{web}{path}?{query}", method="PUT"), timeout=30).close()  # noqa: S310
 
 
@@ -232,54 +239,54 @@ class Clock(Fault):
     name = "clock jump in file times"
 
     def __init__(self) -> None:
-        self.known: dict[Path, float] = {}
+        self.times: dict[Path, float] = {}
 
-    def strike(self, scene: Scene) -> None:
-        """Half of the files are from 1970 now, the others from 2100."""
-        reads = scene.job in ("preprocess", "score", "put")
-        world = scene.world
-        inputs = world.inputs(scene.job, scene.place) if reads else world.warehouse(scene.place)
+    def strike(self, trial: Trial) -> None:
+        """Set the time of every second file to 1970, of the others to 2100."""
+        reads = trial.job in ("preprocess", "score", "put")
+        sandbox = trial.sandbox
+        inputs = sandbox.inputs(trial.job, trial.place) if reads else sandbox.warehouse(trial.place)
         files = sorted(path for path in Path(inputs).rglob("*") if path.is_file())
-        self.known |= {file: file.stat().st_mtime for file in files}
+        self.times |= {file: file.stat().st_mtime for file in files}
         for number, file in enumerate(files):
             os.utime(file, (FAR_AHEAD if number % 2 else FAR_BACK,) * 2)
 
-    def close(self, scene: Scene) -> None:
-        for file, modified in self.known.items():
+    def close(self, trial: Trial) -> None:
+        for file, modified in self.times.items():
             if file.exists():
                 os.utime(file, (modified, modified))
 
 
 class Permission(Fault):
     name = "permission revoked half-way"
-    steps = at(*STEPS, train="written")
+    steps = at(*FAILPOINTS, train="written")
     place = "hdfs"
 
-    def ready(self, scene: Scene) -> None:
-        client, path = on_hdfs(scene)
+    def ready(self, trial: Trial) -> None:
+        client, path = open_hdfs(trial)
         client.mkdirs(path, 0o755, True)
         client.set_owner(path, NURSE, NURSE)
         for status in client.list_status(path, True):
             client.set_owner(status.path, NURSE, NURSE)
-        scene.environment["HADOOP_USER_NAME"] = NURSE
+        trial.environment["HADOOP_USER_NAME"] = NURSE
 
-    def strike(self, scene: Scene) -> None:
-        client, path = on_hdfs(scene)
+    def strike(self, trial: Trial) -> None:
+        client, path = open_hdfs(trial)
         client.set_permission(path, 0)
 
-    def mend(self, scene: Scene) -> None:
-        client, path = on_hdfs(scene)
+    def mend(self, trial: Trial) -> None:
+        client, path = open_hdfs(trial)
         client.set_permission(path, 0o755)
 
 
 class Twice(Fault):
     name = "two runs at once"
-    steps = at(*STEPS, train="before write")
+    steps = at(*FAILPOINTS, train="before write")
 
-    def strike(self, scene: Scene) -> None:
-        first = scene.process
-        scene.others.append(scene.begin("second"))
-        scene.running.append(first)
+    def strike(self, trial: Trial) -> None:
+        first = trial.process
+        trial.others.append(trial.begin("second"))
+        trial.running.append(first)
 
 
 FAULTS = {

@@ -1,4 +1,4 @@
-"""Jobs that are to be killed: a spark-submit, with all that it starts."""
+"""Jobs that tests kill: a spark-submit and its descendants."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 import psutil
 
-from eagle_spark.errors import LOOK_FIRST
+from eagle_spark.errors import EXIT_NEEDS_ATTENTION
 from tests.helpers.processes import ROOT
 
-TIMEOUT = 900.0  # seconds of one job, where it says nothing else
+TIMEOUT = 900.0  # seconds of a job, by default
 
 
 class Job:
-    """A job as a process; its output goes into a file in `folder`."""
+    """A job as a process; its output goes to a file in `folder`."""
 
     timeout = TIMEOUT
 
@@ -44,35 +44,35 @@ class Job:
         return time.monotonic() - self.started
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self.process.poll() is None and self.seconds < self.timeout
 
     def end(self) -> int:
-        """Wait for the end, and return the exit code; 0 of one that is done and to be looked at."""
+        """Wait for the end; return the exit code, 0 for `EXIT_NEEDS_ATTENTION`."""
         code = self.process.wait(max(1.0, self.timeout - self.seconds))
-        return 0 if code == LOOK_FIRST else code
+        return 0 if code == EXIT_NEEDS_ATTENTION else code
 
     def result(self) -> dict[str, Any]:
-        """Wait for the end, and return the job's last line."""
+        """Wait for the end; return the content of the last line of output."""
         if self.end():
             raise self.failure("the job failed")
-        found: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])
-        return found
+        result: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])
+        return result
 
     def failure(self, what: str) -> SystemExit:
         return SystemExit(f"error: {what}:\n{self.output.read_text()[-3000:]}")
 
     def processes(self) -> list[psutil.Process]:
-        """Return the driver and all that it started."""
+        """Return the driver and its descendants."""
         driver = psutil.Process(self.process.pid)
         return [driver, *driver.children(recursive=True)]
 
     def kill(self) -> None:
-        """End the driver and all that it started, as a machine that loses its power does."""
+        """Kill the driver and its descendants, like a power failure."""
         driver, *others = self.processes()
         for process in (driver, *others):
             process.kill()
-        self.process.wait()  # first: its exit code is told once
+        self.process.wait()  # first: its exit code can be read once
         psutil.wait_procs(others, 10)
 
 
@@ -80,8 +80,8 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 @contextmanager
-def killed_at_last(job: AnyJob) -> Iterator[AnyJob]:
-    """Let nothing of the job stay behind."""
+def kill_at_end(job: AnyJob) -> Iterator[AnyJob]:
+    """Kill the job at the end of the block if it still runs."""
     try:
         yield job
     finally:
@@ -89,21 +89,21 @@ def killed_at_last(job: AnyJob) -> Iterator[AnyJob]:
             job.kill()
 
 
-def tell(found: dict[str, Any]) -> None:
-    print(json.dumps(found), file=sys.stderr, flush=True)
+def print_record(record: dict[str, Any]) -> None:
+    print(json.dumps(record), file=sys.stderr, flush=True)
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it is a Python worker: a child of the daemon that forks them."""
+    """Whether the process is a Python worker: a child of the daemon that forks them."""
     try:
         pair = [process, process.parent()]
     except psutil.NoSuchProcess:
         return False
-    return all("pyspark.daemon" in line_of(one) for one in pair)
+    return all("pyspark.daemon" in command_line(member) for member in pair)
 
 
-def line_of(process: psutil.Process | None) -> str:
-    """Return the command line; nothing of a process that has ended."""
+def command_line(process: psutil.Process | None) -> str:
+    """Return the command line; empty for a process that has ended."""
     try:
         return " ".join(process.cmdline()) if process else ""
     except psutil.Error:

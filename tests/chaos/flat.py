@@ -1,4 +1,4 @@
-"""Whether a figure stays the same while images are scored, as two numbers."""
+"""The trend of a figure while images are scored, as two numbers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import theilslopes
 
-STEADY = 0.1  # of the images: what comes before is beginning
-PER = 10_000  # images
-POINTS = 2_000
+WARM_UP_SHARE = 0.1  # of the images; not part of the trend
+UNIT_IMAGES = 10_000  # of slopes
+MAX_POINTS = 2_000
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Flat:
-    """How a figure changes.
+class Trend:
+    """The trend of a figure.
 
     Attributes:
         median: of the steady part.
@@ -31,20 +31,23 @@ class Flat:
     ratio: float
 
 
-def flatness(images: Sequence[float], values: Sequence[float], count: int) -> Flat | None:
-    """Judge values that were seen when so many of `count` images had been scored.
+def fit_trend(images: Sequence[float], values: Sequence[float], count: int) -> Trend | None:
+    """Fit the trend of values; None if a quarter of the images has no value.
 
-    None where a quarter has no value.
+    Args:
+        images: scored when each value was measured.
+        values: of the figure.
+        count: of all images.
     """
-    done, seen = np.asarray(images, np.float64), np.asarray(values, np.float64)
-    steady = done >= STEADY * count
+    done, samples = np.asarray(images, np.float64), np.asarray(values, np.float64)
+    steady = done >= WARM_UP_SHARE * count
     second, last = (
-        seen[(done > count * low) & (done <= count * (low + 0.25))] for low in (0.25, 0.75)
+        samples[(done > count * low) & (done <= count * (low + 0.25))] for low in (0.25, 0.75)
     )
     if not (len(second) and len(last)):
         return None
-    median = float(np.median(seen[steady]))
-    # Pairs of all points are formed: of very many, every so manyth does.
-    some = slice(None, None, 1 + int(steady.sum()) // POINTS)
-    slope = float(theilslopes(seen[steady][some], done[steady][some] / PER).slope)
-    return Flat(median, 100 * slope / median, float(last.mean() / second.mean()))
+    median = float(np.median(samples[steady]))
+    # The time is quadratic in the points: a sample of many is enough.
+    sample = slice(None, None, 1 + int(steady.sum()) // MAX_POINTS)
+    slope = float(theilslopes(samples[steady][sample], done[steady][sample] / UNIT_IMAGES).slope)
+    return Trend(median, 100 * slope / median, float(last.mean() / second.mean()))

@@ -1,10 +1,10 @@
-"""The fault matrix: every job is struck by every fault, and run again until it ends well.
+"""The fault matrix: each job with each fault, repeated until it succeeds.
 
     python -m tests.chaos.matrix --work DIR --out results/faults.md [--only JOB/FAULT/STEP]…
 
-What is published then is held against what the undisturbed job publishes, row for row, and a reader
-looks at it all the while. Every cell is a line in DIR/cells.jsonl as soon as it is done; those that
-ended well are not tried out again. `make faults` does all of this.
+The published result is compared row by row with that of the undisturbed job, and a reader polls it
+during the cell. Each finished cell is a line in DIR/cells.jsonl; successful cells are not repeated.
+`make faults` runs all cells.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eagle_spark.model.card import table
+from eagle_spark.model.card import render_table
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables.maintenance import SMALL_FILES
-from eagle_spark.testing.failpoints import STEPS
-from tests.chaos.fault_jobs import JOBS, SECONDS, World, ended
-from tests.chaos.fault_reader import look, reading, small_files
+from eagle_spark.testing.failpoints import FAILPOINTS
+from tests.chaos.fault_jobs import JOBS, SECONDS, Sandbox, wait_for_exit
+from tests.chaos.fault_reader import count_files, poll_published, read_published
 from tests.chaos.fault_ready import Prepared, prepare, restore
-from tests.chaos.fault_strikes import FAULTS, Fault, Scene
+from tests.chaos.fault_scene import Trial
+from tests.chaos.fault_strikes import FAULTS, Fault
 from tests.chaos.reader import SESSION
 from tests.cluster.local_cluster import LocalCluster, cluster_command
 from tests.helpers.processes import ROOT
-from tests.helpers.untrained import write_model
+from tests.helpers.tiny_model import write_model
 
 HERE = Path(__file__).resolve().parent
 CHEAP_FIRST = ("put", "preprocess", "maintain", "score", "train")
-NOTHING: dict[str, Any] = {"struck": False, "codes": [], "same": False, "seen": {}}
-ATTEMPTS = 3  # of a job that was struck
+NOT_RUN: dict[str, Any] = {"struck": False, "codes": [], "same": False, "seen": {}}
+ATTEMPTS = 3  # of a job after the strike
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing that is tried out."""
+    """A cell of the matrix: a job and a fault at a failpoint."""
 
     job: str
     fault: str
@@ -59,15 +60,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell.
+    """The outcome of a cell.
 
     Attributes:
         struck: whether the fault hit the job.
-        codes: exit codes of all runs; None for one that had to be ended.
-        said: the last line of the first run that failed.
-        same: whether the published result is that of the undisturbed job.
-        seen: what the reader saw, and how often.
-        commit: of the code that was struck.
+        codes: exit codes of all runs; None for a run that was killed after a timeout.
+        said: error of the first run that failed.
+        same: whether the published result equals that of the undisturbed job.
+        seen: observations of the reader -> number.
+        commit: of the tested code.
     """
 
     job: str
@@ -85,7 +86,9 @@ class Outcome:
     @property
     def whole(self) -> bool:
         wrong = ("half",) if FAULTS[self.fault].away else ("half", "no answer")
-        return self.seen.get("whole", 0) > 0 and not any(one.startswith(wrong) for one in self.seen)
+        return self.seen.get("whole", 0) > 0 and not any(
+            outcome.startswith(wrong) for outcome in self.seen
+        )
 
     @property
     def good(self) -> bool:
@@ -94,18 +97,18 @@ class Outcome:
 
 @lru_cache
 def commit() -> str:
-    """Return which commit is checked out."""
+    """Return the commit that is checked out."""
     words = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
 def _is_done(job: str, codes: Sequence[int | None]) -> bool:
-    """Whether the last run ended well; train refuses (2) where its model is there."""
+    """Whether the last run succeeded; train ends with 2 if its model exists."""
     return codes[-1:] == [0] or (job == "train" and codes[-1:] == [2] and 0 in codes)
 
 
 def cells() -> Iterator[Cell]:
-    """Yield all cells, those that have no sense left out."""
+    """Yield all cells to which the fault applies."""
     for name, fault in FAULTS.items():
         for job in JOBS:
             if job not in fault.empty:
@@ -114,71 +117,71 @@ def cells() -> Iterator[Cell]:
                     yield Cell(job, name, step, place)
 
 
-def try_out(cell: Cell, world: World, prepared: Prepared) -> Outcome:
-    """Strike the job, run it again, until it ends well, and look at what is there then."""
+def run_trial(cell: Cell, sandbox: Sandbox, prepared: Prepared) -> Outcome:
+    """Strike the job, run it again until it succeeds, and read the published result."""
     fault: Fault = FAULTS[cell.fault]()
-    scene = Scene(world, cell.job, cell.step, cell.place)
+    trial = Trial(sandbox, cell.job, cell.step, cell.place)
     seconds = SECONDS + fault.seconds
-    restore(world.live(cell.place), prepared.kept)
+    restore(sandbox.live(cell.place), prepared.copy)
     started = time.monotonic()
     codes: list[int | None] = []
-    known = [prepared.before, prepared.after]
-    with reading(world, cell.job, cell.place, known) as seen:
+    complete = [prepared.before, prepared.after]
+    with poll_published(sandbox, cell.job, cell.place, complete) as observations:
         try:
-            fault.ready(scene)
-            struck, said = _struck(fault, scene, seconds, codes)
+            fault.ready(trial)
+            struck, message = _struck(fault, trial, seconds, codes)
             for _ in range(ATTEMPTS):
-                again = world.start(cell.job, cell.place, "again", **scene.environment)
-                scene.running.append(again)
-                codes.append(ended(again, seconds))
-                said = said or _last(again.output, codes[-1])
+                again = sandbox.start(cell.job, cell.place, "again", **trial.environment)
+                trial.running.append(again)
+                codes.append(wait_for_exit(again, seconds))
+                message = message or _last(again.output, codes[-1])
                 if _is_done(cell.job, codes):
                     break
-            time.sleep(1.0)  # the reader looks once more
-            found = look(world, cell.job, cell.place)
+            time.sleep(1.0)  # for one more poll of the reader
+            published = read_published(sandbox, cell.job, cell.place)
         finally:
-            scene.release()
-            for job in scene.running:
+            trial.release()
+            for job in trial.running:
                 if job.process.poll() is None:
                     job.kill()
-            fault.close(scene)
-    same = found == prepared.after
+            fault.close(trial)
+    same = published == prepared.after
     if cell.job == "maintain":
-        same = same and small_files(world, cell.place) < SMALL_FILES
+        same = same and count_files(sandbox, cell.place) < SMALL_FILES
     took = round(time.monotonic() - started, 1)
     return Outcome(
         **asdict(cell),
         struck=struck,
         codes=codes,
-        said=said.replace(str(world.folder), "DIR").replace(str(ROOT), "."),
+        said=message.replace(str(sandbox.folder), "DIR").replace(str(ROOT), "."),
         same=same,
-        seen=dict(seen),
+        seen=dict(observations),
         seconds=took,
         commit=commit(),
     )
 
 
 def _struck(
-    fault: Fault, scene: Scene, seconds: float, codes: list[int | None]
+    fault: Fault, trial: Trial, seconds: float, codes: list[int | None]
 ) -> tuple[bool, str]:
-    """Run the job with the fault; return whether it hit, and what the first failed run said."""
-    said = ""
+    """Run the job with the fault; return whether it hit, and the error of the first failed run."""
+    message = ""
     try:
-        if scene.begin("struck").runs:
-            fault.strike(scene)
+        if trial.begin("struck").is_running:
+            fault.strike(trial)
         else:
-            said = "it ended before the step"
+            message = "it ended before the step"
     except TimeoutError as error:
-        said = str(error)
+        message = str(error)
     finally:
-        # What follows needs it, whatever came of the strike.
-        struck = not said
-        scene.release()
-        for job in (scene.process, *scene.others):
-            codes.append(ended(job, seconds))
-            said = said or _last(job.output, codes[-1])
-        fault.mend(scene)
-    return struck, said
+        # The next runs need this after any strike.
+        struck = not message
+        trial.release()
+        for job in (trial.process, *trial.others):
+            codes.append(wait_for_exit(job, seconds))
+            message = message or _last(job.output, codes[-1])
+        fault.mend(trial)
+    return struck, message
 
 
 def _last(output: Path, code: int | None) -> str:
@@ -193,8 +196,8 @@ def _last(output: Path, code: int | None) -> str:
         return "" if code < 0 else lines[-1][:300]
 
 
-def told(outcome: Outcome) -> str:
-    """Return what happened, in a few words."""
+def describe(outcome: Outcome) -> str:
+    """Return a summary of the outcome."""
     codes = ", ".join("ended" if code is None else str(code) for code in outcome.codes)
     problems = [] if outcome.struck else ["NOT STRUCK"]
     problems += [] if outcome.same else ["ANOTHER RESULT"]
@@ -204,44 +207,47 @@ def told(outcome: Outcome) -> str:
 
 
 def page(outcomes: Iterable[Outcome]) -> str:
-    """Return the matrix, and below it every cell, as Markdown."""
-    latest = {(one.job, one.fault, one.step): one for one in outcomes}
-    wanted = list(cells())
+    """Return the matrix and the table of all cells as Markdown."""
+    latest = {(outcome.job, outcome.fault, outcome.step): outcome for outcome in outcomes}
+    all_cells = list(cells())
     rows = []
     for name, fault in FAULTS.items():
         row = [name]
         for job in JOBS:
-            mine = [one for one in wanted if (one.job, one.fault) == (job, name)]
+            row_cells = [cell for cell in all_cells if (cell.job, cell.fault) == (job, name)]
             shown = []
-            for cell in mine:
-                one = latest.get((cell.job, cell.fault, cell.step))
-                text = told(one) if one else "not run"
-                shown.append(f"{cell.step}: {text}" if len(mine) > 1 else text)
+            for cell in row_cells:
+                outcome = latest.get((cell.job, cell.fault, cell.step))
+                text = describe(outcome) if outcome else "not run"
+                shown.append(f"{cell.step}: {text}" if len(row_cells) > 1 else text)
             row.append("<br>".join(shown) or f"- ({fault.empty[job]})")
         rows.append(row)
     every = []
-    for cell in wanted:
-        if one := latest.get((cell.job, cell.fault, cell.step)):
+    for cell in all_cells:
+        if outcome := latest.get((cell.job, cell.fault, cell.step)):
             looks = ", ".join(
-                f"{text.replace('|', ' ')[:80]} x {n}" for text, n in one.seen.items()
+                f"{text.replace('|', ' ')[:80]} x {n}" for text, n in outcome.seen.items()
             )
             every.append(
                 (
-                    *(one.job, one.fault, one.step, one.place),
-                    ", ".join("ended" if code is None else str(code) for code in one.codes),
-                    _cell(one.said[:160]),
-                    *("yes" if one.same else "NO", "yes" if one.whole else "NO"),
-                    *(_cell(looks), f"{one.seconds:.0f}"),
+                    *(outcome.job, outcome.fault, outcome.step, outcome.place),
+                    ", ".join("ended" if code is None else str(code) for code in outcome.codes),
+                    _cell(outcome.said[:160]),
+                    *("yes" if outcome.same else "NO", "yes" if outcome.whole else "NO"),
+                    *(_cell(looks), f"{outcome.seconds:.0f}"),
                 )
             )
-    ran = [latest[key] for cell in wanted if (key := (cell.job, cell.fault, cell.step)) in latest]
-    good = sum(one.good for one in ran)
-    minutes = sum(one.seconds for one in ran) / 60
+    ran = [
+        latest[key] for cell in all_cells if (key := (cell.job, cell.fault, cell.step)) in latest
+    ]
+    good = sum(outcome.good for outcome in ran)
+    minutes = sum(outcome.seconds for outcome in ran) / 60
+    commits = sorted({outcome.commit for outcome in ran})
     header = ("job", "fault", "at step", "where", "exit codes", "said", "same result", "whole")
     return (
         "# Faults\n\n"
-        f"{len(wanted)} cells, {len(ran)} run, {good} ended well; {minutes:.0f} minutes in all. "
-        f"Made by `make faults`, of the code of {', '.join(sorted({one.commit for one in ran}))}."
+        f"{len(all_cells)} cells, {len(ran)} run, {good} ended well; {minutes:.0f} minutes in all. "
+        f"Made by `make faults`, of the code of {', '.join(commits)}."
         "\n\n"
         "Each job was struck at the step, its cause mended, and the same command given again, in "
         "any case once, until it ended with 0; train refuses (2) where its model is there. In "
@@ -255,9 +261,9 @@ def page(outcomes: Iterable[Outcome]) -> str:
         "rows of the run that the model names; put: every file's SHA-256), and a reader who looked "
         "twice a second saw nothing but what was published before, or all of it. What a job said "
         "is of that run: some of the lines may have been mended since.\n\n"
-        f"{table(('fault', *JOBS), rows)}\n\n## What the steps are\n\n{_steps()}\n\n"
+        f"{render_table(('fault', *JOBS), rows)}\n\n## What the steps are\n\n{_steps()}\n\n"
         f"{(HERE / 'faults_notes.md').read_text().strip()}\n\n"
-        f"## Every cell\n\n{table((*header, 'seen', 's'), every)}\n"
+        f"## Every cell\n\n{render_table((*header, 'seen', 's'), every)}\n"
     )
 
 
@@ -279,8 +285,8 @@ def read_outcomes(file: Path) -> list[Outcome]:
 
 
 @contextmanager
-def cluster_in(folder: Path) -> Iterator[LocalCluster]:
-    """Start a cluster, and stop it afterwards."""
+def open_cluster(folder: Path) -> Iterator[LocalCluster]:
+    """Run a cluster during the block."""
     os.environ["HADOOP_CONF_DIR"] = str(folder / "conf")
     try:
         begun = cluster_command(folder, "up", "--free-ports")
@@ -292,26 +298,30 @@ def cluster_in(folder: Path) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def world_in(work: Path, hadoop: bool) -> Iterator[World]:
-    """Make what all cells need."""
+def open_sandbox(work: Path, hadoop: bool) -> Iterator[Sandbox]:
+    """Yield the folders and services of all cells."""
     work.mkdir(parents=True, exist_ok=True)
     model = work / "model"
     if not model.exists():
         write_model(model, 64)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    # The cluster first: Spark takes its configuration when it begins.
+    # The cluster first: Spark reads its configuration at its start.
     with (
-        cluster_in(work / "hadoop") if hadoop else nullcontext() as cluster,
+        open_cluster(work / "hadoop") if hadoop else nullcontext() as cluster,
         open_session("faults", str(work / "reader"), SESSION) as spark,
     ):
-        yield World(work, model, spark, cluster)
+        yield Sandbox(work, model, spark, cluster)
 
 
 def run(work: Path, out: Path, only: Sequence[str]) -> int:
-    """Try out the cells that did not end well yet; return how many did not now."""
+    """Run the cells that have not succeeded yet; return the number of failures."""
     record = work / "cells.jsonl"
-    done = {(one.job, one.fault, one.step) for one in read_outcomes(record) if one.good}
-    wanted = [
+    done = {
+        (outcome.job, outcome.fault, outcome.step)
+        for outcome in read_outcomes(record)
+        if outcome.good
+    }
+    remaining = [
         cell
         for cell in cells()
         if any(fnmatch(cell.name, pattern) for pattern in only)
@@ -319,49 +329,52 @@ def run(work: Path, out: Path, only: Sequence[str]) -> int:
     ]
     bad = 0
     for hadoop in (False, True):
-        some = [cell for cell in wanted if (cell.place in ("hdfs", "yarn")) == hadoop]
-        some.sort(key=_order)
-        if not some:
+        selected = [cell for cell in remaining if (cell.place in ("hdfs", "yarn")) == hadoop]
+        selected.sort(key=_order)
+        if not selected:
             continue
-        with world_in(work, hadoop) as world:
-            for cell in some:
-                one = _tried(cell, world)
+        with open_sandbox(work, hadoop) as sandbox:
+            for cell in selected:
+                outcome = _tried(cell, sandbox)
                 with record.open("a") as file:
-                    file.write(json.dumps(asdict(one)) + "\n")
+                    file.write(json.dumps(asdict(outcome)) + "\n")
                 out.write_text(page(read_outcomes(record)))
-                bad += not one.good
+                bad += not outcome.good
     return bad
 
 
 def _order(cell: Cell) -> tuple[bool, bool, int, int]:
-    """Return what puts cheap cells first, and those at all steps before others."""
+    """Return a sort key: cheap cells first, faults at all failpoints before others."""
     steps = FAULTS[cell.fault].steps["others"]
-    step = -STEPS.index(cell.step) if cell.step in STEPS else 0  # publishing first
+    step = -FAILPOINTS.index(cell.step) if cell.step in FAILPOINTS else 0  # publishing first
     return cell.job == "train", len(steps) == 1, step, CHEAP_FIRST.index(cell.job)
 
 
-def _tried(cell: Cell, world: World) -> Outcome:
-    """Try out the cell; what the harness itself cannot do is an outcome too."""
+def _tried(cell: Cell, sandbox: Sandbox) -> Outcome:
+    """Run the cell; a failure of the harness is an outcome too."""
     print(f"{cell.name} ({cell.place}): ", end="", file=sys.stderr, flush=True)
     started = time.monotonic()
     try:
-        one = try_out(cell, world, prepare(world, cell.job, cell.place))
+        outcome = run_trial(cell, sandbox, prepare(sandbox, cell.job, cell.place))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        said = f"not tried out: {' '.join(str(error).split())[:300]}"
+        message = f"not tried out: {' '.join(str(error).split())[:300]}"
         took = round(time.monotonic() - started, 1)
-        one = Outcome(**asdict(cell), **NOTHING, said=said, seconds=took, commit=commit())
-    print(f"{told(one)}, {one.seconds:.0f} s; {one.said[:160]} {one.seen}", file=sys.stderr)
-    return one
+        outcome = Outcome(**asdict(cell), **NOT_RUN, said=message, seconds=took, commit=commit())
+    print(
+        f"{describe(outcome)}, {outcome.seconds:.0f} s; {outcome.said[:160]} {outcome.seen}",
+        file=sys.stderr,
+    )
+    return outcome
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", required=True, type=Path, help="folder for all that is made")
+    parser.add_argument("--work", required=True, type=Path, help="folder for all files")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--only", action="append", metavar="JOB/FAULT/STEP", help="with * and ?")
-    given = parser.parse_args()
-    if bad := run(given.work.resolve(), given.out, given.only or ["*"]):
+    arguments = parser.parse_args()
+    if bad := run(arguments.work.resolve(), arguments.out, arguments.only or ["*"]):
         raise SystemExit(f"error: {bad} cells did not end well")
 
 

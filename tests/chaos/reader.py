@@ -1,4 +1,4 @@
-"""Somebody who asks the published table `predictions` again and again while a job writes it."""
+"""A reader that polls the published table `predictions` while a job writes it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-LAST_LOOK = 60.0  # seconds, at most
-PAUSE = 0.5  # seconds; or it takes the job's cores away
-OF_THE_RUN = ("run_id", "scored_at")
+JOIN_SECONDS = 60.0
+PAUSE_SECONDS = 0.5  # less would take cores from the job
+RUN_COLUMNS = ("run_id", "scored_at")
 SESSION = {
     "spark.master": "local[1]",
     "spark.log.level": "ERROR",
@@ -24,7 +24,7 @@ SESSION = {
 
 
 class Reader:
-    """A Spark session of its own, which finds the table by its folder."""
+    """Reads the table by its folder, in a separate Spark session."""
 
     def __init__(self, spark: SparkSession) -> None:
         self._spark = spark
@@ -33,43 +33,43 @@ class Reader:
         return self._spark.read.format("iceberg").load(f"{warehouse}/cxr/predictions")
 
     def table(self, warehouse: str) -> pa.Table:
-        """Return all that does not tell of the run, in the order of paths."""
-        rows = self._rows(warehouse).drop(*OF_THE_RUN)
+        """Return the rows without the columns of the run, ordered by path."""
+        rows = self._rows(warehouse).drop(*RUN_COLUMNS)
         return rows.toArrow().sort_by("path").combine_chunks()
 
-    def look(self, warehouse: str) -> str:
-        """Return the number of rows, or what else the reader is told."""
+    def count_rows(self, warehouse: str) -> str:
+        """Return the number of rows, or the error, as text."""
         from pyspark.errors import AnalysisException
 
         try:
-            # From the files, not from the sums that the table keeps of them.
-            found = self._rows(warehouse).selectExpr("count(confidence)", "count(DISTINCT path)")
-            ((rows, paths),) = found.collect()
+            # Reads the files, not the counts in the metadata.
+            counts = self._rows(warehouse).selectExpr("count(confidence)", "count(DISTINCT path)")
+            ((rows, paths),) = counts.collect()
         except AnalysisException:
             return "no table"
-        except Exception as error:  # whatever it is, it is a finding
+        except Exception as error:  # any error is an observation
             return str(error).partition("\n")[0][:200]
         return str(paths) if rows == paths else f"{rows} rows of {paths} files"
 
-    def polling(self, warehouse: str) -> AbstractContextManager[Counter[str]]:
-        """Count, by what was seen, the looks at the table within the block."""
-        return polling(lambda: self.look(warehouse))
+    def poll(self, warehouse: str) -> AbstractContextManager[Counter[str]]:
+        """Poll the table during the block; count the observations."""
+        return poll(lambda: self.count_rows(warehouse))
 
 
 @contextmanager
-def polling(look: Callable[[], str]) -> Iterator[Counter[str]]:
-    """Look again and again within the block; count what was seen."""
-    seen: Counter[str] = Counter()
+def poll(read: Callable[[], str]) -> Iterator[Counter[str]]:
+    """Call `read` again and again during the block; count its values."""
+    observations: Counter[str] = Counter()
     ended = Event()
 
-    def poll() -> None:
-        while not ended.wait(PAUSE):
-            seen[look()] += 1
+    def run() -> None:
+        while not ended.wait(PAUSE_SECONDS):
+            observations[read()] += 1
 
-    thread = Thread(target=poll, daemon=True)
+    thread = Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield seen
+        yield observations
     finally:
         ended.set()
-        thread.join(LAST_LOOK)
+        thread.join(JOIN_SECONDS)

@@ -1,16 +1,16 @@
-"""score over many images in one go, some broken, while its workers are killed.
+"""One run of score over many images, some of them broken, while its workers are killed.
 
     python -m tests.chaos.soak --images DIR --model DIR [--count 100000] [--seed 1]
                               [--kill-every 60]
 
-`count` files are made from the images of DIR; 0.5 % of them are broken (see `copies.BROKEN`), which
-ones and how is drawn by the seed. One `spark-submit submit/score.py` scores them into an empty
-warehouse, and every `kill-every` seconds a Python worker that is there is killed by SIGKILL. Then
-another Spark session holds the table against what was made: listed are scored and rejected,
-rejected are the broken ones, each for its reason, and every file has one row. Whether memory and
-rate stay as they are is told as two numbers each (`flat.Flat`). Written are `results/soak.md` and
-its two plots; on standard output it ends as one JSON object. Exit code 1 where sums do not balance,
-no worker was killed, or memory or rate are not flat by the bounds of `soak_report.uneven`.
+Makes `count` files from the images of DIR; 0.5 % of them are broken (see `copies.BROKEN`), selected
+by the seed. One `spark-submit submit/score.py` scores them into an empty warehouse, and every
+`kill-every` seconds SIGKILL hits one of its Python workers. Then another Spark session compares the
+table with the files: the listed files are scored or rejected, exactly the broken ones are rejected,
+each for its reason, and every file has one row. Two numbers each describe the trend of memory and
+rate (`flat.Trend`). Writes `results/soak.md` and its two plots; the last line on standard output is
+one JSON object. Exit code 1 if sums do not balance, no worker was killed, or memory or rate are not
+flat by the bounds of `soak_report.uneven`.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ import psutil
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import PREDICTIONS, Warehouse
 from tests.chaos.copies import BROKEN, break_some, repeat
-from tests.chaos.faults import is_worker, killed_at_last, line_of, tell
-from tests.chaos.flat import Flat, flatness
+from tests.chaos.faults import command_line, is_worker, kill_at_end, print_record
+from tests.chaos.flat import Trend, fit_trend
 from tests.chaos.reader import SESSION
-from tests.chaos.score_faults import Night, Setting
+from tests.chaos.score_faults import ScoreJob, Setting
 from tests.chaos.soak_report import JAVA, MEMORY, PAGE, RATE, SPEED, Line, draw, page, uneven
 from tests.helpers.processes import ROOT, images_in
 
 BROKEN_SHARE = 0.005
-CHUNKS = 10  # commits; of 100,000 images that is the job's own default
-BEAT = 0.5  # seconds
-SPAN = 30.0  # seconds, of a rate
-TOLD_EVERY = 10.0  # seconds
+CHUNKS = 10  # commits; the default of the job for 100,000 images
+BEAT_SECONDS = 0.5
+RATE_SECONDS = 30.0  # width of the intervals of rates
+REPORT_SECONDS = 10.0
 LOST = re.compile(r"Lost task ")
 MEMORIES = (JAVA, "driver, Python", "workers, sum", "workers, largest")
 
 
-class LongNight(Night):
+class LongScoreJob(ScoreJob):
     timeout = 6 * 3600.0
 
 
 @dataclass
-class Seen:
-    """What was seen of a job from outside.
+class Measurements:
+    """Measurements of a running job.
 
     Attributes:
-        times: of the looks, seconds since the epoch.
-        memory: by `MEMORIES`, GB at each look.
-        kills: when a worker was killed.
-        lives: worker -> when it was seen first and last.
+        times: of the measurements, seconds since the epoch.
+        memory: by `MEMORIES`, GB at each time.
+        kills: times of killed workers.
+        lives: worker -> times of its first and last measurement.
     """
 
     times: list[float] = field(default_factory=list)
@@ -73,58 +73,58 @@ class Seen:
     kills: list[float] = field(default_factory=list)
     lives: dict[psutil.Process, tuple[float, float]] = field(default_factory=dict)
 
-    def look(self, job: Night) -> list[psutil.Process]:
-        """Take in what the job holds now; return its workers."""
+    def add(self, job: ScoreJob) -> list[psutil.Process]:
+        """Measure the memory of the job; return its workers."""
         now, java, python, workers = time.time(), 0, 0, {}
         for process in job.processes():
             try:
-                name, own = process.name(), process.memory_info().rss
-            except psutil.Error:  # it has ended
+                name, resident = process.name(), process.memory_info().rss
+            except psutil.Error:  # has ended
                 continue
             if name == "java":
-                java = max(java, own)
-            elif "submit/score.py" in line_of(process):
-                python = max(python, own)
+                java = max(java, resident)
+            elif "submit/score.py" in command_line(process):
+                python = max(python, resident)
             elif is_worker(process):
-                workers[process] = own
+                workers[process] = resident
                 self.lives[process] = (self.lives.get(process, (now, now))[0], now)
         self.times.append(now)
-        found = (java, python, sum(workers.values()), max(workers.values(), default=0))
-        for name, value in zip(MEMORIES, found, strict=True):
+        values = (java, python, sum(workers.values()), max(workers.values(), default=0))
+        for name, value in zip(MEMORIES, values, strict=True):
             self.memory[name].append(value / 1e9)
         return list(workers)
 
 
-def soak(job: Night, every: float, draw: random.Random) -> Seen:
-    """Watch the job to its end, and kill a worker again and again."""
-    seen, due, told = Seen(), 0.0, 0.0
-    while job.runs:
+def soak(job: ScoreJob, every: float, generator: random.Random) -> Measurements:
+    """Measure the job until its end, and kill a worker at equal intervals."""
+    measurements, due, reported = Measurements(), 0.0, 0.0
+    while job.is_running:
         with suppress(psutil.NoSuchProcess):  # the job has just ended
-            workers = seen.look(job)
+            workers = measurements.add(job)
             now = time.time()
             if workers and not due:
                 due = now + every
             if workers and now >= due:
-                draw.choice(workers).kill()
-                seen.kills.append(now)
+                generator.choice(workers).kill()
+                measurements.kills.append(now)
                 due += every
-            if now >= told + TOLD_EVERY:
-                told = now
-                state = {name: round(values[-1], 2) for name, values in seen.memory.items()}
+            if now >= reported + REPORT_SECONDS:
+                reported = now
+                state = {name: round(values[-1], 2) for name, values in measurements.memory.items()}
                 rows = max(job.progress())
-                tell({"seconds": round(job.seconds), "committed": rows, **state})
-        time.sleep(BEAT)
-    return seen
+                print_record({"seconds": round(job.seconds), "committed": rows, **state})
+        time.sleep(BEAT_SECONDS)
+    return measurements
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a reader finds in the table.
+    """The content of the published table.
 
     Attributes:
         rows: file name, status and reason of each row.
         scored_at: seconds since the epoch, in order.
-        commits: when, and how many rows came; in order.
+        commits: time and number of added rows, in order.
     """
 
     rows: list[tuple[str, str, str | None]]
@@ -132,31 +132,31 @@ class Published:
     commits: list[tuple[float, int]]
 
 
-def published(warehouse: str) -> Published:
+def read_published(warehouse: str) -> Published:
     with open_session("bench", warehouse, SESSION) as spark:
         rows = Warehouse(spark).read(PREDICTIONS).select("path", "status", "reason", "scored_at")
-        found = rows.toArrow().to_pylist()
+        records = rows.toArrow().to_pylist()
         commits = spark.sql(
             "SELECT unix_millis(committed_at) / 1000 AS at, "
             "CAST(summary['added-records'] AS INT) AS added "
             f"FROM {PREDICTIONS.full_name}.snapshots "
-            # The first branch of an empty table is an append of nothing.
+            # The first branch of an empty table is an append without rows.
             "WHERE operation = 'append' AND summary['added-records'] IS NOT NULL ORDER BY at"
         ).collect()
     return Published(
-        [(Path(row["path"]).name, row["status"], row["reason"]) for row in found],
-        sorted(row["scored_at"].timestamp() for row in found),
+        [(Path(row["path"]).name, row["status"], row["reason"]) for row in records],
+        sorted(row["scored_at"].timestamp() for row in records),
         [(float(row.at), int(row.added)) for row in commits],
     )
 
 
-def sums(
+def compare_counts(
     written: set[str], broken: Mapping[str, str], result: Mapping[str, Any], table: Published
 ) -> dict[str, Any]:
-    """Hold what the job says and what the table has against what was written."""
+    """Compare the result of the job and the table with the written files."""
     reasons = {name: reason for name, status, reason in table.rows if status == "rejected"}
     files = {name for name, _, _ in table.rows}
-    found: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "listed": result["listed"],
         "scored": result["scored"],
         "rejected": result["rejected"],
@@ -169,39 +169,43 @@ def sums(
     }
     balanced = (
         files == written
-        and found["rows"] == found["listed"] == len(written)
-        and found["listed"] == found["scored"] + found["rejected"]
-        and found["rejected"] == len(reasons) == found["as_expected"] == len(broken)
+        and counts["rows"] == counts["listed"] == len(written)
+        and counts["listed"] == counts["scored"] + counts["rejected"]
+        and counts["rejected"] == len(reasons) == counts["as_expected"] == len(broken)
     )
-    return found | {"balanced": balanced}
+    return counts | {"balanced": balanced}
 
 
 def rates(times: Sequence[float], width: float) -> tuple[list[float], list[float]]:
-    """Return the beginning of each whole span of time, and the images a second within it."""
+    """Return the start of each whole interval, and the images per second within it."""
     edges = np.arange(times[0], times[-1], width)
     counts, _ = np.histogram(times, edges)
     return edges[:-1].tolist(), (counts / width).tolist()
 
 
-def judge(seen: Seen, table: Published, count: int, width: float) -> dict[str, Flat | None]:
-    """Return how flat rate and memory are."""
+def fit_trends(
+    measurements: Measurements, table: Published, count: int, width: float
+) -> dict[str, Trend | None]:
+    """Return the trends of rate and memory."""
     times = table.scored_at
     starts, values = rates(times, width)
     done = [bisect_right(times, start + width / 2) for start in starts]
-    found = {SPEED: flatness(done, values, count)}
-    while_scoring = [number for number, at in enumerate(seen.times) if times[0] <= at <= times[-1]]
-    done = [bisect_right(times, seen.times[number]) for number in while_scoring]
-    for name, memory in seen.memory.items():
-        found[name] = flatness(done, [memory[number] for number in while_scoring], count)
-    return found
+    flat = {SPEED: fit_trend(done, values, count)}
+    while_scoring = [
+        number for number, at in enumerate(measurements.times) if times[0] <= at <= times[-1]
+    ]
+    done = [bisect_right(times, measurements.times[number]) for number in while_scoring]
+    for name, memory in measurements.memory.items():
+        flat[name] = fit_trend(done, [memory[number] for number in while_scoring], count)
+    return flat
 
 
-def plot(folder: Path, seen: Seen, table: Published, width: float) -> None:
-    began = seen.times[0]
-    kills = [at - began for at in seen.kills]
+def plot(folder: Path, measurements: Measurements, table: Published, width: float) -> None:
+    began = measurements.times[0]
+    kills = [at - began for at in measurements.kills]
     lines = [
-        Line(name, [at - began for at in seen.times], values)
-        for name, values in seen.memory.items()
+        Line(name, [at - began for at in measurements.times], values)
+        for name, values in measurements.memory.items()
     ]
     title = f"Memory while {len(table.rows):,} images are scored"
     draw(folder / MEMORY, title, "resident, twice a second", "GB", lines, kills)
@@ -237,58 +241,59 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1, help="of broken files and killed workers")
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    random_of = random.Random(given.seed)
-    chunk = max(1, given.count // CHUNKS)
+    generator = random.Random(arguments.seed)
+    chunk = max(1, arguments.count // CHUNKS)
     with tempfile.TemporaryDirectory(prefix="eagle-bench-") as name:
         folder = Path(name)
-        files = images_in(given.images)
-        random_of.shuffle(files)  # so that every part of the night is like the others
-        images = repeat(files, given.count, folder / "images")
-        broken = break_some(images, round(BROKEN_SHARE * given.count), random_of)
+        files = images_in(arguments.images)
+        generator.shuffle(files)  # so that all parts of the run are alike
+        images = repeat(files, arguments.count, folder / "images")
+        broken = break_some(images, round(BROKEN_SHARE * arguments.count), generator)
         written = {path.name for path in images.iterdir()}
-        tell({"written": len(written), "broken": len(broken)})
-        options = ["--images", str(images), "--model", str(Path(given.model).resolve())]
-        setting = Setting([*options, "--chunk", str(chunk)], given.count, folder, ROOT)
+        print_record({"written": len(written), "broken": len(broken)})
+        options = ["--images", str(images), "--model", str(Path(arguments.model).resolve())]
+        setting = Setting([*options, "--chunk", str(chunk)], arguments.count, folder, ROOT)
         warehouse = str(folder / "warehouse")
-        with killed_at_last(LongNight("worker", setting, warehouse)) as job:
-            seen = soak(job, given.kill_every, random_of)
+        with kill_at_end(LongScoreJob("worker", setting, warehouse)) as job:
+            measurements = soak(job, arguments.kill_every, generator)
             result = job.result()
-            tell(result | {"kills": seen.kills})  # there whatever comes of the rest
+            # Printed even if a later step fails.
+            print_record(result | {"kills": measurements.kills})
             lost = len(LOST.findall(job.output.read_text()))
-        table = published(warehouse)
-    # Ten spans at least, whatever the size.
-    width = min(SPAN, (table.scored_at[-1] - table.scored_at[0]) / 10)
-    flat = judge(seen, table, given.count, width)
-    found = {
-        "count": given.count,
+        table = read_published(warehouse)
+    # At least ten intervals.
+    width = min(RATE_SECONDS, (table.scored_at[-1] - table.scored_at[0]) / 10)
+    flat = fit_trends(measurements, table, arguments.count, width)
+    figures = {
+        "count": arguments.count,
         "broken": len(broken),
-        "seed": given.seed,
+        "seed": arguments.seed,
         "chunk": chunk,
-        "kill_every": given.kill_every,
-        "kills": len(seen.kills),
+        "kill_every": arguments.kill_every,
+        "kills": len(measurements.kills),
         "lost_tasks": lost,
-        **sums(written, broken, result, table),
+        **compare_counts(written, broken, result, table),
         **{name: result[name] for name in ("seconds", "images_per_second", "engine", "model_id")},
         "cores": len(os.sched_getaffinity(0)),
-        "longest_worker_seconds": max(end - start for start, end in seen.lives.values()),
-        "peak_gb": {name: max(values) for name, values in seen.memory.items()},
-        "flat": {name: one and asdict(one) for name, one in flat.items()},
+        "longest_worker_seconds": max(end - start for start, end in measurements.lives.values()),
+        "peak_gb": {name: max(values) for name, values in measurements.memory.items()},
+        "flat": {name: values and asdict(values) for name, values in flat.items()},
     }
-    plot(ROOT / "results", seen, table, width)
-    (ROOT / "results" / PAGE).write_text(page(found))
-    print(json.dumps(found))
-    return outcome(found)
+    plot(ROOT / "results", measurements, table, width)
+    (ROOT / "results" / PAGE).write_text(page(figures))
+    print(json.dumps(figures))
+    return outcome(figures)
 
 
-def outcome(found: Mapping[str, Any]) -> int:
-    """Return the exit code, and say why it is not 0."""
-    told = uneven(found)
+def outcome(figures: Mapping[str, Any]) -> int:
+    """Return the exit code; print the reason if it is not 0."""
+    slopes = uneven(figures)
     problems = [
-        *([] if found["balanced"] else ["the sums do not balance"]),
-        *([] if found["kills"] else ["no worker was killed"]),
-        *([f"not flat: {'; '.join(told)}"] if told else []),
+        *([] if figures["balanced"] else ["the sums do not balance"]),
+        *([] if figures["kills"] else ["no worker was killed"]),
+        *([f"not flat: {'; '.join(slopes)}"] if slopes else []),
     ]
     if problems:
         print(f"error: {'; '.join(problems)}", file=sys.stderr)

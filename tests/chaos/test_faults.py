@@ -1,4 +1,4 @@
-"""A few cells of the fault matrix; `make faults` tries out all of them."""
+"""A few cells of the fault matrix; `make faults` runs all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from eagle_spark.testing.failpoints import IN_A_TASK, STEPS
-from tests.chaos.fault_jobs import World
+from eagle_spark.testing.failpoints import FAILPOINTS, IN_A_TASK
+from tests.chaos.fault_jobs import Sandbox
 from tests.chaos.fault_ready import prepare
 from tests.chaos.fault_strikes import FAULTS
-from tests.chaos.matrix import Cell, Outcome, cells, page, told, try_out
+from tests.chaos.matrix import Cell, Outcome, cells, describe, page, run_trial
 
 DRIVER = "driver SIGKILL"
 
@@ -34,18 +34,18 @@ def test_a_killed_driver_leaves_nothing_that_its_next_run_does_not_mend(
     model_folder: Path,
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, model_folder, spark)
-    outcome = try_out(Cell(job, DRIVER, step, "local"), world, prepare(world, job, "local"))
+    sandbox = Sandbox(tmp_path, model_folder, spark)
+    outcome = run_trial(Cell(job, DRIVER, step, "local"), sandbox, prepare(sandbox, job, "local"))
     assert outcome.good, outcome
     assert outcome.codes == [-9, 0]
 
 
 def test_every_job_has_a_cell_or_a_reason_for_every_fault() -> None:
-    found = {(cell.job, cell.fault) for cell in cells()}
+    pairs = {(cell.job, cell.fault) for cell in cells()}
     empty = {(job, name) for name, fault in FAULTS.items() for job in fault.empty}
-    assert not found & empty
-    assert len(found | empty) == 12 * 5
-    assert {cell.step for cell in cells()} == {*STEPS, IN_A_TASK}
+    assert not pairs & empty
+    assert len(pairs | empty) == 12 * 5
+    assert {cell.step for cell in cells()} == {*FAILPOINTS, IN_A_TASK}
 
 
 def outcome(**changes: Any) -> Outcome:
@@ -55,7 +55,7 @@ def outcome(**changes: Any) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         ({}, "ok (-9, 0)"),
         ({"struck": False}, "NOT STRUCK (-9, 0)"),
@@ -69,8 +69,8 @@ def outcome(**changes: Any) -> Outcome:
         ({"job": "train", "codes": [0, 2]}, "ok (0, 2)"),
     ],
 )
-def test_what_went_wrong_is_shown(changes: dict[str, Any], said: str) -> None:
-    one = outcome(**changes)
-    assert told(one) == said
-    assert one.good == (said[:2] == "ok")
-    assert said in page([one])
+def test_what_went_wrong_is_shown(changes: dict[str, Any], text: str) -> None:
+    changed = outcome(**changes)
+    assert describe(changed) == text
+    assert changed.good == (text[:2] == "ok")
+    assert text in page([changed])

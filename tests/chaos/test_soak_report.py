@@ -1,4 +1,4 @@
-"""A soak ends with an error where memory or rate are not flat, and says which."""
+"""A soak ends with an error that names the trend that is not flat."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MORE = ("rejected", "as_expected", "rows", "files", "cores", "kill_every", "long
 
 
 def soaked(slopes: dict[str, float | None] | None = None) -> dict[str, Any]:
-    """Return the figures of a soak whose lines are level, but for those given."""
-    given = dict.fromkeys((SPEED, *MEMORIES), 0.0) | (slopes or {})
+    """Return the figures of a soak whose slopes are 0, except the given ones."""
+    all_slopes = dict.fromkeys((SPEED, *MEMORIES), 0.0) | (slopes or {})
     return {
         **dict.fromkeys((*NUMBERS, *MORE), 10),
         "engine": "openvino",
@@ -25,16 +25,16 @@ def soaked(slopes: dict[str, float | None] | None = None) -> dict[str, Any]:
         "peak_gb": dict.fromkeys(MEMORIES, 1.0),
         "flat": {
             name: slope if slope is None else {"median": 1.0, "slope": slope, "ratio": 1.0}
-            for name, slope in given.items()
+            for name, slope in all_slopes.items()
         },
     }
 
 
 def test_what_is_flat_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
-    found = soaked({JAVA: 2.0, SPEED: 5.0, "workers, sum": -5.0})
-    assert outcome(found) == 0
+    figures = soaked({JAVA: 2.0, SPEED: 5.0, "workers, sum": -5.0})
+    assert outcome(figures) == 0
     assert capsys.readouterr().err == ""
-    assert "All is flat." in page(found)
+    assert "All is flat." in page(figures)
 
 
 @pytest.mark.parametrize(
@@ -50,22 +50,22 @@ def test_what_is_flat_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_not_flat_is_an_error(
     capsys: pytest.CaptureFixture[str], name: str, slope: float | None
 ) -> None:
-    found = soaked({name: slope})
-    assert outcome(found) == 1
+    figures = soaked({name: slope})
+    assert outcome(figures) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: not flat: ")
     assert name in line
-    (told,) = uneven(found)
-    assert f"**Not flat**: {told}." in page(found)
+    (problem,) = uneven(figures)
+    assert f"**Not flat**: {problem}." in page(figures)
 
 
 def test_java_may_grow_until_its_heap_is_full() -> None:
-    found = soaked({JAVA: 9.0})
-    found["peak_gb"][JAVA] = JAVA_GB - 0.01
-    assert outcome(found) == 0
-    found["peak_gb"][JAVA] = JAVA_GB + 0.01
-    assert outcome(found) == 1
-    assert "driver, Java" in page(found)
+    figures = soaked({JAVA: 9.0})
+    figures["peak_gb"][JAVA] = JAVA_GB - 0.01
+    assert outcome(figures) == 0
+    figures["peak_gb"][JAVA] = JAVA_GB + 0.01
+    assert outcome(figures) == 1
+    assert "driver, Java" in page(figures)
 
 
 @pytest.mark.parametrize(("name", "value"), [("balanced", False), ("kills", 0)])

@@ -1,8 +1,9 @@
-"""What the README says runs as it stands there."""
+"""The README: its queries run, and its tables name every option, result and table."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from eagle_spark.settings import (
     ReportSettings,
     ResizeSettings,
     ScoreSettings,
+    Settings,
     TrainSettings,
 )
 from eagle_spark.spark.session import open_session
@@ -36,7 +38,7 @@ def test_every_query_runs_on_the_tables(spark: Any, tmp_path: Path) -> None:
     with open_session("test", str(tmp_path)) as session:
         warehouse = Warehouse(session)
         for table in TABLES:
-            warehouse.ensure(table)
+            warehouse.create_or_migrate(table)
         for sql in queries:
             assert session.sql(sql).collect() == []
 
@@ -51,20 +53,22 @@ def documented(job: str) -> set[str]:
 @pytest.mark.spark
 def test_the_result_of_preprocess_is_described(spark: Any, tmp_path: Path) -> None:
     write_sample(tmp_path / "set", 12, 7)
-    given = PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(tmp_path / "warehouse"))
-    assert preprocess(given).keys() == documented("preprocess")
+    settings = PreprocessSettings(
+        input=str(tmp_path / "set"), warehouse=str(tmp_path / "warehouse")
+    )
+    assert asdict(preprocess(settings)).keys() == documented("preprocess")
 
 
 @pytest.mark.spark
 @pytest.mark.train
 def test_the_result_of_score_is_described(spark: Any, model_folder: Path, tmp_path: Path) -> None:
     write_unlabelled(tmp_path / "images", 4, 7)
-    given = ScoreSettings(
+    settings = ScoreSettings(
         images=str(tmp_path / "images"),
         model=str(model_folder),
         warehouse=str(tmp_path / "warehouse"),
     )
-    assert score(given).keys() == documented("score")
+    assert asdict(score(settings)).keys() == documented("score")
 
 
 @pytest.mark.spark
@@ -74,10 +78,10 @@ def test_the_result_of_evaluate_is_described(
 ) -> None:
     write_sample(tmp_path / "set", 12, 7)
     spellings = "COVID=A,Normal=B,Viral Pneumonia=C"
-    given = EvaluateSettings(
+    settings = EvaluateSettings(
         input=str(tmp_path / "set"), model=str(model_folder), classes=spellings
     )
-    assert evaluate(given).keys() == documented("evaluate")
+    assert asdict(evaluate(settings)).keys() == documented("evaluate")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,8 @@ def test_the_result_of_evaluate_is_described(
         ResizeSettings,
     ],
 )
-def test_every_option_is_described(kind: type) -> None:
-    for name in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+def test_every_option_is_described(kind: type[Settings]) -> None:
+    for name in kind.model_fields:
         assert f"`--{name.replace('_', '-')}" in README
 
 

@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from eagle_spark.progress import Progress
 
 FRAME = """
-import os, sys, time
+import logging, os, sys, time
+if sys.argv[1:]:
+    os.open(sys.argv[1], os.O_RDWR)  # the first terminal a session opens becomes its own
 from eagle_spark.errors import EagleError, InputError
-from eagle_spark.job import main
+from eagle_spark.cli.runner import run_job as main
 from eagle_spark.settings import ScoreSettings
 def run(settings):
     print("a library's chatter")
@@ -25,17 +28,20 @@ sys.exit(main(ScoreSettings, run, ["--images", "i", "--model", "m", "--warehouse
 """
 
 
-def start(body: str) -> subprocess.Popen[str]:
+def start(body: str, *terminal: str) -> subprocess.Popen[str]:
+    """Start a job in a new session, with the given terminal or without one."""
     return subprocess.Popen(
-        [sys.executable, "-c", FRAME.format(body=body)],
+        [sys.executable, "-c", FRAME.format(body=body), *terminal],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "found"),
+    ("body", "code", "result"),
     [
         ("return {'listed': 3}", 0, {"listed": 3}),
         (
@@ -56,11 +62,13 @@ def start(body: str) -> subprocess.Popen[str]:
         ),
     ],
 )
-def test_standard_output_is_one_json_object(body: str, code: int, found: dict[str, object]) -> None:
+def test_standard_output_is_one_json_object(
+    body: str, code: int, result: dict[str, object]
+) -> None:
     job = start(body)
     out, err = job.communicate(timeout=60)
     assert job.returncode == code
-    assert [json.loads(line) for line in out.splitlines()] == [found]
+    assert [json.loads(line) for line in out.splitlines()] == [result]
     assert "a library's chatter" in err
     assert "chatter of a child" in err
 
@@ -72,7 +80,7 @@ def test_a_user_error_is_one_line_without_a_trace() -> None:
     assert "Traceback" not in err
 
 
-def test_of_what_a_python_worker_raised_the_last_line_is_told() -> None:
+def test_the_error_of_a_python_worker_is_its_last_line() -> None:
     trace = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n'
     text = (
         f"An exception was thrown from the Python worker.\n{trace}ValueError: no\n\nThe above\n\n"
@@ -84,28 +92,28 @@ def test_of_what_a_python_worker_raised_the_last_line_is_told() -> None:
     assert "thrown from the Python worker" in err  # all of it
 
 
-def test_a_full_disk_is_told_of_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", "/dev/shm")  # noqa: S108 - what a user may have set
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/dev/shm")  # noqa: S108 - a possible setting
     job = start(
         "raise RuntimeError('SparkException: java.io.IOException: No space left on device')"
     )
     out, _ = job.communicate(timeout=60)
-    said = json.loads(out)["error"]
-    assert said.startswith("a disk is full")
-    assert "TMPDIR (/dev/shm here, " in said
-    assert said.endswith(
+    error = json.loads(out)["error"]
+    assert error.startswith("a disk is full")
+    assert "TMPDIR (/dev/shm here, " in error
+    assert error.endswith(
         "run this job again: SparkException: java.io.IOException: No space left on device"
     )
 
 
-def test_a_full_disk_behind_another_error_is_told_of_too() -> None:
+def test_a_full_disk_behind_another_error_is_named() -> None:
     trace = "Traceback (most recent call last):\n  File 'a.py', line 1, in f\n"
     text = f"thrown from the Python worker.\n{trace}OSError: [Errno 28] No space left on device\n"
     text += f"\nDuring handling of the above exception:\n\n{trace}ValueError: closed file\n"
     out, _ = start(f"raise RuntimeError({text!r})").communicate(timeout=60)
-    said = json.loads(out)["error"]
-    assert said.startswith("a disk is full")
-    assert said.endswith("OSError: [Errno 28] No space left on device")
+    error = json.loads(out)["error"]
+    assert error.startswith("a disk is full")
+    assert error.endswith("OSError: [Errno 28] No space left on device")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_a_full_disk_behind_another_error_is_told_of_too() -> None:
         "Quota by storage type : SSD on path : /w is exceeded. quota = 1 B but space consumed = 2",
     ],
 )
-def test_a_quota_of_hdfs_is_told_of_wherever_it_stands(quota: str) -> None:
+def test_an_exceeded_hdfs_quota_is_named(quota: str) -> None:
     trace = (
         f"java.lang.X: Self-suppression not permitted\n\tat A.b\nCaused by: Y: {quota}\n\tat C.d"
     )
@@ -125,12 +133,12 @@ def test_a_quota_of_hdfs_is_told_of_wherever_it_stands(quota: str) -> None:
         f"raise ValueError({trace!r})",
     ):
         out, _ = start(body).communicate(timeout=60)
-        said = json.loads(out)["error"]
-        assert said.startswith("an HDFS quota is reached; make room or have it raised")
-        assert said.endswith(quota)
+        error = json.loads(out)["error"]
+        assert error.startswith("an HDFS quota is reached; make room or have it raised")
+        assert error.endswith(quota)
 
 
-def test_the_result_comes_where_the_log_is_on_a_full_disk() -> None:
+def test_the_result_is_printed_if_the_log_is_on_a_full_disk() -> None:
     silent = FRAME.replace("""print("a library's chatter")""", "")
     for body, code in (
         ("raise InputError('x')", 2),
@@ -148,7 +156,7 @@ def test_the_result_comes_where_the_log_is_on_a_full_disk() -> None:
         assert (job.returncode, json.loads(job.stdout).get("exit_code", 0)) == (code, code)
 
 
-def test_nothing_follows_the_result_even_where_both_outputs_are_merged() -> None:
+def test_the_result_is_the_last_line_of_merged_outputs() -> None:
     late = "import atexit; atexit.register(os.system, 'echo late; echo late >&2'); "
     job = subprocess.run(
         [sys.executable, "-c", FRAME.format(body=late + "raise InputError('no such folder: x')")],
@@ -164,7 +172,7 @@ def test_nothing_follows_the_result_even_where_both_outputs_are_merged() -> None
     assert job.returncode == 2
 
 
-def test_wrong_options_too_end_with_the_result() -> None:
+def test_wrong_options_end_with_a_result() -> None:
     body = FRAME.format(body="pass").replace('"--images"', '"--imagse"')
     job = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=60)
     assert job.returncode == json.loads(job.stdout)["exit_code"] == 2
@@ -182,7 +190,7 @@ with Progress("decode", 10) as progress:
 
 
 def show_progress(*terminal: str) -> str:
-    """Run in a session of its own, so that the terminal of whoever runs the tests is not found."""
+    """Run in a new session, without the terminal that runs the tests."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRESS, *terminal],
         stdin=subprocess.DEVNULL,
@@ -218,7 +226,7 @@ def test_the_line_of_progress_gives_count_rate_and_time(monkeypatch: pytest.Monk
     assert Progress("upload", 5, "files").line(0) == "upload: 0/5 files, 0.0/s, …"
 
 
-def test_the_rate_is_that_since_the_beginning_of_this_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_counts_from_the_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 100.0, 104.0))
     monkeypatch.setattr("eagle_spark.progress.time.monotonic", lambda: next(clock))
     progress = Progress("train", 1_000)
@@ -238,8 +246,90 @@ def test_sigterm_unwinds_and_reports() -> None:
     assert json.loads(out)["error"] == "stopped by SIGTERM"
 
 
-@pytest.mark.parametrize(("told", "code"), [(0, 0), (3, 3), (1, 0)])
-def test_a_job_that_is_done_may_ask_to_be_looked_at(told: int, code: int) -> None:
-    job = start(f"return {{'exit_code': {told}}}")
+def test_the_log_of_the_package_is_on_standard_error() -> None:
+    job = start(
+        "log = logging.getLogger('eagle_spark.io'); "
+        "log.warning('`masks_out` x: 3 of %d masks failed', 7); "
+        "log.info('published `snapshot`'); log.debug('not shown'); return {'scored': 4}"
+    )
+    out, err = job.communicate(timeout=60)
+    assert json.loads(out) == {"scored": 4}
+    shown = [line for line in err.splitlines() if "chatter" not in line]
+    assert shown == ["warning: --masks-out x: 3 of 7 masks failed", "published `snapshot`"]
+
+
+def test_an_error_of_a_job_names_options() -> None:
+    job = start("raise InputError('`masks_out` x: no such folder; see `snapshot`')")
+    out, err = job.communicate(timeout=60)
+    message = "--masks-out x: no such folder; see `snapshot`"
+    assert json.loads(out)["error"] == message
+    assert f"error: {message}" in err.splitlines()
+
+
+def run_in_terminal(body: str) -> tuple[subprocess.Popen[str], str, str, str]:
+    """Run a job; return it, both outputs and the text of its terminal."""
+    ours, theirs = os.openpty()
+    try:
+        job = start(body, os.ttyname(theirs))
+        out, err = job.communicate(timeout=60)
+        os.write(theirs, b"end")
+        shown = b""
+        while not shown.endswith(b"end"):
+            shown += os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return job, out, err, shown.decode().replace("\r\n", "\n").removesuffix("end")
+
+
+RESULT = {
+    "listed": 12_000,
+    "drift": 0.25,
+    "seconds": 1234.5678,
+    "finished": True,
+    "run_id": "score-1",
+    "engine": "openvino",
+    "by_class": {"COVID": 3},
+    "masks_error": None,
+    "application": "a" * 65,
+}
+
+
+def test_a_terminal_shows_a_table_of_the_figures() -> None:
+    job, out, err, shown = run_in_terminal(f"return {RESULT!r}")
+    assert (job.returncode, json.loads(out)) == (0, RESULT)
+    assert shown.splitlines() == [
+        "  listed    12,000",
+        "  drift     0.25",
+        "  seconds   1,235",
+        "  finished  yes",
+        "  engine    openvino",
+    ]
+    assert "12,000" not in err
+
+
+def test_without_a_terminal_there_is_no_table() -> None:
+    job = start(f"return {RESULT!r}")
+    out, err = job.communicate(timeout=60)
+    assert (job.returncode, json.loads(out)) == (0, RESULT)
+    assert "listed" not in err
+
+
+def test_in_a_terminal_a_failure_has_no_table_and_its_trace_is_in_a_file() -> None:
+    body = "raise ValueError('no')"
+    job, out, err, shown = run_in_terminal(body)
+    assert (job.returncode, json.loads(out)["error"], shown) == (1, "no", "")
+    assert "Traceback" not in err
+    (line,) = (line for line in err.splitlines() if line.startswith("details of the error: "))
+    log = Path(line.partition(": ")[2])
+    try:
+        assert log.read_text().splitlines()[-1] == "ValueError: no"
+    finally:
+        log.unlink()
+
+
+@pytest.mark.parametrize(("exit_code", "code"), [(0, 0), (3, 3), (1, 0)])
+def test_a_result_may_set_exit_code_3(exit_code: int, code: int) -> None:
+    job = start(f"return {{'exit_code': {exit_code}}}")
     out, _ = job.communicate(timeout=60)
-    assert (job.returncode, json.loads(out)) == (code, {"exit_code": told})
+    assert (job.returncode, json.loads(out)) == (code, {"exit_code": exit_code})

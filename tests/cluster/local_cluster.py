@@ -1,4 +1,4 @@
-"""A cluster of the tests' own, beside any that a developer runs."""
+"""A local cluster for the tests, beside any that a developer runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client of it needs."""
+        """Environment variables of a client."""
         return os.environ | {
             "HADOOP_CONF_DIR": str(self.run / "conf"),
             "SPARK_LOCAL_IP": "127.0.0.1",

@@ -23,8 +23,8 @@ def compose() -> dict[str, Any]:
 
 def test_it_has_the_processes_of_the_local_cluster(compose: dict[str, Any]) -> None:
     kinds = Counter(name.rstrip("-12") for name in compose["services"])
-    wanted = {"namenode": 1, "datanode": 2, "resourcemanager": 1, "nodemanager": 2, "history": 1}
-    assert wanted.items() <= kinds.items()
+    expected = {"namenode": 1, "datanode": 2, "resourcemanager": 1, "nodemanager": 2, "history": 1}
+    assert expected.items() <= kinds.items()
     assert "client" in kinds
 
 
@@ -35,7 +35,7 @@ def test_images_are_official_and_pinned(compose: dict[str, Any]) -> None:
         )
 
 
-def test_what_services_refer_to_is_there(compose: dict[str, Any]) -> None:
+def test_references_of_services_exist(compose: dict[str, Any]) -> None:
     services, volumes = compose["services"], compose["volumes"]
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)

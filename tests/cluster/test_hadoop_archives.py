@@ -1,10 +1,11 @@
-"""Archives on a real HDFS: listed, read and scored where they are."""
+"""Archives on a real HDFS: listed, read and scored in place."""
 
 from __future__ import annotations
 
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from eagle_spark.datasets.synthetic.sample import write_unlabelled
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.io import locate
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.io import resolve
 from eagle_spark.io.archives import BUFFER_BYTES, Archives, list_members
 from eagle_spark.scoring import job as job
 from eagle_spark.settings import ScoreSettings
@@ -32,7 +33,7 @@ def put(cluster: LocalCluster) -> Callable[[Path, str], str]:
     folder = f"{cluster.uri}/archives {uuid4().hex}"
 
     def copy(file: Path, name: str) -> str:
-        storage, path = locate(f"{folder}/{name}")
+        storage, path = resolve(f"{folder}/{name}")
         storage.put(path, lambda: file.open("rb"))
         return f"{folder}/{name}"
 
@@ -49,32 +50,32 @@ def test_members_are_those_of_the_same_archive_on_a_disk(
 ) -> None:
     draw = random.Random(1)
     (tmp_path / "in" / "a b").mkdir(parents=True)
-    # Some larger than what is held of the file at a time, some far smaller.
+    # Some larger than the read buffer, some far smaller.
     for number in range(40):
         size = draw.choice((0, 100, 3 * BUFFER_BYTES))
         (tmp_path / "in" / "a b" / f"{number}#?.png").write_bytes(draw.randbytes(size))
     file = pack(tmp_path / "in", name, tmp_path)
-    told = []
+    results = []
     for uri in (file.as_uri(), put(file, name)):
-        storage, path = locate(uri)
-        members = list(list_members(storage.find(path)))
+        storage, path = resolve(uri)
+        members = list(list_members(storage.stat(path)))
         draw.shuffle(members)
         with Archives() as archives:
-            found = {
+            contents = {
                 member.path.removeprefix(uri): (
                     member.length,
                     member.position,
                     archives.read(uri, member.position, member.length, 1 << 20),
                 )
-                for member in members[:20] + sorted(members, key=lambda one: one.position)
+                for member in members[:20] + sorted(members, key=lambda member: member.position)
             }
-        told.append(found)
-    assert len(told[0]) == 40
-    assert told[0] == told[1]
+        results.append(contents)
+    assert len(results[0]) == 40
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_one_that_is_cut_off_is_rejected(
+def test_a_truncated_archive_is_rejected(
     put: Callable[[Path, str], str], tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -82,10 +83,10 @@ def test_one_that_is_cut_off_is_rejected(
     file = pack(tmp_path / "in", name, tmp_path)
     file.write_bytes(file.read_bytes()[: 1 << 19])
     uri = put(file, name)
-    storage, path = locate(uri)
-    *_, last = list_members(storage.find(path))
+    storage, path = resolve(uri)
+    *_, last = list_members(storage.stat(path))
     assert last.path == uri
-    with Archives() as archives, pytest.raises(ImageRejected) as caught:
+    with Archives() as archives, pytest.raises(ImageRejectedError) as caught:
         archives.read(uri, last.position, last.length, 1 << 20)
     assert caught.value.reason == Reason.BAD_ARCHIVE
 
@@ -99,24 +100,24 @@ def test_a_folder_that_holds_archives_and_one_archive_alone_are_scored(
     images = tmp_path / "images"
     write_unlabelled(images, 12, 5)
 
-    def night(folder: str, warehouse: str) -> dict[str, Any]:
-        given = {"images": folder, "model": str(model_folder)}
-        return job.score(ScoreSettings(warehouse=str(tmp_path / warehouse), **given))
+    def score(folder: str, warehouse: str) -> dict[str, Any]:
+        inputs = {"images": folder, "model": str(model_folder)}
+        return asdict(job.score(ScoreSettings(warehouse=str(tmp_path / warehouse), **inputs)))
 
     def rows(warehouse: str) -> list[Any]:
         with open_session("test", str(tmp_path / warehouse)) as session:
             return session.sql(f"SELECT * FROM {PREDICTIONS.full_name}").collect()
 
-    night(str(images), "loose")
+    score(str(images), "loose")
     loose = {Path(row.path).name: row for row in rows("loose")}
     uris = [put(pack(images, name, tmp_path), f"deep/{name}") for name in FORMS]
-    result = night(uris[0].rpartition("/deep/")[0], "packed")
+    result = score(uris[0].rpartition("/deep/")[0], "packed")
     assert (result["listed"], result["scored"], result["rejected"]) == (48, 36, 12)
-    found = rows("packed")
-    assert {row.path.partition("!/")[0] for row in found} == set(uris)
-    for row in found:
+    packed = rows("packed")
+    assert {row.path.partition("!/")[0] for row in packed} == set(uris)
+    for row in packed:
         other = loose[Path(row.path).name]
         for name in ("image_id", "status", "reason", "label", "mask"):
             assert row[name] == other[name], row.path
-    alone = night(uris[0], "packed")
+    alone = score(uris[0], "packed")
     assert (alone["listed"], alone["already_scored"], alone["scored"]) == (16, 12, 0)

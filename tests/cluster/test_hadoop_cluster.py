@@ -16,7 +16,7 @@ from tests.cluster.local_cluster import HADOOP, PIDS_PER_CLUSTER, LocalCluster, 
 
 
 @pytest.mark.hadoop
-def test_every_process_runs_and_is_shown_with_its_page(cluster: LocalCluster) -> None:
+def test_status_shows_every_process_with_its_page(cluster: LocalCluster) -> None:
     shown = cluster.command("status")
     assert shown.returncode == 0, shown.stdout
     for name, pid in cluster.pids.items():
@@ -32,14 +32,18 @@ def test_every_process_runs_and_is_shown_with_its_page(cluster: LocalCluster) ->
 @pytest.mark.hadoop
 def test_nothing_listens_beyond_this_machine(cluster: LocalCluster) -> None:
     for name, pid in cluster.pids.items():
-        found = psutil.Process(pid).net_connections("tcp")
-        listening = {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+        connections = psutil.Process(pid).net_connections("tcp")
+        listening = {
+            connection.laddr.ip
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN
+        }
         assert listening, name
         assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}, name
 
 
 @pytest.mark.hadoop
-def test_started_twice_it_says_so_and_starts_nothing(cluster: LocalCluster) -> None:
+def test_a_second_start_is_reported_and_starts_nothing(cluster: LocalCluster) -> None:
     before = cluster.pids
     again = cluster.command("up", "--free-ports")
     assert again.returncode == 0
@@ -58,7 +62,11 @@ def test_a_process_that_died_is_shown_and_started_again_alone(cluster: LocalClus
     changed = {name for name, pid in cluster.pids.items() if before[name] != pid}
     assert changed == {"nodemanager-2"}
     node = psutil.Process(cluster.pids["nodemanager-2"])
-    listening = {one.laddr.port for one in node.net_connections("tcp") if one.status == "LISTEN"}
+    listening = {
+        connection.laddr.port
+        for connection in node.net_connections("tcp")
+        if connection.status == "LISTEN"
+    }
     assert cluster.ports["NODEMANAGER_2_PORT"] in listening
 
 
@@ -69,32 +77,32 @@ def test_a_taken_port_is_named_with_the_key_that_moves_it(tmp_path: Path) -> Non
             server.listen()
         except OSError:
             pass  # a cluster of the developer's: as good
-        found = cluster_command(tmp_path, "up")
-    assert found.returncode == 2
-    (line,) = found.stderr.splitlines()
+        done = cluster_command(tmp_path, "up")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert "8088 (RESOURCEMANAGER_WEB_PORT)" in line
     assert line.endswith("ports.conf")
     assert not list((tmp_path / "pids").glob("*node*"))
 
 
-def test_a_port_that_the_ports_file_lacks_is_named(tmp_path: Path) -> None:
-    kept = re.sub("NAMENODE_WEB_PORT=.*", "", (HADOOP / "ports.conf").read_text())
-    (tmp_path / "ports.conf").write_text(kept)
-    found = cluster_command(tmp_path, "status")
-    assert found.returncode == 2
-    (line,) = found.stderr.splitlines()
+def test_a_missing_port_is_named(tmp_path: Path) -> None:
+    ports = re.sub("NAMENODE_WEB_PORT=.*", "", (HADOOP / "ports.conf").read_text())
+    (tmp_path / "ports.conf").write_text(ports)
+    done = cluster_command(tmp_path, "status")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert "ports.conf: no port for the key 'NAMENODE_WEB_PORT'" in line
 
 
-def test_a_line_that_is_no_port_is_named(tmp_path: Path) -> None:
+def test_an_invalid_port_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "ports.conf").write_text("# x\n\nNAMENODE_PORT=http\n")
-    found = cluster_command(tmp_path, "status")
-    assert found.returncode == 2
-    assert "ports.conf:3: wanted KEY=PORT, got 'NAMENODE_PORT=http'" in found.stderr
+    done = cluster_command(tmp_path, "status")
+    assert done.returncode == 2
+    assert "ports.conf:3: wanted KEY=PORT; got 'NAMENODE_PORT=http'" in done.stderr
 
 
-def test_where_nothing_runs_status_and_down_say_so(tmp_path: Path) -> None:
+def test_status_and_down_without_a_cluster(tmp_path: Path) -> None:
     shown = cluster_command(tmp_path, "status")
     assert shown.returncode == 3
     assert shown.stdout.count("does not run") == PIDS_PER_CLUSTER

@@ -34,7 +34,7 @@ YARN = {
 def examine(
     cluster: LocalCluster, warehouse: str, conf: dict[str, str], master: str = "yarn"
 ) -> tuple[int, str]:
-    """Run the doctor as a client of the cluster; return exit code and all it said."""
+    """Run the doctor as a client of the cluster; return exit code and output."""
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", master]
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
@@ -43,65 +43,65 @@ def examine(
     done = subprocess.run(
         command, env=cluster.environment, capture_output=True, text=True, timeout=300
     )
-    said = done.stdout + done.stderr
-    (seconds,) = re.findall(r'"seconds": ([0-9.]+)', said)
-    assert float(seconds) < 50, said  # and the start of spark-submit
-    return done.returncode, said
+    output = done.stdout + done.stderr
+    (seconds,) = re.findall(r'"seconds": ([0-9.]+)', output)
+    assert float(seconds) < 50, output  # and the start of spark-submit
+    return done.returncode, output
 
 
-def line_of(said: str, check: str) -> str:
-    return next(line for line in said.splitlines() if line.startswith(f"{check} "))
+def find_line(output: str, check: str) -> str:
+    return next(line for line in output.splitlines() if line.startswith(f"{check} "))
 
 
 def test_a_good_cluster_passes_every_check(cluster: LocalCluster) -> None:
-    code, said = examine(cluster, f"{cluster.uri}/doctor", YARN)
-    assert code == 0, said
-    assert "FAILED" not in said
-    assert "not run" not in said
-    assert "2 of 2 answer" in line_of(said, "executors")
-    assert "2 nodes" in line_of(said, "yarn room")
-    assert "default is RUNNING" in line_of(said, "yarn queue")
-    assert "2" in line_of(said, "storage on executors")
+    code, output = examine(cluster, f"{cluster.uri}/doctor", YARN)
+    assert code == 0, output
+    assert "FAILED" not in output
+    assert "not run" not in output
+    assert "2 of 2 responded" in find_line(output, "executors")
+    assert "2 nodes" in find_line(output, "yarn room")
+    assert "default is RUNNING" in find_line(output, "yarn queue")
+    assert "2" in find_line(output, "storage on executors")
 
 
-def test_memory_beyond_what_yarn_gives_to_a_container(cluster: LocalCluster) -> None:
+def test_memory_above_the_limit_of_a_container(cluster: LocalCluster) -> None:
     conf = YARN | {"spark.executor.memoryOverhead": "20g"}
-    code, said = examine(cluster, f"{cluster.uri}/doctor", conf)
+    code, output = examine(cluster, f"{cluster.uri}/doctor", conf)
     assert code == 2
-    assert "FAILED" in line_of(said, "spark")
-    assert "--conf spark.executor.memoryOverhead=3g" in said
+    assert "FAILED" in find_line(output, "spark")
+    assert "--conf spark.executor.memoryOverhead=3g" in output
 
 
-def test_more_executors_than_there_is_room_for(cluster: LocalCluster) -> None:
+def test_more_executors_than_the_cluster_has_room_for(cluster: LocalCluster) -> None:
     conf = YARN | {"spark.executor.instances": "9"}
-    code, said = examine(cluster, f"{cluster.uri}/doctor", conf)
+    code, output = examine(cluster, f"{cluster.uri}/doctor", conf)
     assert code == 2
-    assert "of 9 answer" in line_of(said, "executors")
-    assert "FAILED" in line_of(said, "yarn room")
-    assert "--conf spark.executor.instances=N" in said
+    assert "of 9 responded" in find_line(output, "executors")
+    assert "FAILED" in find_line(output, "yarn room")
+    assert "--conf spark.executor.instances=N" in output
 
 
 def test_a_namenode_in_safe_mode(cluster: LocalCluster) -> None:
     admin(cluster, "enter")
     try:
-        code, said = examine(cluster, f"{cluster.uri}/doctor", {}, master="local[1]")
+        code, output = examine(cluster, f"{cluster.uri}/doctor", {}, master="local[1]")
     finally:
         admin(cluster, "leave")
     assert code == 2
-    assert "FAILED" in line_of(said, "storage on driver")
-    assert "safe mode" in line_of(said, "storage on driver")
-    assert "hdfs dfsadmin -safemode leave" in said
+    assert "FAILED" in find_line(output, "storage on driver")
+    assert "safe mode" in find_line(output, "storage on driver")
+    assert "hdfs dfsadmin -safemode leave" in output
 
 
-def test_a_namenode_that_is_not_there(cluster: LocalCluster) -> None:
+def test_a_missing_namenode(cluster: LocalCluster) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"hdfs://127.0.0.1:{closed.getsockname()[1]}/doctor"
-        code, said = examine(cluster, uri, {}, master="local[1]")
+        code, output = examine(cluster, uri, {}, master="local[1]")
     assert code == 2
-    assert "FAILED" in line_of(said, "storage on driver")
-    assert "start HDFS" in said
-    assert "not run" in said
+    assert "FAILED" in find_line(output, "storage on driver")
+    assert "start HDFS" in output
+    assert "not run" in output
 
 
 def admin(cluster: LocalCluster, action: str) -> None:

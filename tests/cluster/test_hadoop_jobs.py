@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from eagle_spark.io import list_folder, locate
+from eagle_spark.io import list_folder, resolve
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import IMAGES, PREDICTIONS, RUNS, Warehouse
 from tests.cluster.local_cluster import HADOOP, LocalCluster
@@ -31,14 +31,14 @@ pytestmark = [
 ]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
-MOST_FILES = 17_000  # in the package; a quarter more before Python went into a zip file
-# With workbooks, which score lists too. Masks would shift the night.
+MAX_FILES = 17_000  # in the package; a quarter more before Python went into a zip file
+# With workbooks, which score lists too; without masks, which would cause drift.
 FILES = DRAWN + 3
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make package` makes."""
+    """The output of `make package`."""
     dist = tmp_path_factory.mktemp("dist")
     command = [sys.executable, str(HADOOP / "package.py"), str(dist)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -50,8 +50,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     assert all(name in done.stdout for name in names)  # each with its size
     # A node without Hadoop's native library starts a process for each of them.
-    (files,) = re.findall(r"([\d,]+) files and folders in the environment", done.stderr)
-    assert int(files.replace(",", "")) < MOST_FILES
+    (files,) = re.findall(r"([\d,]+) files and folders of the environment", done.stderr)
+    assert int(files.replace(",", "")) < MAX_FILES
     return dist
 
 
@@ -62,12 +62,12 @@ def jobs(
     """Jobs of a client that has the package and a labelled set on HDFS."""
     folder = tmp_path_factory.mktemp("client")
     drawn = folder / "sample"
-    command = [sys.executable, "-m", "eagle_spark.datasets.synthetic.sample"]
+    command = [sys.executable, "-m", "eagle_spark.cli.main", "sample"]
     command += ["--out", str(drawn), "--images", str(DRAWN), "--seed", "7"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    night = folder / "night"
-    shutil.copytree(drawn, night, ignore=shutil.ignore_patterns("masks"))
-    uploads = (package, "/eagle_spark"), (drawn, "/data/sample"), (night, "/data/night")
+    unlabelled = folder / "night"
+    shutil.copytree(drawn, unlabelled, ignore=shutil.ignore_patterns("masks"))
+    uploads = (package, "/eagle_spark"), (drawn, "/data/sample"), (unlabelled, "/data/night")
     for source, target in uploads:
         put = [str(HADOOP / "put"), str(source), cluster.uri + target]
         subprocess.run(put, check=True, capture_output=True, timeout=300, env=cluster.environment)
@@ -76,7 +76,7 @@ def jobs(
 
 @pytest.fixture(scope="module")
 def places(cluster: LocalCluster) -> dict[str, str]:
-    """Where everything is."""
+    """URIs of inputs and outputs."""
     uri = cluster.uri
     return {
         "input": f"{uri}/data/sample",
@@ -104,9 +104,9 @@ def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
     )
     wait_for_file(submitted, f"{places['warehouse']}/cxr/_checkpoints", "step-")
     beat = wait_for_file(submitted, f"{places['warehouse']}/cxr/_staging", "heartbeat-1")
-    storage, path = locate(beat)
+    storage, path = resolve(beat)
     rank = psutil.Process(json.loads(storage.read(path, 4096))["pid"])
-    (executor,) = (one for one in rank.parents() if EXECUTOR in one.cmdline())
+    (executor,) = (process for process in rank.parents() if EXECUTOR in process.cmdline())
     assert submitted.application() in " ".join(executor.cmdline())
     for process in (executor, rank):
         process.kill()
@@ -118,21 +118,21 @@ def trained(jobs: YarnJobs, places: dict[str, str], preprocessed: Any) -> Any:
 def wait_for_file(submitted: Submitted, folder: str, beginning: str) -> str:
     """Return the URI of a file below the folder, as soon as there is one of such a name."""
     deadline = time.monotonic() + 240
-    storage, path = locate(folder)
+    storage, path = resolve(folder)
     while True:
         files = list_folder(folder) if storage.exists(path) else ()
-        if found := [file.uri for file in files if file.name.startswith(beginning)]:
-            return found[0]
+        if uris := [file.uri for file in files if file.name.startswith(beginning)]:
+            return uris[0]
         assert time.monotonic() < deadline, submitted.log.read_text()
         assert submitted.process.poll() is None, submitted.end()
         time.sleep(0.2)
 
 
 def rows(spark: Any, warehouse: str, table: Any, *columns: str) -> list[tuple[Any, ...]]:
-    """Return the published rows, without those columns that tell of the run."""
+    """Return the columns of the published rows, sorted."""
     with open_session("test", warehouse) as session:
-        found = Warehouse(session).read(table).selectExpr(*columns).collect()
-    return sorted(map(tuple, found))
+        records = Warehouse(session).read(table).selectExpr(*columns).collect()
+    return sorted(map(tuple, records))
 
 
 def test_preprocess_gives_the_same_rows_as_on_one_machine(
@@ -145,12 +145,12 @@ def test_preprocess_gives_the_same_rows_as_on_one_machine(
     )
     assert local.result["by_split"] == preprocessed["by_split"]
     columns = ("path", "image_id", "label", "patient_id", "source", "split", "pixels", "mask")
-    here = rows(spark, str(tmp_path / "w"), IMAGES, *columns)
-    assert len(here) == DRAWN
-    assert here == rows(spark, places["warehouse"], IMAGES, *columns)
+    local_rows = rows(spark, str(tmp_path / "w"), IMAGES, *columns)
+    assert len(local_rows) == DRAWN
+    assert local_rows == rows(spark, places["warehouse"], IMAGES, *columns)
 
 
-def test_ranks_on_two_nodes_one_of_them_killed_train_what_one_machine_trains_undisturbed(
+def test_ranks_on_two_nodes_with_a_kill_train_the_same_model_as_one_machine(
     places: dict[str, str], trained: Any, run_job: Any, tmp_path: Path
 ) -> None:
     assert trained["ranks"] == 2
@@ -178,14 +178,14 @@ def test_score_gives_the_same_rows_as_on_one_machine(
     assert local.result["scored"] == scored["scored"]
     # Not the probabilities: their last digits depend on the images that share a batch.
     columns = ("path", "image_id", "status", "reason", "label", "mask")
-    here = rows(spark, str(tmp_path / "w"), PREDICTIONS, *columns)
-    assert len(here) == scored["listed"]
-    assert here == rows(spark, places["warehouse"], PREDICTIONS, *columns)
+    local_rows = rows(spark, str(tmp_path / "w"), PREDICTIONS, *columns)
+    assert len(local_rows) == scored["listed"]
+    assert local_rows == rows(spark, places["warehouse"], PREDICTIONS, *columns)
     ((result,),) = rows(spark, str(tmp_path / "w"), RUNS, "get_json_object(result, '$.scored')")
     assert int(result) == scored["scored"]
 
 
-def test_a_night_to_be_looked_at_ends_with_3_in_the_second_attempt_too(
+def test_drift_ends_with_exit_code_3_in_the_second_attempt_too(
     jobs: YarnJobs, places: dict[str, str], trained: Any, spark: Any
 ) -> None:
     warehouse = f"{jobs.cluster.uri}/looked-at"
@@ -193,11 +193,11 @@ def test_a_night_to_be_looked_at_ends_with_3_in_the_second_attempt_too(
     options = ["--images", places["input"], "--model", places["model"], "--warehouse", warehouse]
     code, result = jobs.start("score", *options).end()
     assert code == 1  # spark-submit's own, for an application that failed
-    assert (result["exit_code"], result["shift"] > 0.25) == (3, True)
-    figures = ("exit_code", "scored", "shift")
+    assert (result["exit_code"], result["drift"] > 0.25) == (3, True)
+    figures = ("exit_code", "scored", "drift")
     columns = [f"get_json_object(result, '$.{name}')" for name in figures]
-    shift = str(result["shift"])
-    attempts = [("3", "0", shift), ("3", str(2 * DRAWN), shift)]
+    drift = str(result["drift"])
+    attempts = [("3", "0", drift), ("3", str(2 * DRAWN), drift)]
     assert rows(spark, warehouse, RUNS, *columns) == attempts
 
 
@@ -206,16 +206,16 @@ def test_the_package_reads_dicom_of_every_transfer_syntax(
 ) -> None:
     images, warehouse = (f"{jobs.cluster.uri}/dicom/{name}" for name in ("images", "warehouse"))
     for number, (make, _) in enumerate(SYNTAXES.values()):
-        storage, path = locate(f"{images}/{number}.dcm")
+        storage, path = resolve(f"{images}/{number}.dcm")
         storage.write(path, make())
     options = ["--images", images, "--model", places["model"], "--warehouse", warehouse]
     scored = jobs.run("score", *options)
     assert (scored["scored"], scored["rejected"]) == (len(SYNTAXES), 0)
-    seen = rows(spark, warehouse, PREDICTIONS, "status", "dicom.view")
-    assert seen == [("scored", "PA")] * len(SYNTAXES)
+    published = rows(spark, warehouse, PREDICTIONS, "status", "dicom.view")
+    assert published == [("scored", "PA")] * len(SYNTAXES)
 
 
-def test_a_wrong_option_fails_with_its_one_line(jobs: YarnJobs, places: dict[str, str]) -> None:
+def test_a_wrong_option_is_one_line(jobs: YarnJobs, places: dict[str, str]) -> None:
     submitted = jobs.start(
         "score",
         *("--images", f"{jobs.cluster.uri}/nowhere", "--model", places["model"]),
@@ -230,7 +230,7 @@ def test_a_wrong_option_fails_with_its_one_line(jobs: YarnJobs, places: dict[str
 
 @pytest.fixture
 def mended(cluster: LocalCluster) -> Any:
-    """Starts again afterwards what a test has killed."""
+    """Restart killed processes after the test."""
     yield
     up = cluster.command("up")
     assert up.returncode == 0, up.stderr
@@ -250,7 +250,7 @@ def test_a_datanode_and_a_nodemanager_die_while_scoring(
         *("--chunk", 24),
     )
     executors = wait_for_executors(submitted, 2)
-    driver = node_of(submitted, "org.apache.spark.deploy.yarn.ApplicationMaster")
+    driver = find_node(submitted, "org.apache.spark.deploy.yarn.ApplicationMaster")
     os.kill(jobs.cluster.pids["datanode-1"], signal.SIGKILL)
     other = "nodemanager-1" if driver == "nodemanager-2" else "nodemanager-2"
     os.kill(jobs.cluster.pids[other], signal.SIGKILL)
@@ -265,15 +265,15 @@ def test_a_datanode_and_a_nodemanager_die_while_scoring(
     assert len(paths) == len(set(paths)) == result["listed"]
 
 
-def processes_of(submitted: Submitted, main: str) -> list[psutil.Process]:
+def find_processes(submitted: Submitted, main: str) -> list[psutil.Process]:
     """Return the Java processes of the application that run the class `main`."""
     application = submitted.application()
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline", "name"]):
         line = " ".join(process.info["cmdline"] or ())
         if process.info["name"] == "java" and application in line and main in line:
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 def log_folder(process: psutil.Process) -> str:
@@ -282,16 +282,16 @@ def log_folder(process: psutil.Process) -> str:
     return next(name for name in ("nodemanager-1", "nodemanager-2") if f"/{name}/" in line)
 
 
-def node_of(submitted: Submitted, main: str) -> str:
-    (process,) = processes_of(submitted, main)
+def find_node(submitted: Submitted, main: str) -> str:
+    (process,) = find_processes(submitted, main)
     return log_folder(process)
 
 
-def wait_for_executors(submitted: Submitted, wanted: int) -> list[psutil.Process]:
+def wait_for_executors(submitted: Submitted, count: int) -> list[psutil.Process]:
     """Return the executors' processes once there are so many."""
     deadline = time.monotonic() + 120
-    while len(found := processes_of(submitted, EXECUTOR)) < wanted:
+    while len(processes := find_processes(submitted, EXECUTOR)) < count:
         assert time.monotonic() < deadline, submitted.log.read_text()
         assert submitted.process.poll() is None, submitted.log.read_text()
         time.sleep(0.2)
-    return found
+    return processes

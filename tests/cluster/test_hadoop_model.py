@@ -12,13 +12,15 @@ from uuid import uuid4
 import pytest
 
 from eagle_spark.errors import OutputError
-from eagle_spark.io import locate
+from eagle_spark.io import resolve
 from eagle_spark.model.bundle import open_bundle, publish_bundle, seal
+from eagle_spark.model.metadata import GateResult, InputContract, ModelMetadata
+from eagle_spark.model.review import ReviewThresholds
 from tests.cluster.local_cluster import LocalCluster
 
 pytestmark = pytest.mark.hadoop
 
-WEIGHTS = bytes(range(256)) * 80_000  # 20 MB: more than is held at a time
+WEIGHTS = bytes(range(256)) * 80_000  # 20 MB: larger than the copy buffer
 OPEN = """
 import sys
 from pathlib import Path
@@ -39,18 +41,18 @@ def folder(tmp_path: Path) -> Path:
         archive.writestr("model.weights.h5", WEIGHTS)
     (model / "golden.npz").write_bytes(b"golden")
     (model / "openvino/model.bin").write_bytes(WEIGHTS)
-    card = {
-        "classes": ["COVID", "Normal"],
-        "input": {"size": 224},
-        "mask_threshold": 0.5,
-        "review": {"confidence": 0.8, "novelty": {}, "mask": {}},
-        "engines": {"openvino": {"passed": True}},
-    }
-    seal(model, card)
+    metadata = ModelMetadata(
+        classes=("COVID", "Normal"),
+        input=InputContract(size=224),
+        mask_threshold=0.5,
+        review=ReviewThresholds(confidence=0.8, novelty={}, mask={}),
+        engines={"openvino": GateResult(passed=True)},
+    )
+    seal(model, metadata)
     return model
 
 
-def test_several_processes_open_it_at_once_and_share_one_copy(
+def test_several_processes_share_one_copy(
     cluster: LocalCluster, folder: Path, tmp_path: Path
 ) -> None:
     uri, cache = f"{cluster.uri}/models {uuid4().hex}/v1", tmp_path / "cache"
@@ -65,7 +67,7 @@ def test_several_processes_open_it_at_once_and_share_one_copy(
         )
         for _ in range(4)
     ]
-    for process in processes:  # all have loaded what they need
+    for process in processes:  # all have finished their imports
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
@@ -73,20 +75,18 @@ def test_several_processes_open_it_at_once_and_share_one_copy(
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
     (copy,) = cache.iterdir()
     assert opened == {f"{copy}\n"}
-    assert open_bundle(str(copy)).model_id == open_bundle(str(folder)).model_id
+    assert open_bundle(str(copy)).metadata.model_id == open_bundle(str(folder)).metadata.model_id
 
 
-def test_it_is_replaced_whole_and_nothing_stays_beside_it(
-    cluster: LocalCluster, folder: Path
-) -> None:
+def test_a_model_is_replaced_as_a_whole(cluster: LocalCluster, folder: Path) -> None:
     parent = f"{cluster.uri}/models {uuid4().hex}"
     publish_bundle(folder, f"{parent}/v1", overwrite=False)
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite`"):
         publish_bundle(folder, f"{parent}/v1", overwrite=False)
     publish_bundle(folder, f"{parent}/v1", overwrite=True)
-    storage, path = locate(parent)
+    storage, path = resolve(parent)
     storage.rename(f"{path}/v1/metadata.json", f"{path}/v1/x")
-    with pytest.raises(OutputError, match="is no model folder"):
+    with pytest.raises(OutputError, match="not a model folder"):
         publish_bundle(folder, f"{parent}/v1", overwrite=True)
     shown = subprocess.run(
         [str(Path(__file__).parents[2] / "hadoop" / "fs"), "-ls", "-C", path],

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from eagle_spark.io import list_folder, locate
+from eagle_spark.io import list_folder, resolve
 from tests.cluster.local_cluster import HADOOP, LocalCluster
 
 pytestmark = pytest.mark.hadoop
@@ -36,16 +36,14 @@ def put(cluster: LocalCluster, *arguments: object) -> tuple[int, dict[str, Any],
 
 
 def content(target: str) -> dict[str, bytes]:
-    found = {}
+    contents = {}
     for entry in list_folder(target):
-        storage, path = locate(entry.uri)
-        found[entry.uri.removeprefix(target + "/")] = storage.read(path, entry.length + 1)
-    return found
+        storage, path = resolve(entry.uri)
+        contents[entry.uri.removeprefix(target + "/")] = storage.read(path, entry.length + 1)
+    return contents
 
 
-def test_a_folder_goes_up_whole_and_a_second_time_not_at_all(
-    cluster: LocalCluster, target: str, tmp_path: Path
-) -> None:
+def test_a_folder_is_uploaded_once(cluster: LocalCluster, target: str, tmp_path: Path) -> None:
     for name, data in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
@@ -56,7 +54,7 @@ def test_a_folder_goes_up_whole_and_a_second_time_not_at_all(
     assert (code, result["uploaded"], result["skipped"], result["bytes"]) == (0, 0, 30, 0)
 
 
-def test_a_zip_goes_up_and_what_is_missing_or_cut_short_is_mended(
+def test_a_zip_is_uploaded_and_missing_or_short_files_are_repaired(
     cluster: LocalCluster, target: str, tmp_path: Path
 ) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -64,7 +62,7 @@ def test_a_zip_goes_up_and_what_is_missing_or_cut_short_is_mended(
             archive.writestr(name, data)
     missing, short, *_ = FILES
     assert put(cluster, tmp_path / "x.zip", target)[0] == 0
-    storage, root = locate(target)
+    storage, root = resolve(target)
     storage.delete(f"{root}/{missing}")
     storage.write(f"{root}/{short}", b"cut")
     code, result, _ = put(cluster, tmp_path / "x.zip", target, "--jobs", 3)
@@ -72,7 +70,7 @@ def test_a_zip_goes_up_and_what_is_missing_or_cut_short_is_mended(
     assert content(target) == FILES
 
 
-def test_a_name_that_hdfs_cannot_hold_stops_all_before_the_first(
+def test_an_invalid_name_stops_the_upload(
     cluster: LocalCluster, target: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
@@ -80,16 +78,16 @@ def test_a_name_that_hdfs_cannot_hold_stops_all_before_the_first(
     code, result, error = put(cluster, tmp_path, target)
     assert (code, result["exit_code"]) == (2, 2)
     assert "'b:c.png'" in error
-    storage, path = locate(target)
+    storage, path = resolve(target)
     assert not storage.exists(path)
 
 
-def test_a_file_in_the_targets_place_is_named(
+def test_a_file_at_the_target_is_an_error(
     cluster: LocalCluster, target: str, tmp_path: Path
 ) -> None:
-    storage, path = locate(target)
+    storage, path = resolve(target)
     storage.write(path, b"x")
     (tmp_path / "a.png").write_bytes(b"x")
     code, _, error = put(cluster, tmp_path, target)
     assert code == 2
-    assert f"the target has to be a folder: not a folder: {target}" in error
+    assert f"the target must be a folder: not a folder: {target}" in error

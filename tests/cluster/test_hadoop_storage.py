@@ -1,4 +1,4 @@
-"""The storage verbs on a real HDFS."""
+"""The storage operations on a real HDFS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 
 from eagle_spark.errors import InputError
-from eagle_spark.io import absolute_uri, join, list_folder, locate
+from eagle_spark.io import absolute_uri, join, list_folder, resolve
 from tests.cluster.local_cluster import HADOOP, LocalCluster
 
 pytestmark = pytest.mark.hadoop
@@ -39,8 +39,8 @@ def folder(cluster: LocalCluster) -> str:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_names_survive_every_verb(folder: str, name: str) -> None:
-    storage, path = locate(join(folder, name))
+def test_unusual_names_survive_every_operation(folder: str, name: str) -> None:
+    storage, path = resolve(join(folder, name))
     assert not storage.exists(path)
     storage.write(path, b"one")
     storage.write(path, b"other")
@@ -49,25 +49,25 @@ def test_odd_names_survive_every_verb(folder: str, name: str) -> None:
     assert storage.read(path, 2) == b"ot"
     (entry,) = list_folder(folder)
     assert (entry.uri, entry.length) == (join(folder, name), 5)
-    assert locate(entry.uri)[1] == path
+    assert resolve(entry.uri)[1] == path
     storage.rename(path, path + " new#?%")
-    assert [one.uri for one in list_folder(folder)] == [join(folder, name) + " new#?%"]
+    assert [entry.uri for entry in list_folder(folder)] == [join(folder, name) + " new#?%"]
     storage.delete(path + " new#?%")
     assert list(list_folder(folder)) == []
 
 
-def test_hadoops_own_shell_sees_the_same_names(cluster: LocalCluster, folder: str) -> None:
+def test_the_shell_of_hadoop_lists_the_same_names(cluster: LocalCluster, folder: str) -> None:
     for name in ODD:
-        storage, path = locate(join(folder, name))
+        storage, path = resolve(join(folder, name))
         storage.write(path, b"x")
     shown = subprocess.run(
-        [str(HADOOP / "fs"), "-ls", "-C", "-R", locate(folder)[1]],
+        [str(HADOOP / "fs"), "-ls", "-C", "-R", resolve(folder)[1]],
         env=cluster.environment,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert {locate(join(folder, name))[1] for name in ODD} <= set(shown.stdout.splitlines())
+    assert {resolve(join(folder, name))[1] for name in ODD} <= set(shown.stdout.splitlines())
 
 
 def test_a_missing_folder_is_an_input_error(folder: str) -> None:
@@ -75,26 +75,26 @@ def test_a_missing_folder_is_an_input_error(folder: str) -> None:
         list(list_folder(folder))
 
 
-def test_a_folder_that_is_gone_before_it_is_looked_at_is_not_listed(folder: str) -> None:
+def test_a_folder_deleted_during_the_listing_is_not_listed(folder: str) -> None:
     for name in ("a.png", "sub/b.png"):
-        storage, path = locate(join(folder, name))
+        storage, path = resolve(join(folder, name))
         storage.write(path, b"x")
     entries = list_folder(folder)
-    assert next(entries).name == "a.png"  # and `sub` is known by now, not what is in it
+    assert next(entries).name == "a.png"  # `sub` is listed by now, its content is not
     storage.delete(path.rsplit("/", 1)[0])
     assert list(entries) == []
 
 
 def test_hidden_names_are_left_out(folder: str) -> None:
     for name in (".hidden", "_SUCCESS", "_tmp/x.png", "a/.b/c.png", "seen.png"):
-        storage, path = locate(join(folder, name))
+        storage, path = resolve(join(folder, name))
         storage.write(path, b"x")
     assert [entry.name for entry in list_folder(folder)] == ["seen.png"]
 
 
 def everything(cluster: LocalCluster, uri: str) -> set[str]:
-    """Return the names of all files below a folder, hidden ones too, as Hadoop's shell sees it."""
-    return {path.rsplit("/", 1)[1] for path in shell(cluster, "fs", "-find", locate(uri)[1])}
+    """Return the names of all files below a folder, hidden ones too, from Hadoop's shell."""
+    return {path.rsplit("/", 1)[1] for path in shell(cluster, "fs", "-find", resolve(uri)[1])}
 
 
 def shell(cluster: LocalCluster, program: str, *arguments: str, **conf: str) -> list[str]:
@@ -121,7 +121,7 @@ def admin(cluster: LocalCluster, *arguments: str) -> None:
 
 
 def test_renaming_onto_anything_is_refused(folder: str) -> None:
-    storage, path = locate(folder)
+    storage, path = resolve(folder)
     for name in ("a", "b", "c/x", "d/x"):
         storage.write(f"{path}/{name}", b"1")
     for source, target in (("a", "b"), ("a", "d"), ("c", "d"), ("c", "b")):
@@ -131,7 +131,7 @@ def test_renaming_onto_anything_is_refused(folder: str) -> None:
 
 
 def test_writing_onto_a_folder_or_below_a_file_is_refused(folder: str) -> None:
-    storage, path = locate(folder)
+    storage, path = resolve(folder)
     storage.write(f"{path}/file", b"1")
     with pytest.raises(IsADirectoryError):
         storage.write(path, b"2")
@@ -140,13 +140,13 @@ def test_writing_onto_a_folder_or_below_a_file_is_refused(folder: str) -> None:
     assert [entry.name for entry in list_folder(folder)] == ["file"]
 
 
-def test_a_name_as_long_as_hdfs_takes_can_be_written(folder: str) -> None:
-    storage, path = locate(join(folder, "ü" * 127 + "x"))
+def test_the_longest_name_of_hdfs_can_be_written(folder: str) -> None:
+    storage, path = resolve(join(folder, "ü" * 127 + "x"))
     storage.write(path, b"1")
     assert storage.read(path, 2) == b"1"
 
 
-def test_a_place_of_somebody_else_is_one_line(
+def test_a_folder_of_another_user_is_one_line(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from eagle_spark.io.hdfs import HdfsStorage
@@ -160,7 +160,7 @@ def test_a_place_of_somebody_else_is_one_line(
 @contextmanager
 def quota(cluster: LocalCluster, uri: str) -> Iterator[None]:
     """Allow less than one block below a folder."""
-    admin(cluster, "-setSpaceQuota", "1m", locate(uri)[1])
+    admin(cluster, "-setSpaceQuota", "1m", resolve(uri)[1])
     yield
 
 
@@ -174,16 +174,16 @@ def safe_mode(cluster: LocalCluster, uri: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "message"),
     [(quota, "DiskSpace quota of .* is exceeded"), (safe_mode, "Name node is in safe mode")],
 )
 def test_a_write_that_hdfs_refuses_is_one_line_and_leaves_nothing(
-    cluster: LocalCluster, folder: str, trouble: object, told: str
+    cluster: LocalCluster, folder: str, trouble: object, message: str
 ) -> None:
-    storage, path = locate(folder)
+    storage, path = resolve(folder)
     storage.write(f"{path}/there", b"1")
     with trouble(cluster, folder):  # type: ignore[operator]
-        with pytest.raises(OSError, match=told) as caught:
+        with pytest.raises(OSError, match=message) as caught:
             storage.write(f"{path}/x", b"2" * 1000)
         assert storage.read(f"{path}/there", 2) == b"1"
     assert "\n" not in str(caught.value)
@@ -221,44 +221,44 @@ def nameservice(
         yield name
 
 
-def test_a_nameservice_whose_first_namenode_is_dead_works_as_its_second_by_its_umask(
+def test_a_nameservice_with_a_dead_namenode_uses_the_other_one_and_its_umask(
     cluster: LocalCluster, nameservice: str, folder: str, tmp_path: Path
 ) -> None:
-    path = locate(folder)[1]
+    path = resolve(folder)[1]
     assert absolute_uri(f"hdfs://{path}/x") == f"hdfs://{nameservice}{path}/x"
-    storage, _ = locate(f"hdfs://{path}")
+    storage, _ = resolve(f"hdfs://{path}")
     storage.write(f"{path}/a b/x", b"1")
     storage.rename(f"{path}/a b/x", f"{path}/y")
     (entry,) = list_folder(f"hdfs://{nameservice}{path}")
     assert entry.uri == f"hdfs://{nameservice}{path}/y"
-    assert locate(join(folder, "y"))[0].read(f"{path}/y", 2) == b"1"
-    for words, wanted in (("-cat",), "1"), (("-stat", "%a"), "640"):
-        seen = shell(cluster, "fs", *words, entry.uri, HADOOP_CONF_DIR=str(tmp_path))
-        assert seen == [wanted]
+    assert resolve(join(folder, "y"))[0].read(f"{path}/y", 2) == b"1"
+    for words, expected in (("-cat",), "1"), (("-stat", "%a"), "640"):
+        lines = shell(cluster, "fs", *words, entry.uri, HADOOP_CONF_DIR=str(tmp_path))
+        assert lines == [expected]
 
 
 @pytest.mark.extended("kills a DataNode and starts it again", seconds=40)
-def test_a_datanodes_death_disturbs_neither_writers_nor_readers(
+def test_a_killed_datanode_disturbs_neither_writers_nor_readers(
     cluster: LocalCluster, folder: str
 ) -> None:
     data = os.urandom(3 << 20)
-    storage, path = locate(folder)
+    storage, path = resolve(folder)
     storage.write(f"{path}/read", data)
     killed = Event()
 
     def write(worker: int) -> list[str]:
         names: list[str] = []
-        left = 2
-        while left:
-            left -= killed.is_set()
+        remaining = 2
+        while remaining:
+            remaining -= killed.is_set()
             names.append(f"{worker}-{len(names)}")
             storage.write(f"{path}/{names[-1]}", data)
         return names
 
     def read() -> bool:
-        left = 50
-        while left:
-            left -= killed.is_set()
+        remaining = 50
+        while remaining:
+            remaining -= killed.is_set()
             with storage.open(f"{path}/read") as stream:
                 assert b"".join(iter(lambda: stream.read(1 << 18), b"")) == data
         return True
@@ -269,7 +269,7 @@ def test_a_datanodes_death_disturbs_neither_writers_nor_readers(
             writers = [pool.submit(write, worker) for worker in range(4)]
             try:
                 while len(list(list_folder(folder))) < 12:
-                    assert not any(one.done() for one in (*readers, *writers))
+                    assert not any(entry.done() for entry in (*readers, *writers))
                     time.sleep(0.05)
                 os.kill(cluster.pids["datanode-1"], signal.SIGKILL)
             finally:
@@ -280,4 +280,4 @@ def test_a_datanodes_death_disturbs_neither_writers_nor_readers(
         assert cluster.command("up", "--free-ports").returncode == 0
     assert everything(cluster, folder) == names | {folder.rsplit("/", 1)[1], "read"}
     for entry in list_folder(folder):
-        assert storage.read(locate(entry.uri)[1], len(data) + 1) == data
+        assert storage.read(resolve(entry.uri)[1], len(data) + 1) == data

@@ -49,25 +49,25 @@ def test_score_runs_on_both_nodes_and_leaves_rows_logs_and_history(
     cluster: LocalCluster, jobs: YarnJobs, model_folder: Path, spark: Any, tmp_path: Path
 ) -> None:
     write_unlabelled(tmp_path / "images", 12, 5)
-    home = f"{cluster.uri}/yarn"
-    places = {"images": f"{home}/night", "model": f"{home}/model"}
+    root = f"{cluster.uri}/yarn"
+    places = {"images": f"{root}/night", "model": f"{root}/model"}
     for source, target in zip((tmp_path / "images", model_folder), places.values(), strict=True):
         put = [str(HADOOP / "put"), str(source), target]
         subprocess.run(put, check=True, capture_output=True, timeout=300, env=cluster.environment)
-    warehouse = f"{home}/warehouse"
+    warehouse = f"{root}/warehouse"
     options = [word for name, uri in places.items() for word in (f"--{name}", uri)]
     result = jobs.run("score", *options, "--warehouse", warehouse)
     assert (result["listed"], result["scored"], result["rejected"]) == (16, 12, 4)
 
     score(ScoreSettings(warehouse=str(tmp_path / "warehouse"), **places))
-    found = rows(warehouse)
-    assert len(found) == 16
-    assert found == rows(str(tmp_path / "warehouse"))
+    published = rows(warehouse)
+    assert len(published) == 16
+    assert published == rows(str(tmp_path / "warehouse"))
 
     # A node has room for one executor, so there is one on each.
     application = result["application"]
     ports = {f"_{cluster.ports[f'NODEMANAGER_{number}_PORT']}" for number in (1, 2)}
-    wait_until(lambda: {port for port in ports if port in logs_of(cluster, application)} == ports)
+    wait_until(lambda: {port for port in ports if port in read_logs(cluster, application)} == ports)
     wait_until(lambda: application in history(cluster))
 
 
@@ -86,7 +86,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(1)
 
 
-def logs_of(cluster: LocalCluster, application: str) -> str:
+def read_logs(cluster: LocalCluster, application: str) -> str:
     """Return the aggregated logs, in which each container is named with its node."""
     return subprocess.run(
         [str(HADOOP / "logs"), application],
@@ -101,4 +101,4 @@ def history(cluster: LocalCluster) -> set[str]:
     """Return the ids of the applications that the history server shows."""
     address = f"http://127.0.0.1:{cluster.ports['HISTORY_WEB_PORT']}/api/v1/applications"
     with urlopen(address, timeout=10) as answer:
-        return {one["id"] for one in json.load(answer)}
+        return {application["id"] for application in json.load(answer)}

@@ -24,11 +24,11 @@ KeyValues = Sequence[str]  # KEY=VALUE
 
 @dataclass
 class Submitted:
-    """A job on its way.
+    """A submitted job.
 
     Attributes:
         process: spark-submit, which waits for the job's end.
-        log: file of what spark-submit says.
+        log: file with the output of spark-submit.
     """
 
     cluster: LocalCluster
@@ -38,10 +38,10 @@ class Submitted:
     def application(self) -> str:
         """Return the application's id, as soon as spark-submit names it."""
         deadline = time.monotonic() + LOG_TIMEOUT
-        while not (found := re.search(r"application_\d+_\d+", self.log.read_text())):
+        while not (match := re.search(r"application_\d+_\d+", self.log.read_text())):
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)
-        return found.group()
+        return match.group()
 
     def end(self) -> tuple[int, Any]:
         """Wait for the end; return spark-submit's exit code and the job's last line, parsed."""
@@ -75,16 +75,16 @@ class YarnJobs:
 
     def start(self, name: str, *options: object, conf: KeyValues = ()) -> Submitted:
         """Start `spark-submit --properties-file FILE submit/NAME.py OPTIONS`."""
-        given = [word for setting in conf for word in ("--conf", setting)]
+        conf_words = [word for setting in conf for word in ("--conf", setting)]
         command = [
             str(Path(sys.executable).parent / "spark-submit"),
             *("--properties-file", str(self.properties)),
-            *given,
+            *conf_words,
             str(ROOT / "submit" / f"{name}.py"),
             *map(str, options),
         ]
-        kept = ("PATH", "JAVA_HOME", "LANG")
-        environment = {key: os.environ[key] for key in kept if key in os.environ}
+        variables = ("PATH", "JAVA_HOME", "LANG")
+        environment = {key: os.environ[key] for key in variables if key in os.environ}
         environment |= {
             "HOME": str(self.folder),
             "HADOOP_CONF_DIR": str(self.cluster.run / "conf"),

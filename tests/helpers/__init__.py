@@ -1,1 +1,1 @@
-"""What several rooms' tests share."""
+"""Helpers of several test folders."""

@@ -20,14 +20,14 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
 
-from tests.helpers.planted import encoded, picture
+from tests.helpers.sample_images import encode_image, picture
 
 PATIENT = "1042-Grün"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
 def chest(side: int = 64, bits: int = 12) -> NDArray[np.uint16]:
-    """The planted picture with so many bits, and fine detail in the lower ones."""
+    """Return the sample picture with `bits` bits and fine detail in the lower bits."""
     fine = np.indices((side, side)).sum(axis=0) % 7
     deep = picture(side).astype(np.uint16) * ((1 << bits) // 256) + (fine if bits > 8 else 0)
     return np.minimum(deep, (1 << bits) - 1).astype(np.uint16)
@@ -36,12 +36,12 @@ def chest(side: int = 64, bits: int = 12) -> NDArray[np.uint16]:
 def dataset(pixels: NDArray[Any], bits: int = 12, **tags: Any) -> Dataset:
     """An X-ray as a detector sends it, its pixels native; `tags` by keyword, None to leave out."""
     allocated = 8 if bits <= 8 else 16
-    found = Dataset()
-    found.file_meta = FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    found.file_meta.MediaStorageSOPClassUID = DX
-    found.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-    given = {
+    item = Dataset()
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    item.file_meta.MediaStorageSOPClassUID = DX
+    item.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    values = {
         "SOPClassUID": DX,
         "SOPInstanceUID": "1.2.3.4",
         "StudyInstanceUID": "1.2.3",
@@ -62,18 +62,18 @@ def dataset(pixels: NDArray[Any], bits: int = 12, **tags: Any) -> Dataset:
         "HighBit": bits - 1,
         "PixelRepresentation": int(pixels.dtype.kind == "i"),
     } | tags
-    for keyword, value in given.items():
+    for keyword, value in values.items():
         if value is not None:
-            setattr(found, keyword, value)
-    kind = ("i" if found.PixelRepresentation else "u") + str(allocated // 8)
-    found.PixelData = pixels.astype(f"<{kind}").tobytes()
-    found["PixelData"].VR = "OB" if allocated == 8 else "OW"
-    return found
+            setattr(item, keyword, value)
+    kind = ("i" if item.PixelRepresentation else "u") + str(allocated // 8)
+    item.PixelData = pixels.astype(f"<{kind}").tobytes()
+    item["PixelData"].VR = "OB" if allocated == 8 else "OW"
+    return item
 
 
-def written(found: Dataset) -> bytes:
+def written(item: Dataset) -> bytes:
     stream = BytesIO()
-    found.save_as(stream, enforce_file_format=True)
+    item.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
 
 
@@ -90,37 +90,37 @@ def lut(entries: Sequence[int], first: int = 0, bits: int = 8) -> Items:
 
 def native(syntax: uid.UID) -> Callable[[], bytes]:
     def make() -> bytes:
-        found = dataset(chest())
-        found.file_meta.TransferSyntaxUID = syntax
+        item = dataset(chest())
+        item.file_meta.TransferSyntaxUID = syntax
         if syntax == uid.ExplicitVRBigEndian:
-            found.PixelData = chest().astype(">u2").tobytes()
-        return written(found)
+            item.PixelData = chest().astype(">u2").tobytes()
+        return written(item)
 
     return make
 
 
 def compressed(syntax: uid.UID, bits: int = 12, **options: Any) -> Callable[[], bytes]:
     def make() -> bytes:
-        found = dataset(chest(bits=bits), bits)
-        found.compress(syntax, generate_instance_uid=False, **options)
-        return written(found)
+        item = dataset(chest(bits=bits), bits)
+        item.compress(syntax, generate_instance_uid=False, **options)
+        return written(item)
 
     return make
 
 
 def enclosed(frame: bytes, syntax: uid.UID, bits: int = 12, **tags: Any) -> bytes:
-    """A frame that somebody else has compressed, whatever it is."""
-    found = dataset(chest(bits=bits), bits, **tags)
-    found.file_meta.TransferSyntaxUID = syntax
-    found.PixelData = encapsulate([frame])
-    found["PixelData"].VR = "OB"
-    found["PixelData"].is_undefined_length = True
-    return written(found)
+    """Return a DICOM file around a compressed frame."""
+    item = dataset(chest(bits=bits), bits, **tags)
+    item.file_meta.TransferSyntaxUID = syntax
+    item.PixelData = encapsulate([frame])
+    item["PixelData"].VR = "OB"
+    item["PixelData"].is_undefined_length = True
+    return written(item)
 
 
 def jpeg() -> bytes:
     image = Image.fromarray(chest(bits=8).astype(np.uint8))
-    return enclosed(encoded(image, "JPEG", quality=98), uid.JPEGBaseline8Bit, 8)
+    return enclosed(encode_image(image, "JPEG", quality=98), uid.JPEGBaseline8Bit, 8)
 
 
 def lossless_jpeg(pixels: NDArray[np.uint16], bits: int) -> bytes:
@@ -155,19 +155,19 @@ def lossless(syntax: uid.UID) -> Callable[[], bytes]:
 
 def shipped(name: str, **tags: Any) -> bytes:
     """A file that pydicom ships, called a chest X-ray; its pixels and how they are kept stay."""
-    found = dcmread(str(get_testdata_file(name)))
+    item = dcmread(str(get_testdata_file(name)))
     for keyword, value in ({"Modality": "DX", "BodyPartExamined": "CHEST"} | tags).items():
-        setattr(found, keyword, value)
+        setattr(item, keyword, value)
     stream = BytesIO()
-    found.save_as(stream, enforce_file_format=True)
+    item.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
 
 
 def deflated_bomb(size: int) -> bytes:
     """A small file that inflates to `size` bytes of one private element."""
-    found = dataset(chest())
-    found.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-    data = written(found)
+    item = dataset(chest())
+    item.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    data = written(item)
     end = 144 + int.from_bytes(data[140:144], "little")
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     body = packer.compress(struct.pack("<HH2sHI", 9, 0x1000, b"OB", 0, size))
@@ -176,7 +176,7 @@ def deflated_bomb(size: int) -> bytes:
     return data[:end] + body + packer.flush()
 
 
-# Name -> what makes one, and by how many of its grey levels a pixel may differ.
+# UID -> factory of a file, and the largest difference of a pixel in its grey levels.
 SYNTAXES: dict[uid.UID, tuple[Callable[[], bytes], int]] = {
     uid.ImplicitVRLittleEndian: (native(uid.ImplicitVRLittleEndian), 0),
     uid.ExplicitVRLittleEndian: (native(uid.ExplicitVRLittleEndian), 0),

@@ -1,8 +1,9 @@
-"""What a program and all that it starts take: sampled, as Spark's workers are nobody's children."""
+"""Programs and their load: sampled, as Spark's workers are not children of the driver."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,11 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
 
-from eagle_spark.errors import LOOK_FIRST
+from eagle_spark.errors import EXIT_NEEDS_ATTENTION
 
 ROOT = Path(__file__).resolve().parents[2]
 BEAT_SECONDS = 0.25
@@ -22,7 +24,7 @@ BEAT_SECONDS = 0.25
 
 @dataclass
 class Load:
-    """Of all descendants of this process that began since.
+    """Load of the descendants that this process started since.
 
     Attributes:
         seconds: from beginning to end.
@@ -40,20 +42,20 @@ class Load:
         """User and system time of all cores; the last beat of each process is lost."""
         return round(sum(self._cpu.values()), 1)
 
-    def look(self, known: set[int]) -> None:
-        """Take in what runs now, but for the processes that are known."""
+    def look(self, excluded: set[int]) -> None:
+        """Sample the running descendants, except the excluded ones."""
         used = 0
         for process in psutil.Process().children(recursive=True):
-            if process.pid in known:
+            if process.pid in excluded:
                 continue
             try:
                 times, key = process.cpu_times(), (process.pid, process.create_time())
-                name, own = process.name(), process.memory_info().rss
+                name, resident = process.name(), process.memory_info().rss
             except psutil.Error:  # it has ended
                 continue
-            used += own
+            used += resident
             self._cpu[key] = times.user + times.system
-            self.process_gb[name] = max(self.process_gb.get(name, 0.0), round(own / 1e9, 2))
+            self.process_gb[name] = max(self.process_gb.get(name, 0.0), round(resident / 1e9, 2))
         self.peak_gb = max(self.peak_gb, round(used / 1e9, 2))
 
 
@@ -63,6 +65,17 @@ def submit_words(job: str, *options: str, conf: Sequence[str] = ()) -> list[str]
     return [submit, *conf, str(ROOT / "submit" / f"{job}.py"), *options]
 
 
+def run_eagle(*words: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run the command `eagle` in a new process, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "eagle_spark.cli.main", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        start_new_session=True,
+    )
+
+
 def images_in(folder: Path) -> list[Path]:
     """Return the images below a folder, ordered by path."""
     return sorted(
@@ -70,8 +83,30 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
+def link_images(folder: Path, count: int, target: Path) -> Path:
+    """Link `count` images of a folder, chosen by a hash of their paths, into a new folder."""
+    files = sorted(
+        images_in(folder),
+        key=lambda path: sha256(str(path.relative_to(folder)).encode()).digest(),
+    )
+    target.mkdir()
+    for number, path in enumerate(files[:count]):
+        (target / f"{number:06d}{path.suffix.lower()}").symlink_to(path.resolve())
+    return target
+
+
+def copy_image_table(source: Path, target: Path) -> Path:
+    """Make a warehouse whose table `images` reads the files of another warehouse.
+
+    Only other tables may be written: a table keeps the address it was made at.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source / "cxr" / "images" / "metadata", target / "cxr" / "images" / "metadata")
+    return target
+
+
 def run_watched(words: list[str], seconds: float, **environment: str) -> tuple[str, Load]:
-    """Run a program from the checkout; return its standard output, and what it took."""
+    """Run a program from the checkout; return its standard output and its load."""
     with watch_load() as load:
         done = subprocess.run(
             words,
@@ -81,20 +116,20 @@ def run_watched(words: list[str], seconds: float, **environment: str) -> tuple[s
             text=True,
             timeout=seconds,
         )
-    if done.returncode not in (0, LOOK_FIRST):
+    if done.returncode not in (0, EXIT_NEEDS_ATTENTION):
         raise SystemExit(f"error: {words[1:4]}:\n{done.stdout[-1500:]}{done.stderr[-3000:]}")
     return done.stdout, load
 
 
 @contextmanager
 def watch_load() -> Iterator[Load]:
-    """Watch what is started within the block; the figures are whole after it."""
+    """Measure the processes that the block starts; the figures are complete after it."""
     load, ended, started = Load(), threading.Event(), time.perf_counter()
-    known = {process.pid for process in psutil.Process().children(recursive=True)}
+    excluded = {process.pid for process in psutil.Process().children(recursive=True)}
 
     def watch() -> None:
         while not ended.wait(BEAT_SECONDS):
-            load.look(known)
+            load.look(excluded)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

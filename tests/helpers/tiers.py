@@ -33,26 +33,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """Return the numbers of `K/N`, where 1 <= K <= N."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    part, parts = map(int, found.groups()) if found else (0, 0)
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    part, parts = map(int, match.groups()) if match else (0, 0)
     if not 1 <= part <= parts:
         raise argparse.ArgumentTypeError(f"wanted K/N with 1 <= K <= N, got {text!r}")
     return part, parts
 
 
-def tier_of(item: pytest.Item) -> str:
+def tier_name(item: pytest.Item) -> str:
     if item.get_closest_marker("extended"):
         return "extended"
     return "test" if any(map(item.get_closest_marker, MARKERS)) else "unit"
 
 
-def group_of(nodeid: str) -> str:
-    """Return what one worker runs in a row: the tests of a file, or all those on a cluster."""
-    file = file_of(nodeid)
+def group_name(nodeid: str) -> str:
+    """Return the group of tests that one worker runs: a file, or all tests on a cluster."""
+    file = file_name(nodeid)
     return CLUSTER if file.startswith(f"{CLUSTER}/") else file
 
 
-def file_of(nodeid: str) -> str:
+def file_name(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
@@ -62,7 +62,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     # Not `--dist loadgroup`: xdist 3.8 appends groups to node ids in a way that pytest 9.2 ignores.
     class GroupScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid)
+            return group_name(nodeid)
 
     return GroupScheduling(config, log)
 
@@ -86,27 +86,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if marker := item.get_closest_marker("extended"):
             if "seconds" not in marker.kwargs or not marker.args:
                 raise pytest.UsageError(f"{item.nodeid}: extended wants a reason and seconds")
-            seconds[file_of(item.nodeid)] += marker.kwargs["seconds"]
+            seconds[file_name(item.nodeid)] += marker.kwargs["seconds"]
     shard = share(seconds, parts)[part - 1]
 
     def is_chosen(item: pytest.Item) -> bool:
-        tier = tier_of(item)
-        in_shard = tier != "extended" or file_of(item.nodeid) in shard
+        tier = tier_name(item)
+        in_shard = tier != "extended" or file_name(item.nodeid) in shard
         return in_shard and tier in tiers.get(chosen, {tier})
 
     config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])
     items[:] = filter(is_chosen, items)
     ranks: dict[str, int] = {}
     for item in items:
-        group = group_of(item.nodeid)
+        group = group_name(item.nodeid)
         ranks[group] = min(rank(item), ranks.get(group, len(MARKERS)))
-    items.sort(key=lambda item: ranks[group_of(item.nodeid)])
+    items.sort(key=lambda item: ranks[group_name(item.nodeid)])
 
 
 def rank(item: pytest.Item) -> int:
     """Return a number by which groups are sorted, the longest first."""
-    found = (place for place, name in enumerate(MARKERS) if item.get_closest_marker(name))
-    return min(found, default=len(MARKERS))
+    ranks = (place for place, name in enumerate(MARKERS) if item.get_closest_marker(name))
+    return min(ranks, default=len(MARKERS))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -116,7 +116,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that starts a JVM or loads TensorFlow and has no marker that says so."""
+    """Fail a test that starts a JVM or loads TensorFlow without the marker for it."""
     yield
     for marker in _heavy() - item.stash[_BEFORE]:
         if not item.get_closest_marker(marker):

@@ -1,4 +1,4 @@
-"""What the tests cost: a table at the end of a run, all figures in `build/test-times-TIER.json`."""
+"""Duration of the tests: a table at the end, all figures in `build/test-times-TIER.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.tiers import file_of, tier_of
+from tests.helpers.tiers import file_name, tier_name
 
 SLOWEST = 15
 MAX_SECONDS = 10  # of a test without the marker `slow` or `extended`
@@ -41,7 +41,7 @@ class Timings:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         explained = any(map(item.get_closest_marker, ("slow", "extended")))
-        item.user_properties += [("tier", tier_of(item)), ("explained", explained)]
+        item.user_properties += [("tier", tier_name(item)), ("explained", explained)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid
@@ -65,7 +65,7 @@ class Timings:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.tier == "all" or not self.tests:  # some tests, run by hand
             return
-        files = sums({name: file_of(name) for name in self.tests}, self.tests)
+        files = sums({name: file_name(name) for name in self.tests}, self.tests)
         tiers = sums(self.tiers, self.tests)
         output = BUILD / f"test-times-{self.tier}.json"
         BUILD.mkdir(exist_ok=True)
@@ -74,8 +74,8 @@ class Timings:
         output.write_text(json.dumps(whole, indent=1, sort_keys=True))
         write = terminalreporter.write_line
         terminalreporter.section(f"slowest {SLOWEST}, seconds; all in build/{output.name}")
-        for kind, found in (("test", self.tests), ("file", files), ("fixture", self.fixtures)):
-            for name, seconds in sorted(found.items(), key=lambda one: -one[1])[:SLOWEST]:
+        for kind, durations in (("test", self.tests), ("file", files), ("fixture", self.fixtures)):
+            for name, seconds in sorted(durations.items(), key=lambda item: -item[1])[:SLOWEST]:
                 write(f"{seconds:8.1f}  {kind}  {name}")
         for name, seconds in sorted(tiers.items()):
             count = sum(tier == name for tier in self.tiers.values())
@@ -85,10 +85,10 @@ class Timings:
 
 
 def sums(groups: Mapping[str, str], seconds: Mapping[str, float]) -> dict[str, float]:
-    found: defaultdict[str, float] = defaultdict(float)
+    totals: defaultdict[str, float] = defaultdict(float)
     for name, group in groups.items():
-        found[group] += seconds[name]
-    return dict(found)
+        totals[group] += seconds[name]
+    return dict(totals)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Fuzzing guided by coverage: of any bytes there come pixels, rows, or an error of the program's.
+"""Coverage-guided fuzzing: any bytes give pixels, rows, or an error of the program.
 
     make fuzz [SECONDS_EACH=300]  every target for so long
     python tests/hostile/fuzz.py TARGET -max_total_time=300    one, with libFuzzer's own options
@@ -23,14 +23,14 @@ with atheris.instrument_imports(
     include=["eagle_spark", "PIL", "openpyxl", "pydicom", "zipfile", "tarfile"]
 ):
     from eagle_spark.datasets.workbook import read_workbook
-    from eagle_spark.errors import ImageRejected, WorkbookError
-    from eagle_spark.imaging.decode import read_radiograph
+    from eagle_spark.errors import ImageRejectedError, WorkbookError
+    from eagle_spark.imaging.decode import decode_image
     from eagle_spark.imaging.dicom import read as _dicom  # noqa: F401 - loaded late otherwise, and as is
     from eagle_spark.io import archives as _archives  # noqa: F401
     from tests.helpers import dicom_files
     from tests.hostile.hostile_archives import ARCHIVES, read_members
 
-from tests.helpers.planted import PLANTED, SIDE
+from tests.helpers.sample_images import SAMPLE_IMAGES, SIDE
 from tests.hostile.hostile_dicom import DICOMS
 from tests.hostile.hostile_images import IMAGES
 from tests.hostile.hostile_workbooks import REST, WORKBOOKS, book, packed_sheet, plain_sheet
@@ -41,10 +41,10 @@ LIMITS = ("-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1")
 
 def image(data: bytes) -> None:
     try:
-        found = read_radiograph(data, SIDE)
-    except ImageRejected:
+        decoded = decode_image(data, SIDE)
+    except ImageRejectedError:
         return
-    assert found.pixels.shape == (SIDE, SIDE)
+    assert decoded.pixels.shape == (SIDE, SIDE)
 
 
 def workbook(data: bytes) -> None:
@@ -69,7 +69,7 @@ def archive(ending: str) -> Callable[[bytes], None]:
 
 
 def images() -> list[bytes]:
-    return [*(make() for make in PLANTED.values()), *(make() for make, _ in IMAGES.values())]
+    return [*(make() for make in SAMPLE_IMAGES.values()), *(make() for make, _ in IMAGES.values())]
 
 
 def dicoms() -> list[bytes]:

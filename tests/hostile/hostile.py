@@ -1,6 +1,6 @@
-"""Hostile inputs: each is put where a user would put it, and says what became of it.
+"""Hostile inputs: each is passed to the program as a user would, and its outcome is recorded.
 
-Each case runs in a process of its own, in bounded time and memory, and may start no program, open
+Each case runs in a new process with limits of time and memory, and may start no program, open
 no socket and write nowhere else. `make hostile` writes the table `results/hostile.md`.
 """
 
@@ -14,21 +14,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from eagle_spark.imaging.decode import read_radiograph
+from eagle_spark.imaging.decode import decode_image
 from eagle_spark.imaging.mask import read_mask
-from eagle_spark.io import list_folder, printable, read_image
-from eagle_spark.model.card import table
-from tests.helpers.planted import EXPECTED, PLANTED, SIDE, encoded, grey
+from eagle_spark.io import list_folder, read_bytes, to_utf8
+from eagle_spark.model.card import render_table
+from tests.helpers.sample_images import EXPECTED_REASONS, SAMPLE_IMAGES, SIDE, encode_image, grey
 from tests.hostile.hostile_archives import ARCHIVES, read_members
 from tests.hostile.hostile_dicom import DICOMS
 from tests.hostile.hostile_images import IMAGES
 from tests.hostile.hostile_models import CANARY, MODELS
 from tests.hostile.hostile_settings import SETTINGS
-from tests.hostile.hostile_trial import Case, Outcome, said, try_out
+from tests.hostile.hostile_trial import Case, Outcome, describe_outcome, try_out
 from tests.hostile.hostile_workbooks import WORKBOOKS
 
 NO_MASK = "mask_invalid: corrupt: an area is neither background"
-# What becomes of images as masks: most of them are X-rays.
+# Outcomes of images as masks: most of them are X-rays.
 MASKS = {
     "PNG that inflates to 256 MB": "mask_empty",
     "JPEG of 100 scans, 64 million pixels": "accepted",
@@ -41,12 +41,12 @@ MASKS = {
     "PNG in chunks of one byte": NO_MASK,
     "PNG that is a zip too": NO_MASK,
     "PNG with an ICC profile of 64 MB": NO_MASK,
-    "BMP that stands on its head": NO_MASK,
+    "BMP of negative height": NO_MASK,
 }
 
 
 def _bytes(reader: Callable[[bytes, int], Any], make: Callable[[], bytes]) -> Callable[..., str]:
-    return lambda _: said(lambda: reader(make(), SIDE))
+    return lambda _: describe_outcome(lambda: reader(make(), SIDE))
 
 
 def _workbook(make: Callable[[], bytes]) -> Callable[[Path], str]:
@@ -57,27 +57,27 @@ def _workbook(make: Callable[[], bytes]) -> Callable[[Path], str]:
         details = "".join(f": {row.detail}" for row in bad)
         return f"{len(good)} rows, {len(bad)} bad{details}"
 
-    return lambda _: said(read)
+    return lambda _: describe_outcome(read)
 
 
 def _read(uri: str) -> None:
-    read_radiograph(read_image(printable(uri), 2**20), SIDE)  # tables hold the printable name
+    decode_image(read_bytes(to_utf8(uri), 2**20), SIDE)  # tables hold the name in UTF-8
 
 
 def _listed(place: Callable[[Path], object]) -> Callable[[Path], str]:
-    """Put something into a folder, list that and read what was listed, as score does."""
+    """Put a file into a folder, list the folder and read its files, as score does."""
 
     def read(folder: Path) -> str:
         place(folder)
         uris = [entry.uri for entry in list_folder(str(folder))]
-        answers = [said(lambda one=uri: _read(one)) for uri in uris]
+        answers = [describe_outcome(lambda uri=uri: _read(uri)) for uri in uris]
         return "; ".join(answers) or "nothing is listed"
 
-    return lambda folder: said(lambda: read(folder))
+    return lambda folder: describe_outcome(lambda: read(folder))
 
 
 def _named(name: str | bytes) -> Callable[[Path], object]:
-    return lambda folder: (folder / os.fsdecode(name)).write_bytes(encoded(grey(), "PNG"))
+    return lambda folder: (folder / os.fsdecode(name)).write_bytes(encode_image(grey(), "PNG"))
 
 
 def _deep(folder: Path) -> None:
@@ -136,7 +136,7 @@ def _model(change: Callable[[Path], object], model: Path) -> Callable[[Path], st
     def read(folder: Path) -> str:
         shutil.copytree(model, folder / "model")
         change(folder / "model")
-        answer = said(lambda: open_bundle(str(folder / "model")))
+        answer = describe_outcome(lambda: open_bundle(str(folder / "model")))
         return "ran code" if (folder / CANARY).exists() else answer
 
     return read
@@ -144,15 +144,15 @@ def _model(change: Callable[[Path], object], model: Path) -> Callable[[Path], st
 
 def cases(model: Path) -> Iterable[Case]:
     """Yield all cases; `model` is a sound model folder."""
-    for name, make in PLANTED.items():
-        expected = EXPECTED[name]
-        yield Case("image", name, _bytes(read_radiograph, make), str(expected or "accepted"))
+    for name, make in SAMPLE_IMAGES.items():
+        expected = EXPECTED_REASONS[name]
+        yield Case("image", name, _bytes(decode_image, make), str(expected or "accepted"))
     for name, (make, expected) in IMAGES.items():
-        yield Case("image", name, _bytes(read_radiograph, make), expected)
-        wanted = expected if expected == "accepted" else f"mask_invalid: {expected}"
-        yield Case("mask", name, _bytes(read_mask, make), MASKS.get(name, wanted))
+        yield Case("image", name, _bytes(decode_image, make), expected)
+        mask_expected = expected if expected == "accepted" else f"mask_invalid: {expected}"
+        yield Case("mask", name, _bytes(read_mask, make), MASKS.get(name, mask_expected))
     for name, (make, expected) in DICOMS.items():
-        yield Case("dicom", name, _bytes(read_radiograph, make), expected)
+        yield Case("dicom", name, _bytes(decode_image, make), expected)
     for name, (make, expected) in WORKBOOKS.items():
         yield Case("workbook", name, _workbook(make), expected)
     for name, (file, make, expected) in ARCHIVES.items():
@@ -166,29 +166,31 @@ def cases(model: Path) -> Iterable[Case]:
 
 
 def page(outcomes: Iterable[tuple[Case, Outcome]]) -> str:
-    """Return Markdown, a line a case; what files say of themselves is shown as text."""
+    """Return Markdown, one line per case; text of the files is escaped."""
     rows = []
-    for case, found in outcomes:
-        text = found.said.replace("<", "&lt;")
+    for case, outcome in outcomes:
+        text = outcome.text.replace("<", "&lt;")
         short = text if len(text) < 160 else f"{text[:157]}..."
-        rows.append((case.kind, case.name, short, f"{found.seconds:.2f}", found.megabytes))
-    return table(("input", "what it is", "what was said", "s", "MB"), rows) + "\n"
+        rows.append((case.kind, case.name, short, f"{outcome.seconds:.2f}", outcome.megabytes))
+    return render_table(("input", "case", "outcome", "s", "MB"), rows) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, type=Path, help="a sound model folder")
+    parser.add_argument("--model", required=True, type=Path, help="a valid model folder")
     parser.add_argument("--out", required=True, type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     outcomes = []
-    for case in cases(given.model):
+    for case in cases(arguments.model):
         with tempfile.TemporaryDirectory(prefix="eagle-hostile-") as folder:
             outcomes.append((case, try_out(case, Path(folder))))
-    other = [f"{case.kind} {case.name}" for case, found in outcomes if not case.is_met_by(found)]
-    given.out.write_text(
+    other = [
+        f"{case.kind} {case.name}" for case, outcome in outcomes if not case.is_met_by(outcome)
+    ]
+    arguments.out.write_text(
         f"# Hostile inputs\n\n{len(outcomes)} inputs, made by `tests/hostile/hostile*.py`, each in "
-        "a process of its own. Seconds hold the making of the input; megabytes are those beyond "
-        f"what the process began with. {len(outcomes) - len(other)} ended as expected.\n\n"
+        "a new process. Seconds include the creation of the input; megabytes are those that the "
+        f"process took from its start. {len(outcomes) - len(other)} ended as expected.\n\n"
         f"{page(outcomes)}"
     )
     if other:

@@ -1,4 +1,4 @@
-"""Archives that lie, made by code: by what they hold, with what is said of their members."""
+"""Hostile archives: name -> file name, factory, outcome of the members."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from eagle_spark.imaging.decode import MAX_FILE_BYTES, read_radiograph
+from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
 from eagle_spark.io import FileEntry, list_folder
 from eagle_spark.io.archives import Archives, Member, list_members
-from tests.helpers.planted import SIDE, encoded, grey
-from tests.hostile.hostile_trial import said
+from tests.helpers.sample_images import SIDE, encode_image, grey
+from tests.hostile.hostile_trial import describe_outcome
 
 CLIMBING = ("../../evil.png", "/tmp/evil.png", "a/../../evil.png")  # noqa: S108
 TERABYTE = 2**40
@@ -26,11 +26,11 @@ def read_members(folder: Path) -> str:
     with Archives() as archives:
 
         def read(archive: FileEntry, member: Member) -> None:
-            given = (archive.uri, member.position, member.length)
-            read_radiograph(archives.read(*given, MAX_FILE_BYTES), SIDE)
+            location = (archive.uri, member.position, member.length)
+            decode_image(archives.read(*location, MAX_FILE_BYTES), SIDE)
 
         answers = [
-            said(lambda one=archive, inside=member: read(one, inside))
+            describe_outcome(lambda path=archive, inside=member: read(path, inside))
             for archive in list_folder(str(folder))
             for member in list_members(archive)
         ]
@@ -38,7 +38,7 @@ def read_members(folder: Path) -> str:
 
 
 def image() -> bytes:
-    return encoded(grey(), "PNG")
+    return encode_image(grey(), "PNG")
 
 
 def zipped(files: Iterable[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
@@ -64,8 +64,8 @@ def member(name: str = "a.png", kind: bytes = tarfile.REGTYPE, target: str = "")
     return entry
 
 
-def inflated(size: int, told: int, name: str = "a.png") -> bytes:
-    """A zip of one member that inflates to so many zeros, and tells another size."""
+def inflated(size: int, declared: int, name: str = "a.png") -> bytes:
+    """Return a zip with a member of `size` zeros whose declared size differs."""
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     block = bytes(2**20)
     first = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -77,12 +77,12 @@ def inflated(size: int, told: int, name: str = "a.png") -> bytes:
     directory = data.index(b"PK\1\2")
     for head, size_at in ((8, 22), (directory + 10, directory + 24)):
         struct.pack_into("<H", data, head, zipfile.ZIP_DEFLATED)
-        struct.pack_into("<I", data, size_at, told)
+        struct.pack_into("<I", data, size_at, declared)
     return bytes(data)
 
 
 def header_of(kind: bytes, size: int) -> bytes:
-    """A sound member, and the head of one that says it has so many bytes."""
+    """Return a valid member and a header that declares a number of bytes."""
     entry = member("b", kind)
     entry.size = size
     blocks = 1 + -(-len(image()) // tarfile.BLOCKSIZE)
@@ -116,12 +116,12 @@ ARCHIVES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: inflated(300 * 2**20, 300 * 2**20),
         "file_too_large: 268435457 bytes",
     ),
-    "zip of one image that tells 100 bytes of 300 MB": (
+    "zip of one image that declares 100 bytes and holds 300 MB": (
         "a.zip",
         lambda: inflated(300 * 2**20, 100),
         "bad_member: cannot be unpacked: Bad CRC-32",
     ),
-    "zip of one image that tells 4 GB": (
+    "zip of one image that declares 4 GB": (
         "a.zip",
         lambda: inflated(2**20, 2**32 - 2),
         "bad_member: cannot be unpacked: Bad CRC-32",

@@ -1,4 +1,4 @@
-"""DICOM files that lie, made by code: by what they are, with what the decoder says of them."""
+"""Hostile DICOM files: name -> factory, outcome of the decoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydicom import uid
 
 from eagle_spark.imaging.decode import MAX_FILE_BYTES
 from tests.helpers.dicom_files import DX, chest, dataset, deflated_bomb, dicom, enclosed, written
-from tests.helpers.planted import BOMB, cut, jpeg_of_size
+from tests.helpers.sample_images import BOMB_SIDE, jpeg_of_size, truncate
 
 
 def in_front(element: bytes, data: bytes) -> bytes:
@@ -19,7 +19,7 @@ def in_front(element: bytes, data: bytes) -> bytes:
 
 
 def element(length: int, kind: bytes = b"OB") -> bytes:
-    """The head of a private element that says it has so many bytes."""
+    """Return the header of a private element that declares a number of bytes."""
     return struct.pack("<HH2sHI", 0x0007, 0x1001, kind, 0, length)
 
 
@@ -29,23 +29,23 @@ def nested(depth: int) -> bytes:
 
 
 def long_window(length: int) -> bytes:
-    """A tag that is read, and says it has so many bytes."""
-    found = dataset(chest())
-    found.add_new("WindowCenter", "OB", b"12")
-    data, head = written(found), b"\x28\0\x50\x10OB\0\0"
+    """Return a file with a window whose element declares 2 GB."""
+    item = dataset(chest())
+    item.add_new("WindowCenter", "OB", b"12")
+    data, head = written(item), b"\x28\0\x50\x10OB\0\0"
     at = data.index(head) + len(head)
     return data[:at] + struct.pack("<I", length) + data[at + 4 :]
 
 
 def of_syntax(name: str) -> bytes:
-    found = dataset(chest())
-    data = written(found)
-    old = str(found.file_meta.TransferSyntaxUID).encode().ljust(20, b"\0")
+    item = dataset(chest())
+    data = written(item)
+    old = str(item.file_meta.TransferSyntaxUID).encode().ljust(20, b"\0")
     return data.replace(old, name.encode().ljust(20, b"\0"), 1)
 
 
 DICOMS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "DICOM cut in its pixels": (lambda: cut(dicom()), "truncated: dicom: "),
+    "DICOM cut in its pixels": (lambda: truncate(dicom()), "truncated: dicom: "),
     "DICOM of 65,535 x 65,535 pixels": (
         lambda: dicom(Rows=65_535, Columns=65_535),
         "too_many_pixels: 4294836225 pixels",
@@ -53,7 +53,7 @@ DICOMS: dict[str, tuple[Callable[[], bytes], str]] = {
     "DICOM of no rows": (lambda: dicom(Rows=0), "too_small: 64x0"),
     "DICOM of 2 billion frames": (
         lambda: dicom(NumberOfFrames=2_000_000_000),
-        "multiple_frames: dicom: one frame wanted, found 2000000000",
+        "multiple_frames: dicom: wanted one frame; got 2000000000",
     ),
     "DICOM with an element of 4 GB": (
         lambda: in_front(element(2**32 - 2), dicom()),
@@ -74,8 +74,8 @@ DICOMS: dict[str, tuple[Callable[[], bytes], str]] = {
         "no_decoder: dicom: no decoder for MPEG-4",
     ),
     "DICOM around a JPEG of 30,000 x 30,000": (
-        lambda: enclosed(jpeg_of_size(BOMB, BOMB), uid.JPEGBaseline8Bit, 8),
-        "corrupt: dicom: header says",
+        lambda: enclosed(jpeg_of_size(BOMB_SIDE, BOMB_SIDE), uid.JPEGBaseline8Bit, 8),
+        "corrupt: dicom: wanted a compressed frame of",
     ),
     "DICOM that is a program too": (lambda: b"\x7fELF" + bytes(124) + dicom()[128:], "accepted"),
     "DICOM of a patient with signs of HTML": (

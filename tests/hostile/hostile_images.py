@@ -1,4 +1,4 @@
-"""Images that lie, made by code: by what they are, with what the decoder has to say of them."""
+"""Hostile images: name -> factory, outcome of the decoder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from eagle_spark.imaging.png import chunk
-from tests.helpers.planted import SIDE, encoded, grey, picture, png
+from eagle_spark.imaging.png import encode_chunk
+from tests.helpers.sample_images import SIDE, encode_image, grey, picture, png
 
 
 def scans(side: int, count: int) -> bytes:
-    """A progressive JPEG of so many scans that say nothing: 24 bytes each, and a pass over all."""
-    plain = encoded(grey(), "JPEG", progressive=True)
+    """Return a progressive JPEG with `count` empty scans, 24 bytes each, all read."""
+    plain = encode_image(grey(), "JPEG", progressive=True)
     frame = plain.index(b"\xff\xc2") + 5
     head = plain[:frame] + struct.pack(">HH", side, side) + plain[frame + 4 :]
     head = head[: head.index(b"\xff\xda")]
@@ -58,21 +58,21 @@ def tiff_tag(tag: int, kind: int, count: int, value: int) -> bytes:
 
 
 def exif(size: int) -> bytes:
-    return encoded(grey(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08" + bytes(size))
+    return encode_image(grey(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08" + bytes(size))
 
 
 def exif_loop() -> bytes:
     """EXIF whose directory of the camera points at itself."""
     entry = struct.pack(">HHII", 0x8769, 4, 1, 8)
     body = b"MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 8)
-    return encoded(grey(), "JPEG", exif=b"Exif\0\0" + body)
+    return encode_image(grey(), "JPEG", exif=b"Exif\0\0" + body)
 
 
 def segments(mark: bytes, head: bytes, count: int) -> bytes:
     """A JPEG of so many segments of 64 kB before its own."""
-    data = encoded(grey(), "JPEG")
-    one = b"\xff" + mark + b"\xff\xff" + head + bytes(65_533 - len(head))
-    return data[:2] + one * count + data[2:]
+    data = encode_image(grey(), "JPEG")
+    segment = b"\xff" + mark + b"\xff\xff" + head + bytes(65_533 - len(head))
+    return data[:2] + segment * count + data[2:]
 
 
 def icc_segments(count: int) -> bytes:
@@ -86,16 +86,20 @@ def exif_segments(count: int) -> bytes:
 
 def icc_bomb() -> bytes:
     packed = b"profile\0\0" + zlib.compress(bytes(2**26), 9)
-    return encoded(grey(), "PNG")[:33] + chunk(b"iCCP", packed) + encoded(grey(), "PNG")[33:]
+    return (
+        encode_image(grey(), "PNG")[:33]
+        + encode_chunk(b"iCCP", packed)
+        + encode_image(grey(), "PNG")[33:]
+    )
 
 
 def crumbs() -> bytes:
     """A PNG whose pixels come in chunks of one byte."""
-    plain = encoded(grey(), "PNG")
+    plain = encode_image(grey(), "PNG")
     at = plain.index(b"IDAT")
     (size,) = struct.unpack(">I", plain[at - 4 : at])
     pixels = plain[at + 4 : at + 4 + size]
-    parts = b"".join(chunk(b"IDAT", pixels[n : n + 1]) for n in range(len(pixels)))
+    parts = b"".join(encode_chunk(b"IDAT", pixels[n : n + 1]) for n in range(len(pixels)))
     return plain[: at - 4] + parts + plain[at + 8 + size :]
 
 
@@ -110,29 +114,29 @@ def png_header(**changed: int) -> bytes:
         "lace": 0,
     }
     header = struct.pack(">IIBBBBB", *(values | changed).values())
-    plain = encoded(grey(), "PNG")
-    return plain[:8] + chunk(b"IHDR", header) + plain[33:]
+    plain = encode_image(grey(), "PNG")
+    return plain[:8] + encode_chunk(b"IHDR", header) + plain[33:]
 
 
 def long_chunk() -> bytes:
-    plain = encoded(grey(), "PNG")
+    plain = encode_image(grey(), "PNG")
     return plain[:33] + struct.pack(">I", 2**31 - 1) + b"teXt" + plain[33:]
 
 
 def deflate_bomb() -> bytes:
-    """A PNG that says 64 x 64 and inflates to 256 MiB."""
-    body = chunk(b"IDAT", zlib.compress(bytes(2**28), 9))
-    return png(SIDE, SIDE)[:33] + body + chunk(b"IEND", b"")
+    """Return a PNG of 64 x 64 pixels that inflates to 256 MiB."""
+    body = encode_chunk(b"IDAT", zlib.compress(bytes(2**28), 9))
+    return png(SIDE, SIDE)[:33] + body + encode_chunk(b"IEND", b"")
 
 
 def many_frames() -> bytes:
     control = struct.pack(">II", 100_000, 0)
-    plain = encoded(grey(), "PNG")
-    return plain[:33] + chunk(b"acTL", control) + plain[33:]
+    plain = encode_image(grey(), "PNG")
+    return plain[:33] + encode_chunk(b"acTL", control) + plain[33:]
 
 
 def bmp(at: int, form: str, value: int) -> bytes:
-    data = bytearray(encoded(grey(), "BMP"))
+    data = bytearray(encode_image(grey(), "BMP"))
     struct.pack_into(form, data, at, value)
     return bytes(data)
 
@@ -141,13 +145,13 @@ def with_zip() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("run.py", "raise SystemExit")
-    return encoded(grey(), "PNG") + stream.getvalue()
+    return encode_image(grey(), "PNG") + stream.getvalue()
 
 
 def dots(value: float) -> bytes:
     values = picture().astype(np.float32)
     values[0, 0] = value
-    return encoded(Image.fromarray(values), "TIFF")
+    return encode_image(Image.fromarray(values), "TIFF")
 
 
 IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -162,10 +166,10 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "JPEG with 500 ICC segments, 33 MB": (lambda: icc_segments(500), "accepted"),
     "JPEG that is HTML too": (
-        lambda: encoded(grey(), "JPEG", comment=b"<script>alert(1)</script>"),
+        lambda: encode_image(grey(), "JPEG", comment=b"<script>alert(1)</script>"),
         "accepted",
     ),
-    "JPEG with a second image behind it": (lambda: 2 * encoded(grey(), "JPEG"), "accepted"),
+    "JPEG with a second image behind it": (lambda: 2 * encode_image(grey(), "JPEG"), "accepted"),
     "PNG with an ICC profile of 64 MB": (icc_bomb, "accepted"),
     "PNG in chunks of one byte": (crumbs, "accepted"),
     "PNG that inflates to 256 MB": (deflate_bomb, "no_contrast"),
@@ -184,13 +188,13 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF whose strip lies behind the end": (lambda: tiff_tag(273, 4, 1, 2**31), "truncated"),
     "TIFF of compression 59999": (lambda: tiff_tag(259, 3, 1, 59_999), "corrupt"),
     "TIFF of numbers beyond float": (lambda: dots(3.4e38), "accepted"),
-    "BMP that stands on its head": (lambda: bmp(22, "<i", -SIDE), "accepted"),
+    "BMP of negative height": (lambda: bmp(22, "<i", -SIDE), "accepted"),
     "BMP whose pixels lie at 2**32": (lambda: bmp(10, "<I", 2**32 - 1), "truncated"),
     "BMP of 7 bits": (lambda: bmp(28, "<H", 7), "corrupt"),
     "BMP of 2**31 colours": (lambda: bmp(46, "<I", 2**31), "corrupt"),
     "PDF": (lambda: b"%PDF-1.7\n" + bytes(100), "not_an_image"),
     "ELF program": (lambda: b"\x7fELF" + bytes(100), "not_an_image"),
-    "WebP": (lambda: encoded(grey(), "WEBP"), "not_an_image"),
+    "WebP": (lambda: encode_image(grey(), "WEBP"), "not_an_image"),
     "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
     "PostScript": (lambda: b"%!PS-Adobe-3.0\n" + bytes(100), "not_an_image"),
 }

@@ -1,4 +1,4 @@
-"""Model folders that lie: a sound one, and what is changed in it."""
+"""Hostile model folders: name -> change of a valid folder, outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eagle_spark.model.novelty import NOVELTY
+from eagle_spark.model.novelty import NOVELTY_FILE
 from tests.hostile.hostile_archives import inflated
 
 CANARY = "canary"  # beside the model folder once code out of it has run
@@ -21,21 +21,21 @@ NETWORK = "model.keras"
 
 
 def swapped(folder: Path) -> None:
-    one, other, *_ = sorted(_digests(folder))
-    (folder / one).replace(folder / "between")
-    (folder / other).replace(folder / one)
-    (folder / "between").replace(folder / other)
+    first, second, *_ = sorted(_digests(folder))
+    (folder / first).replace(folder / "between")
+    (folder / second).replace(folder / first)
+    (folder / "between").replace(folder / second)
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads((folder / "metadata.json").read_text())["digests"]
-    return found
+    digests: dict[str, str] = json.loads((folder / "metadata.json").read_text())["digests"]
+    return digests
 
 
 def metadata(**changed: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        known = json.loads((folder / "metadata.json").read_text())
-        (folder / "metadata.json").write_text(json.dumps(known | changed))
+        values = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps(values | changed))
 
     return change
 
@@ -76,15 +76,15 @@ def code(folder: Path) -> dict[str, Any]:
 
 
 def layers(*added: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    known = ("InputLayer", {"batch_shape": [None, 1], "name": "pixels"})
-    found = [
+    first = ("InputLayer", {"batch_shape": [None, 1], "name": "pixels"})
+    entries = [
         {"module": "keras.layers", "class_name": name, "config": config, "registered_name": None}
-        for name, config in (known, *added)
+        for name, config in (first, *added)
     ]
     return {
         "module": "keras",
         "class_name": "Sequential",
-        "config": {"name": "eagle", "layers": found, "build_input_shape": [None, 1]},
+        "config": {"name": "eagle", "layers": entries, "build_input_shape": [None, 1]},
         "registered_name": None,
     }
 
@@ -108,8 +108,8 @@ class _Pickled:
 def pickled(folder: Path) -> None:
     """Arrays of objects, whose unpickling leaves the canary."""
     objects = np.array([_Pickled(folder.parent / CANARY)], dtype=object)
-    np.savez(folder / NOVELTY, **{"detail.mean": objects})
-    _under_its_digest(folder / NOVELTY)
+    np.savez(folder / NOVELTY_FILE, **{"detail.mean": objects})
+    _under_its_digest(folder / NOVELTY_FILE)
 
 
 def bomb(folder: Path) -> None:
@@ -128,13 +128,13 @@ def weights_bomb(folder: Path) -> None:
 
 
 def arrays_bomb(folder: Path) -> None:
-    (folder / NOVELTY).write_bytes(inflated(2**30, 2**30, "detail.mean.npy"))
-    _under_its_digest(folder / NOVELTY)
+    (folder / NOVELTY_FILE).write_bytes(inflated(2**30, 2**30, "detail.mean.npy"))
+    _under_its_digest(folder / NOVELTY_FILE)
 
 
 def damaged(folder: Path) -> None:
-    (folder / NOVELTY).write_bytes(b"PK\3\4" + bytes(100))
-    _under_its_digest(folder / NOVELTY)
+    (folder / NOVELTY_FILE).write_bytes(b"PK\3\4" + bytes(100))
+    _under_its_digest(folder / NOVELTY_FILE)
 
 
 def linked(folder: Path) -> None:
@@ -151,7 +151,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         f"{AT}model.keras: missing",
     ),
     "a file turned into a link": (linked, f"{AT}model.keras: not a regular file"),
-    "a file that nobody told of": (
+    "a file without a digest": (
         lambda folder: (folder / "run.py").write_text("raise SystemExit"),
         f"{AT}run.py: not part of the model",
     ),
@@ -202,16 +202,16 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a run_id that is SQL in a list": (
         metadata(run_id=["' OR true"]),
-        f"{AT}metadata.json: run_id is of the wrong type",
+        f"{AT}metadata.json: run_id: wanted a valid string; got",
     ),
     "a reference that is none": (
         metadata(reference={"images": 9}),
-        f"{AT}metadata.json: reference must hold",
+        f"{AT}metadata.json: reference: label is empty",
     ),
     "arrays that inflate to 1 GB": (
         arrays_bomb,
-        f"{AT}novelty.npz: is not what novelty is told by",
+        f"{AT}novelty.npz: not a novelty file",
     ),
-    "arrays that are no archive": (damaged, f"{AT}novelty.npz: is not what novelty is told by"),
-    "arrays that are pickled": (pickled, f"{AT}novelty.npz: is not what novelty is told by"),
+    "arrays that are no archive": (damaged, f"{AT}novelty.npz: not a novelty file"),
+    "arrays that are pickled": (pickled, f"{AT}novelty.npz: not a novelty file"),
 }

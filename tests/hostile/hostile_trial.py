@@ -1,4 +1,4 @@
-"""One hostile input in a process of its own: bounded in time and memory, and watched."""
+"""Runs one hostile input in a new process, with limits of time and memory, and audits it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eagle_spark.errors import EagleError, ImageRejected
+from eagle_spark.errors import EagleError, ImageRejectedError
 
+TERMINAL = "/dev/tty"
 SECONDS, MEGABYTES = 30, 1024  # a case may take
 SECRET = "secret"  # noqa: S105 - the password of all cases, which nothing may print
 
-_DEEDS = {
+_FORBIDDEN = {
     **dict.fromkeys(("os.exec", "os.fork", "os.forkpty", "os.posix_spawn"), "ran a program"),
     **dict.fromkeys(("os.system", "pty.spawn", "subprocess.Popen"), "ran a program"),
     **dict.fromkeys(("socket.connect", "socket.sendto", "socket.getaddrinfo"), "opened a socket"),
-    "function.__new__": "made a function",  # of code from a file; Python's own way is another
+    "function.__new__": "made a function",  # of code from a file; Python itself uses another event
     "pickle.find_class": "unpickled",
 }
-# By which of its arguments names what is written.
+# Event -> position of the written path in its arguments.
 _WRITES = {
     **dict.fromkeys(("open", "os.chmod", "os.mkdir", "os.remove", "os.rmdir"), 0),
     **dict.fromkeys(("os.link", "os.rename", "os.symlink"), 1),
@@ -34,9 +35,9 @@ _WRITES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case; `megabytes` is what its process took beyond what it began with."""
+    """The outcome of a case; `megabytes` is the memory that its process took from its start."""
 
-    said: str
+    text: str
     seconds: float
     megabytes: int
 
@@ -47,9 +48,9 @@ class Case:
 
     Attributes:
         kind: of input: image, mask, dicom, workbook, archive, name, model, setting.
-        run: puts it into an empty folder, hands it to the program, and returns what that said;
-            nothing where it was printed.
-        expected: what the answer begins with.
+        run: puts it into an empty folder, passes it to the program, and returns the answer;
+            empty if it was printed.
+        expected: prefix of the answer.
     """
 
     kind: str
@@ -59,25 +60,25 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.expected:
-            raise ValueError(f"{self.kind}: {self.name}: whatever is said would do")
+            raise ValueError(f"{self.kind}: {self.name}: wanted an expected outcome; got none")
 
-    def is_met_by(self, found: Outcome) -> bool:
-        return found.said.startswith(self.expected) and found.megabytes < MEGABYTES
+    def is_met_by(self, outcome: Outcome) -> bool:
+        return outcome.text.startswith(self.expected) and outcome.megabytes < MEGABYTES
 
 
-def said(call: Callable[[], Any]) -> str:
-    """Return `accepted`, what the call returns if that is text, or the program's own complaint."""
+def describe_outcome(call: Callable[[], Any]) -> str:
+    """Return the text that the call returns, `accepted`, or the error of the program."""
     try:
-        found = call()
-    except ImageRejected as rejected:
+        value = call()
+    except ImageRejectedError as rejected:
         return f"{rejected.reason}: {rejected.detail}"
     except EagleError as error:
         return f"error: {error}"
-    return found if isinstance(found, str) else "accepted"
+    return value if isinstance(value, str) else "accepted"
 
 
 def try_out(case: Case, folder: Path) -> Outcome:
-    """Run a case in a process of its own; a case that hangs is ended and says so."""
+    """Run a case in a new process, and kill it after `SECONDS`."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_run, args=(case, folder, theirs))
@@ -86,25 +87,26 @@ def try_out(case: Case, folder: Path) -> Outcome:
     theirs.close()
     try:
         if ours.poll(SECONDS):
-            found: Outcome = ours.recv()
+            outcome: Outcome = ours.recv()
         else:
-            found = Outcome(f"did not end within {SECONDS} s", SECONDS, 0)
+            outcome = Outcome(f"did not end within {SECONDS} s", SECONDS, 0)
     except EOFError:
         spent = time.perf_counter() - started
         child.join(5)
-        found = Outcome(f"ended with {child.exitcode}", round(spent, 2), 0)
+        outcome = Outcome(f"ended with {child.exitcode}", round(spent, 2), 0)
     child.kill()
     child.join()
-    return found
+    return outcome
 
 
 def _run(case: Case, folder: Path, pipe: Any) -> None:
+    os.setsid()
     with tempfile.TemporaryFile() as printed:
         _print_to(printed)
         tempfile.tempdir = str(folder)
         before = _peak()
         _bound()
-        deeds = _watch(folder)
+        actions = _watch(folder)
         started = time.perf_counter()
         try:
             answer = case.run(folder)
@@ -116,9 +118,9 @@ def _run(case: Case, folder: Path, pipe: Any) -> None:
         text = printed.read().decode(errors="replace")
     answer = answer or text
     if SECRET in answer + text:
-        deeds.append("told a password")
-    # Of what nobody may do one is enough; what was said then does not count.
-    answer = " ".join((deeds[0] if deeds else answer).replace(str(folder), "").split())
+        actions.append("printed a password")
+    # The first forbidden action replaces the answer.
+    answer = " ".join((actions[0] if actions else answer).replace(str(folder), "").split())
     pipe.send(Outcome(answer, spent, _peak() - before))
     pipe.close()
 
@@ -134,25 +136,25 @@ def _bound() -> None:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     # What is private and written to: address space alone would count what threads and libraries
     # set aside and never touch.
-    most = int(status["VmData"].split()[0]) * 1024 + MEGABYTES * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    limit = int(status["VmData"].split()[0]) * 1024 + MEGABYTES * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _watch(folder: Path) -> list[str]:
-    """Return a list that grows by each deed that no reader of files has a reason for."""
-    deeds: list[str] = []
+    """Return a list to which an audit hook appends each forbidden action."""
+    actions: list[str] = []
 
-    def note(event: str, given: tuple[Any, ...]) -> None:
-        if event in _DEEDS:
-            deeds.append(f"{_DEEDS[event]}: {event} {given!r:.200}")
-        elif event in _WRITES and not (event == "open" and _only_reads(given[2])):
-            path = given[_WRITES[event]]
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _FORBIDDEN:
+            actions.append(f"{_FORBIDDEN[event]}: {event} {arguments!r:.200}")
+        elif event in _WRITES and not (event == "open" and _only_reads(arguments[2])):
+            path = arguments[_WRITES[event]]
             if not _is_below(path, folder):
-                deeds.append(f"wrote elsewhere: {event} {path!r}")
+                actions.append(f"wrote elsewhere: {event} {path!r}")
 
     sys.dont_write_bytecode = True
     sys.addaudithook(note)
-    return deeds
+    return actions
 
 
 def _only_reads(flags: int) -> bool:
@@ -161,7 +163,9 @@ def _only_reads(flags: int) -> bool:
 
 def _is_below(path: Any, folder: Path) -> bool:
     if not isinstance(path, (str, bytes, os.PathLike)) or path == os.devnull:
-        return True  # a descriptor: somebody opened it
+        return True  # a descriptor: its `open` was audited
+    if path == TERMINAL:  # `os.setsid` has taken it away
+        return True
     return Path(os.path.abspath(os.fsdecode(path))).is_relative_to(folder)
 
 

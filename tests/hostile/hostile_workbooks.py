@@ -1,4 +1,4 @@
-"""Workbooks that lie, made by code: by what they hold, with what the reader has to say of them."""
+"""Hostile workbooks: name -> factory, outcome of the reader."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Part = bytes | Callable[[bytes], bytes]
 def parts_changed(data: bytes, changed: dict[str, Part], how: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Return the workbook with some parts replaced or added."""
     stream = io.BytesIO()
-    wanted = dict(changed)
+    remaining = dict(changed)
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w", how) as new:
         for member in old.namelist():
-            change = wanted.pop(member, None)
+            change = remaining.pop(member, None)
             content = old.read(member)
             new.writestr(member, change(content) if callable(change) else change or content)
-        for member, content in wanted.items():
+        for member, content in remaining.items():
             new.writestr(member, content)  # type: ignore[arg-type]
     return stream.getvalue()
 
@@ -54,7 +54,7 @@ def laughs(content: bytes) -> bytes:
 
 
 def outside(content: bytes) -> bytes:
-    """An entity that stands for a file of this machine."""
+    """Return a workbook with an entity that includes a local file."""
     start = content.index(b"<worksheet")
     body = content[start:].replace(b"PNG", b"&x;", 1)
     return b'<!DOCTYPE w [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + body
@@ -66,7 +66,7 @@ SHEET = (
 )
 
 
-def sheet_of(rows: bytes) -> bytes:
+def workbook_of_rows(rows: bytes) -> bytes:
     return _sheet(lambda _: SHEET % rows)
 
 
@@ -81,7 +81,7 @@ def text_row(number: int, *cells: str) -> bytes:
 
 def empty_rows() -> bytes:
     rows = b"".join(b'<row r="%d"/>' % n for n in range(2, 1_000_001))
-    return sheet_of(text_row(1, *HEADER) + rows + text_row(1_000_001, "late", *REST))
+    return workbook_of_rows(text_row(1, *HEADER) + rows + text_row(1_000_001, "late", *REST))
 
 
 def merged(made: Any) -> None:
@@ -143,11 +143,11 @@ WORKBOOKS: dict[str, tuple[Callable[[], bytes], str]] = {
         "0 rows, 1 bad: FILE NAME is no text but a datetime",
     ),
     "a name with a NUL": (
-        lambda: sheet_of(text_row(1, *HEADER) + text_row(2, "a&#0;b", *REST)),
+        lambda: workbook_of_rows(text_row(1, *HEADER) + text_row(2, "a&#0;b", *REST)),
         "error: x.xlsx: wanted",
     ),
     "a name with a NUL, as Excel writes it": (
-        lambda: sheet_of(text_row(1, *HEADER) + text_row(2, "a_x0000_b", *REST)),
+        lambda: workbook_of_rows(text_row(1, *HEADER) + text_row(2, "a_x0000_b", *REST)),
         "1 rows, 0 bad",
     ),
     "a billion laughs": (lambda: with_doctype(laughs), "error: x.xlsx: wanted"),

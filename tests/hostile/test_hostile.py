@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.planted import put, tinted
+from tests.helpers.sample_images import make_tinted, write_file
 from tests.hostile import hostile_trial
 from tests.hostile.hostile import cases
 from tests.hostile.hostile_models import CANARY, lambda_activation, lambda_layer, network
@@ -30,8 +30,8 @@ ALL = list(cases(NO_MODEL))
 
 
 def check(case: Case, folder: Path) -> None:
-    found = try_out(case, folder)
-    assert case.is_met_by(found), (found, case.expected)
+    outcome = try_out(case, folder)
+    assert case.is_met_by(outcome), (outcome, case.expected)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_there_are_at_least_sixty_kinds() -> None:
     assert len({case.name for case in ALL}) >= 60
 
 
-def test_a_case_knows_what_it_expects() -> None:
+def test_a_case_has_an_expected_outcome() -> None:
     with pytest.raises(ValueError, match="image: odd"):
         Case("image", "odd", str, "")
     case = Case("image", "odd", str, "accepted")
@@ -66,11 +66,11 @@ def test_a_case_knows_what_it_expects() -> None:
 
 
 def connect(_: Path) -> None:
-    with socket.socket() as one:
-        one.connect_ex(("127.0.0.1", 9))
+    with socket.socket() as client:
+        client.connect_ex(("127.0.0.1", 9))
 
 
-DEEDS: dict[str, Callable[[Path], object]] = {
+ACTIONS: dict[str, Callable[[Path], object]] = {
     "ran a program: os.system": lambda _: os.system("true"),  # noqa: S605, S607
     "ran a program: subprocess.Popen": lambda _: subprocess.run([sys.executable, "-V"]),
     "opened a socket: socket.connect": connect,
@@ -78,7 +78,7 @@ DEEDS: dict[str, Callable[[Path], object]] = {
     "unpickled": lambda _: pickle.loads(pickle.dumps(Path())),  # noqa: S301
     "wrote elsewhere: open": lambda folder: (folder.parent / "canary").write_text("x"),
     "wrote elsewhere: os.mkdir": lambda folder: (folder.parent / "canaries").mkdir(),
-    "told a password": lambda _: print("hdfs://u:secret@h"),
+    "printed a password": lambda _: print("hdfs://u:secret@h"),
     "raised MemoryError": lambda _: bytearray(2 * MEGABYTES * 2**20),
     "raised ZeroDivisionError": lambda _: 1 / 0,
     "ended with 3": lambda _: os._exit(3),
@@ -86,17 +86,17 @@ DEEDS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("deed", DEEDS)
-def test_what_no_input_may_do_is_told(
-    deed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("action", ACTIONS)
+def test_forbidden_actions_are_reported(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "not end" in deed:
+    if "not end" in action:
         monkeypatch.setattr(hostile_trial, "SECONDS", 1)
     (tmp_path / "own").mkdir()
-    case = Case("any", deed, lambda folder: (DEEDS[deed](folder), "accepted")[1], "accepted")
-    found = try_out(case, tmp_path / "own")
-    assert found.said.startswith(deed)
-    assert not case.is_met_by(found)
+    case = Case("any", action, lambda folder: (ACTIONS[action](folder), "accepted")[1], "accepted")
+    outcome = try_out(case, tmp_path / "own")
+    assert outcome.text.startswith(action)
+    assert not case.is_met_by(outcome)
 
 
 def test_the_link_to_another_workbook_is_one_that_readers_follow() -> None:
@@ -122,13 +122,13 @@ def test_the_code_in_a_model_would_run(
     shutil.copytree(model_folder, tmp_path / "model")
     network(config)(tmp_path / "model")
     with suppress(Exception):  # the weights are another network's
-        found = keras.models.load_model(tmp_path / "model" / "model.keras", safe_mode=False)
-        found(np.zeros((1, 1)))
+        loaded = keras.models.load_model(tmp_path / "model" / "model.keras", safe_mode=False)
+        loaded(np.zeros((1, 1)))
     assert (tmp_path / CANARY).exists()
 
 
 @pytest.mark.spark
-def test_what_looks_like_sql_is_text_in_the_tables(spark: Any, tmp_path: Path) -> None:
+def test_sql_in_names_is_text_in_the_tables(spark: Any, tmp_path: Path) -> None:
     from openpyxl import Workbook
 
     from eagle_spark.datasets.ingest import preprocess
@@ -139,7 +139,7 @@ def test_what_looks_like_sql_is_text_in_the_tables(spark: Any, tmp_path: Path) -
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     names = [f"{number} {SQL}.png" for number in range(3)]
     for number, name in enumerate(names):
-        put(folder / SQL / "images" / name, tinted(number * 40))
+        write_file(folder / SQL / "images" / name, make_tinted(number * 40))
     book = Workbook()
     book.active.append(["FILE NAME", "FORMAT", "SIZE", "URL", "PATIENT ID", SQL])
     for name in names:
@@ -147,12 +147,12 @@ def test_what_looks_like_sql_is_text_in_the_tables(spark: Any, tmp_path: Path) -
     book.save(folder / f"{SQL}.metadata.xlsx")
     with (tmp_path / "split.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["path", "split"], *([name, "train"] for name in names)])
-    given = {"input": str(folder), "warehouse": str(warehouse), "source": SQL, "size": 64}
-    found = preprocess(PreprocessSettings(**given, split_file=str(tmp_path / "split.csv")))
-    assert (found["accepted"], found["by_class"], found["rejected"]) == (3, {SQL: 3}, 0)
+    settings = {"input": str(folder), "warehouse": str(warehouse), "source": SQL, "size": 64}
+    result = preprocess(PreprocessSettings(**settings, split_file=str(tmp_path / "split.csv")))
+    assert (result.accepted, result.by_class, result.rejected) == (3, {SQL: 3}, 0)
     with open_session("test", str(warehouse)) as session:
         rows = session.table(IMAGES.full_name).select("label", "source", "patient_id", "metadata")
-        kept = {
+        published = {
             (row.label, row.source, row.patient_id, row.metadata[SQL]) for row in rows.collect()
         }
-    assert kept == {(SQL, SQL, f"{name} {SQL}", SQL) for name in names}
+    assert published == {(SQL, SQL, f"{name} {SQL}", SQL) for name in names}

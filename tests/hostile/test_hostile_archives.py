@@ -15,11 +15,17 @@ from typing import NoReturn
 
 import pytest
 
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.io import archives, locate
-from eagle_spark.io.archives import BROKEN, MOST_HEADERS, Archives, Member, list_members
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.io import archives, resolve
+from eagle_spark.io.archives import (
+    MAX_HEADER_BYTES,
+    UNREADABLE_ARCHIVE,
+    Archives,
+    Member,
+    list_members,
+)
 
-MOST_HELD = 8 << 20  # bytes of memory that any of these may take
+MAX_MEMORY = 8 << 20  # bytes of memory that any of these may take
 END = bytes(2 * tarfile.BLOCKSIZE)
 HEADERS = [
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -56,8 +62,8 @@ def sparse(extended: bool, size: int = 0) -> bytes:
 
 
 def members(path: Path) -> list[Member]:
-    storage, plain = locate(str(path))
-    return list(list_members(storage.find(plain)))
+    storage, plain = resolve(str(path))
+    return list(list_members(storage.stat(plain)))
 
 
 def listed(path: Path) -> list[str]:
@@ -68,15 +74,15 @@ def listed(path: Path) -> list[str]:
     uri = path.as_uri()
     tracemalloc.start()
     try:
-        found = members(path)
-        if found[-1].position == BROKEN:
-            with Archives() as opened, pytest.raises(ImageRejected) as raised:
+        entries = members(path)
+        if entries[-1].position == UNREADABLE_ARCHIVE:
+            with Archives() as opened, pytest.raises(ImageRejectedError) as raised:
                 opened.read(uri, 1 << 40, 0, 1 << 20)
             assert raised.value.reason is Reason.BAD_MEMBER
-        assert tracemalloc.get_traced_memory()[1] < MOST_HELD
+        assert tracemalloc.get_traced_memory()[1] < MAX_MEMORY
     finally:
         tracemalloc.stop()
-    return [one.path.removeprefix(uri).removeprefix("!/") for one in found]
+    return [entry.path.removeprefix(uri).removeprefix("!/") for entry in entries]
 
 
 @pytest.mark.parametrize("kind", HEADERS)
@@ -120,7 +126,7 @@ def test_records_that_overlap_take_no_memory(tmp_path: Path) -> None:
     assert listed(path) == ["sound.png", ""]
 
 
-def test_global_headers_do_not_pile_up(tmp_path: Path) -> None:
+def test_global_headers_do_not_accumulate(tmp_path: Path) -> None:
     path = tmp_path / "n.tar"
     headers = (
         member("x", record(f"k{i}", "v" * 10_000), tarfile.XGLTYPE) + SOUND for i in range(2000)
@@ -128,17 +134,17 @@ def test_global_headers_do_not_pile_up(tmp_path: Path) -> None:
     path.write_bytes(b"".join(headers) + BEHIND)
     *sound, broken = listed(path)
     assert broken == ""
-    assert len(sound) == MOST_HEADERS // 10_000
+    assert len(sound) == MAX_HEADER_BYTES // 10_000
 
 
-def test_a_size_that_leads_back_does_not_lead_round_and_round(tmp_path: Path) -> None:
+def test_a_negative_size_does_not_loop(tmp_path: Path) -> None:
     path = tmp_path / "n.tar"
     path.write_bytes(SOUND + sparse(False, -tarfile.BLOCKSIZE) + BEHIND)
     assert listed(path) == ["sound.png", ""]
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_names_as_long_as_a_file_system_has_are_read(tmp_path: Path, kind: int) -> None:
+def test_the_longest_names_of_file_systems_are_read(tmp_path: Path, kind: int) -> None:
     path, name = tmp_path / "n.tar", f"{'ü/' * 1360}x.png"
     with tarfile.open(path, "w", format=kind, pax_headers={"comment": "c" * 1000}) as archive:
         info = tarfile.TarInfo(name)
@@ -162,7 +168,7 @@ def test_a_directory_beyond_the_bound_is_not_read(
         for i in range(2000):
             archive.writestr(f"{i:04}.png", b"")
     assert len(listed(path)) == 2000
-    monkeypatch.setattr(archives, "MOST_DIRECTORY", 2000 * (46 + 8))
+    monkeypatch.setattr(archives, "MAX_DIRECTORY_BYTES", 2000 * (46 + 8))
     assert listed(path) == [""]
 
 
@@ -171,9 +177,9 @@ def test_methods_that_unpack_without_an_end_are_rejected(tmp_path: Path, method:
     path = tmp_path / "n.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("bomb.png", bytes(32 << 20))
-    (one,) = members(path)
-    with Archives() as opened, pytest.raises(ImageRejected, match="by method") as raised:
-        opened.read(path.as_uri(), one.position, one.length, 1000)
+    (member,) = members(path)
+    with Archives() as opened, pytest.raises(ImageRejectedError, match="by method") as raised:
+        opened.read(path.as_uri(), member.position, member.length, 1000)
     assert raised.value.reason is Reason.BAD_MEMBER
 
 
@@ -182,7 +188,7 @@ def test_names_beyond_the_bound_break_the_archive(
 ) -> None:
     path = tmp_path / "n.tgz"
     path.write_bytes(gzip.compress(b"".join(member(f"{i}.png", b"") for i in range(5000)) + END))
-    monkeypatch.setattr(archives, "MOST_NAMES", 100_000)
+    monkeypatch.setattr(archives, "MAX_NAMES_BYTES", 100_000)
     names = listed(path)
     assert names[-1] == ""
     assert 100 < len(names) < 2000
@@ -192,12 +198,12 @@ def test_members_of_one_name_are_numbered_without_delay(tmp_path: Path) -> None:
     path = tmp_path / "n.tgz"
     path.write_bytes(gzip.compress(SOUND * 20_000 + END))
     begun = time.monotonic()
-    found = members(path)
+    entries = members(path)
     assert time.monotonic() - begun < 30
-    assert found[-1].path.endswith("!/sound.png#20000")
+    assert entries[-1].path.endswith("!/sound.png#20000")
 
 
-def test_a_lack_of_memory_is_no_end_of_the_night(
+def test_a_memory_error_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def greedy(_: str) -> NoReturn:
@@ -205,9 +211,12 @@ def test_a_lack_of_memory_is_no_end_of_the_night(
 
     path = tmp_path / "n.tar"
     path.write_bytes(SOUND + END)
-    (one,) = members(path)
-    monkeypatch.setattr(archives, "_opened", greedy)
-    assert [broken.position for broken in members(path)] == [BROKEN]
-    with Archives() as opened, pytest.raises(ImageRejected, match="not enough memory") as raised:
-        opened.read(path.as_uri(), one.position, one.length, 100)
+    (member,) = members(path)
+    monkeypatch.setattr(archives, "_open_stream", greedy)
+    assert [broken.position for broken in members(path)] == [UNREADABLE_ARCHIVE]
+    with (
+        Archives() as opened,
+        pytest.raises(ImageRejectedError, match="not enough memory") as raised,
+    ):
+        opened.read(path.as_uri(), member.position, member.length, 100)
     assert raised.value.reason is Reason.UNREADABLE

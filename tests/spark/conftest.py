@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def night(spark: Any, model_folder: Path, tmp_path: Path) -> Callable[..., dict[
         chosen = {
             key: str(value) if isinstance(value, Path) else value for key, value in given.items()
         }
-        return job.score(ScoreSettings(**chosen))
+        return asdict(job.score(ScoreSettings(**chosen)))
 
     return run
 

@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 import eagle_spark as eagle
-from eagle_spark.errors import ImageRejected, InputError
+from eagle_spark.errors import ImageRejectedError, InputError
 from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.tables import PREDICTIONS
-from tests.helpers.planted import EXPECTED, PLANTED, encoded, grey, put, tinted
+from tests.helpers.sample_images import (
+    EXPECTED_REASONS,
+    SAMPLE_IMAGES,
+    encode_image,
+    grey,
+    make_tinted,
+    write_file,
+)
 
 pytestmark = [pytest.mark.train, pytest.mark.spark]  # the model of these tests is TensorFlow's
 
@@ -31,10 +38,10 @@ def ward(tmp_path: Path) -> Path:
     """Four images, one of them in an archive, and a broken file."""
     folder = tmp_path / "ward"
     for number in range(3):
-        put(folder / f"{number}.png", tinted(number))
-    put(folder / "broken.png", b"no image")
+        write_file(folder / f"{number}.png", make_tinted(number))
+    write_file(folder / "broken.png", b"no image")
     with zipfile.ZipFile(folder / "night.zip", "w") as archive:
-        archive.writestr("in.png", tinted(9))
+        archive.writestr("in.png", make_tinted(9))
     return folder
 
 
@@ -53,7 +60,7 @@ def test_the_package_loads_nothing_until_a_function_is_used() -> None:
 
 
 def test_a_model_predicts_bytes_paths_and_lists(model: eagle.Model, tmp_path: Path) -> None:
-    data = encoded(grey(), "PNG")
+    data = encode_image(grey(), "PNG")
     one = model.predict(data)
     assert one.status == "scored"
     assert one.label in model.classes
@@ -61,7 +68,7 @@ def test_a_model_predicts_bytes_paths_and_lists(model: eagle.Model, tmp_path: Pa
     assert one.mask is not None
     assert one.mask.shape == (model.size, model.size)
     assert one.lung_area == pytest.approx(one.mask.mean())
-    path = put(tmp_path / "a.png", data)
+    path = write_file(tmp_path / "a.png", data)
     broken, missing, again = model.predict([b"no image", str(tmp_path / "gone.png"), str(path)])
     assert (broken.status, broken.reason, broken.label) == ("rejected", "not_an_image", None)
     assert (missing.reason, missing.image_id) == ("unreadable", None)
@@ -70,7 +77,7 @@ def test_a_model_predicts_bytes_paths_and_lists(model: eagle.Model, tmp_path: Pa
 
 
 def test_results_do_not_depend_on_what_is_beside_an_image(model: eagle.Model) -> None:
-    contents = [tinted(number) for number in range(130)]
+    contents = [make_tinted(number) for number in range(130)]
     together = model.predict(contents)
     for place in (0, 63, 64, 129):
         alone = model.predict(contents[place])
@@ -86,9 +93,9 @@ def test_a_model_pickles_as_its_address(model: eagle.Model) -> None:
 
 
 def test_read_image_gives_the_pixels_of_every_job() -> None:
-    found = eagle.read_image(encoded(grey(), "PNG"), size=32)
+    found = eagle.read_image(encode_image(grey(), "PNG"), size=32)
     assert (found.pixels.shape, found.width, found.dicom) == ((32, 32), 64, None)
-    with pytest.raises(ImageRejected, match="not_an_image"):
+    with pytest.raises(ImageRejectedError, match="not_an_image"):
         eagle.read_image(b"no image")
 
 
@@ -102,17 +109,17 @@ def test_a_folder_is_predicted_by_a_udf(spark: Any, model: eagle.Model, ward: Pa
     assert found["broken.png"].reason == "not_an_image"
     assert found["broken.png"].probabilities is None
     for number in range(3):
-        row, here = found[f"{number}.png"], model.predict(tinted(number))
+        row, here = found[f"{number}.png"], model.predict(make_tinted(number))
         assert (row.status, row.label, row.image_id) == ("scored", here.label, here.image_id)
         assert row.confidence == pytest.approx(here.confidence, abs=1e-3)
         assert (decode_mask(bytes(row.mask)) == here.mask).mean() > 0.999
 
 
-def test_every_planted_file_is_a_row(spark: Any, model: eagle.Model) -> None:
-    rows = [(name, bytearray(make())) for name, make in PLANTED.items()]
+def test_every_sample_file_is_a_row(spark: Any, model: eagle.Model) -> None:
+    rows = [(name, bytearray(make())) for name, make in SAMPLE_IMAGES.items()]
     table = spark.createDataFrame([*rows, ("none", None)], "path STRING, content BINARY")
     found = eagle.score(table, model).select("path", "status", "reason").collect()
-    wanted = {name: reason and str(reason) for name, reason in EXPECTED.items()}
+    wanted = {name: reason and str(reason) for name, reason in EXPECTED_REASONS.items()}
     assert {row.path: row.reason for row in found} == wanted | {"none": "unreadable"}
 
 
@@ -166,7 +173,7 @@ def of_images(spark: Any, split: str | None = None) -> Any:
 
 def test_leaks_are_found_and_splits_have_none(spark: Any) -> None:
     (leak,) = eagle.find_leaks(of_images(spark, "test"))
-    assert (leak.path, leak.why) == ("0.png", "patient")
+    assert (leak.path, leak.reason) == ("0.png", "patient")
     split = eagle.assign_splits(of_images(spark, "test"), fractions=(0.6, 0.2, 0.2), seed=3)
     assert eagle.find_leaks(split) == []
     assert {row.split for row in split.collect()} == {"train", "val", "test"}

@@ -13,13 +13,13 @@ from PIL import Image
 
 from eagle_spark.datasets.ingest import preprocess
 from eagle_spark.evaluation.evaluate import evaluate
-from eagle_spark.imaging.dicom.read import patient_key
+from eagle_spark.imaging.dicom.read import hash_patient_id
 from eagle_spark.scoring.job import score
 from eagle_spark.settings import EvaluateSettings, PreprocessSettings, ScoreSettings
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import IMAGES, PREDICTIONS, Warehouse
 from tests.helpers.dicom_files import PATIENT, SYNTAXES, chest, dicom, shipped
-from tests.helpers.planted import encoded, picture, put
+from tests.helpers.sample_images import encode_image, picture, write_file
 
 pytestmark = pytest.mark.spark
 
@@ -29,7 +29,7 @@ def rows(warehouse: Path, table: str) -> list[Any]:
         return session.sql(f"SELECT * FROM {table}").collect()
 
 
-def tinted(number: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+def make_tinted(number: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """One X-ray of several: brighter, and its detail elsewhere."""
     drawn = np.random.default_rng(number).integers(0, 900, (8, 8))
     return (chest() // 2 + np.kron(drawn, np.ones((8, 8)))).astype(np.uint16)
@@ -40,19 +40,19 @@ def mixed(tmp_path: Path) -> Path:
     """PNG, JPEG, a DICOM of each transfer syntax, four rejects, and an archive of three."""
     folder = tmp_path / "images"
     grey = Image.fromarray(picture())
-    put(folder / "a.png", encoded(grey, "PNG"))
-    put(folder / "b.jpg", encoded(grey, "JPEG"))
+    write_file(folder / "a.png", encode_image(grey, "PNG"))
+    write_file(folder / "b.jpg", encode_image(grey, "JPEG"))
     for number, (make, _) in enumerate(SYNTAXES.values()):
-        put(folder / "dicom" / f"{number}.dcm", make())
-    put(folder / "IM0001", dicom(tinted(1), ViewPosition="LL"))
-    put(folder / "named.png", dicom(tinted(2)))
-    put(folder / "ct.dcm", shipped("CT_small.dcm", Modality="CT"))
-    put(folder / "colour.dcm", shipped("SC_rgb_rle.dcm"))
-    put(folder / "frames.dcm", dicom(NumberOfFrames=2))
-    put(folder / "cut.dcm", dicom()[:4000])
+        write_file(folder / "dicom" / f"{number}.dcm", make())
+    write_file(folder / "IM0001", dicom(make_tinted(1), ViewPosition="LL"))
+    write_file(folder / "named.png", dicom(make_tinted(2)))
+    write_file(folder / "ct.dcm", shipped("CT_small.dcm", Modality="CT"))
+    write_file(folder / "colour.dcm", shipped("SC_rgb_rle.dcm"))
+    write_file(folder / "frames.dcm", dicom(NumberOfFrames=2))
+    write_file(folder / "cut.dcm", dicom()[:4000])
     with zipfile.ZipFile(folder / "night.zip", "w") as archive:
-        archive.writestr("x/1.dcm", dicom(tinted(3)))
-        archive.writestr("x/2.png", encoded(grey.rotate(90), "PNG"))
+        archive.writestr("x/1.dcm", dicom(make_tinted(3)))
+        archive.writestr("x/2.png", encode_image(grey.rotate(90), "PNG"))
         archive.writestr("x/3.dcm", shipped("MR_small.dcm", Modality="MR"))
     return folder
 
@@ -64,8 +64,8 @@ def test_a_folder_of_png_jpeg_and_dicom_is_scored_and_its_sums_balance(
     told = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
     result = score(ScoreSettings(images=str(mixed), **told))
     good = 2 + len(SYNTAXES) + 2 + 2
-    assert result["listed"] == result["already_scored"] + result["scored"] + result["rejected"]
-    assert (result["listed"], result["scored"], result["rejected"]) == (good + 5, good, 5)
+    assert result.listed == result.already_scored + result.scored + result.rejected
+    assert (result.listed, result.scored, result.rejected) == (good + 5, good, 5)
     found = rows(tmp_path / "warehouse", PREDICTIONS.full_name)
     assert Counter(row.reason for row in found if row.status == "rejected") == Counter(
         ["not_a_chest_xray", "not_a_chest_xray", "colour", "multiple_frames", "truncated"]
@@ -73,25 +73,25 @@ def test_a_folder_of_png_jpeg_and_dicom_is_scored_and_its_sums_balance(
     by_name = {row.path.rsplit("/", 1)[1]: row for row in found}
     assert by_name["a.png"].dicom is None
     assert by_name["IM0001"].dicom.view == "LL"
-    assert by_name["1.dcm"].dicom.patient_id == patient_key(PATIENT, None)
+    assert by_name["1.dcm"].dicom.patient_id == hash_patient_id(PATIENT, None)
     kept = sum(row.dicom is not None for row in found)
     assert kept == len(SYNTAXES) + 3
     with open_session("test", str(tmp_path / "warehouse")) as session:
         sql = f"SELECT count(*) FROM {PREDICTIONS.full_name} WHERE dicom.view = 'LL'"
         assert session.sql(sql).collect()[0][0] == 1
     again = score(ScoreSettings(images=str(mixed), **told))
-    assert (again["scored"], again["already_rejected"]) == (0, 5)
+    assert (again.scored, again.already_rejected) == (0, 5)
 
 
 @pytest.mark.train
 def test_a_dicom_is_scored_as_the_same_pixels_in_a_png(
     spark: Any, model_folder: Path, tmp_path: Path
 ) -> None:
-    put(tmp_path / "images" / "a.png", encoded(Image.fromarray(chest(200)), "PNG"))
-    put(tmp_path / "images" / "a.dcm", dicom(chest(200)))
+    write_file(tmp_path / "images" / "a.png", encode_image(Image.fromarray(chest(200)), "PNG"))
+    write_file(tmp_path / "images" / "a.dcm", dicom(chest(200)))
     told = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
     settings = ScoreSettings(images=str(tmp_path / "images"), keep_patient_id=True, **told)
-    assert score(settings)["scored"] == 2
+    assert score(settings).scored == 2
     one, other = sorted(rows(tmp_path / "warehouse", PREDICTIONS.full_name), key=lambda r: r.path)
     assert one.dicom.patient_id == PATIENT
     assert one.mask == other.mask
@@ -103,10 +103,10 @@ def test_bytes_that_have_a_row_bring_their_tags(
     spark: Any, model_folder: Path, tmp_path: Path
 ) -> None:
     told = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
-    put(tmp_path / "images" / "a.dcm", dicom())
+    write_file(tmp_path / "images" / "a.dcm", dicom())
     score(ScoreSettings(images=str(tmp_path / "images"), **told))
-    put(tmp_path / "images" / "b.dcm", dicom())
-    assert score(ScoreSettings(images=str(tmp_path / "images"), **told))["same_bytes"] == 1
+    write_file(tmp_path / "images" / "b.dcm", dicom())
+    assert score(ScoreSettings(images=str(tmp_path / "images"), **told)).deduplicated == 1
     one, other = rows(tmp_path / "warehouse", PREDICTIONS.full_name)
     assert one.dicom == other.dicom is not None
 
@@ -115,18 +115,20 @@ def labelled(folder: Path) -> Path:
     """Three classes of eight files of four patients, no workbook."""
     for at, label in enumerate(("A", "B", "C")):
         for number in range(8):
-            pixels, patient = tinted(at * 8 + number), f"{label}{number // 2}"
-            put(folder / label / "images" / f"{number}.dcm", dicom(pixels, PatientID=patient))
+            pixels, patient = make_tinted(at * 8 + number), f"{label}{number // 2}"
+            write_file(
+                folder / label / "images" / f"{number}.dcm", dicom(pixels, PatientID=patient)
+            )
     return folder
 
 
 def test_patients_of_dicom_files_stay_in_one_split(spark: Any, tmp_path: Path) -> None:
     told = {"input": str(labelled(tmp_path / "set")), "warehouse": str(tmp_path / "warehouse")}
     result = preprocess(PreprocessSettings(size=64, **told))
-    assert (result["accepted"], result["rejected"]) == (24, 0)
+    assert (result.accepted, result.rejected) == (24, 0)
     found = rows(tmp_path / "warehouse", IMAGES.full_name)
     assert {row.patient_id for row in found} == {
-        patient_key(f"{label}{number}", None) for label in "ABC" for number in range(4)
+        hash_patient_id(f"{label}{number}", None) for label in "ABC" for number in range(4)
     }
     splits: dict[str, set[str]] = {}
     for row in found:
@@ -134,7 +136,7 @@ def test_patients_of_dicom_files_stay_in_one_split(spark: Any, tmp_path: Path) -
         splits.setdefault(row.patient_id, set()).add(row.split)
     assert all(len(split) == 1 for split in splits.values())
     kept = preprocess(PreprocessSettings(size=64, keep_patient_id=True, **told))
-    assert kept["new_or_changed"] == 24
+    assert kept.new_or_changed == 24
     assert {row.patient_id for row in rows(tmp_path / "warehouse", IMAGES.full_name)} == {
         f"{label}{number}" for label in "ABC" for number in range(4)
     }
@@ -146,7 +148,7 @@ def test_evaluate_counts_the_patients_of_dicom_files(
 ) -> None:
     folder = labelled(tmp_path / "set")
     result = evaluate(EvaluateSettings(input=str(folder), model=str(model_folder)))
-    assert (result["images"], result["rejected"], result["patients"]) == (24, 0, 12)
+    assert (result.images, result.rejected, result.patients) == (24, 0, 12)
 
 
 def test_a_table_of_an_earlier_version_gets_the_column(spark: Any, tmp_path: Path) -> None:
@@ -156,5 +158,5 @@ def test_a_table_of_an_earlier_version_gets_the_column(spark: Any, tmp_path: Pat
         Warehouse(session)
         session.sql(earlier)
         assert "dicom" not in session.table(PREDICTIONS.full_name).columns
-        Warehouse(session).ensure(PREDICTIONS)
+        Warehouse(session).create_or_migrate(PREDICTIONS)
         assert session.table(PREDICTIONS.full_name).columns[-1] == "dicom"

@@ -11,15 +11,19 @@ import pytest
 from PIL import Image
 from pydicom import config, dcmread
 
-from eagle_spark.imaging.decode import read_radiograph
-from eagle_spark.imaging.quiet import no_warnings
-from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import choose_engine, load_engine
-from eagle_spark.scoring.dicom_seg import main
+from eagle_spark.cli.main import main as eagle
+from eagle_spark.imaging.decode import decode_image
+from eagle_spark.imaging.quiet import suppress_warnings
+from eagle_spark.model.predictor import load_model
 from tests.helpers.dicom_files import chest, dicom, shipped
-from tests.helpers.planted import encoded, picture, put
+from tests.helpers.sample_images import encode_image, picture, write_file
 
 pytestmark = pytest.mark.train
+
+
+def main(words: list[str]) -> int:
+    return eagle(["segment", *words])
+
 
 # What a Segmentation repeats of its image, and an image as sent has.
 WHOLE = {
@@ -43,14 +47,13 @@ def test_the_mask_is_read_back_as_the_model_gives_it(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = dicom(chest(200), **WHOLE)
-    image, out = put(tmp_path / "a.dcm", data), tmp_path / "seg.dcm"
+    image, out = write_file(tmp_path / "a.dcm", data), tmp_path / "seg.dcm"
     assert main([str(image), "--model", str(model_folder), "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     found = hd.seg.segread(out)
-    bundle = open_bundle(str(model_folder))
-    engine = load_engine(bundle, choose_engine(bundle, "auto"), threads=1)
-    masks = engine.predict(read_radiograph(data, bundle.size).pixels[None]).mask
-    lungs = Image.fromarray(masks[0] >= bundle.threshold)
+    model = load_model(str(model_folder), threads=1)
+    masks = model.compute_outputs(decode_image(data, model.size).pixels[None]).mask
+    lungs = Image.fromarray(masks[0] >= model.bundle.metadata.mask_threshold)
     wanted = np.asarray(lungs.resize((200, 200), Image.Resampling.NEAREST))
     assert 0 < wanted.mean() < 1
     assert (found.pixel_array.astype(bool) == wanted).all()
@@ -69,7 +72,7 @@ def unusual(**tags: Any) -> bytes:
     before = modes.reading_validation_mode, modes.writing_validation_mode
     modes.reading_validation_mode = modes.writing_validation_mode = config.IGNORE
     try:
-        with no_warnings():
+        with suppress_warnings():
             return dicom(chest(), **WHOLE | tags)
     finally:
         modes.reading_validation_mode, modes.writing_validation_mode = before
@@ -92,7 +95,7 @@ ANONYMISED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "Study
 def test_what_may_be_empty_is_empty(
     model_folder: Path, tmp_path: Path, tags: dict[str, str | None]
 ) -> None:
-    image = put(tmp_path / "a.dcm", unusual(**tags))
+    image = write_file(tmp_path / "a.dcm", unusual(**tags))
     out = tmp_path / "seg.dcm"
     assert main([str(image), "--model", str(model_folder), "--out", str(out)]) == 0
     found = dcmread(out)
@@ -111,7 +114,7 @@ def test_what_may_be_empty_is_empty(
 def test_no_word_of_the_patient_is_in_an_error(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tags: dict[str, str]
 ) -> None:
-    image = put(tmp_path / "a.dcm", unusual(**tags))
+    image = write_file(tmp_path / "a.dcm", unusual(**tags))
     code = main([str(image), "--model", str(model_folder), "--out", str(tmp_path / "seg.dcm")])
     shown = capsys.readouterr()
     assert code in (0, 2)
@@ -124,7 +127,7 @@ def test_what_cannot_be_segmented_is_said_in_one_line(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said(data: bytes, out: str = "seg.dcm") -> str:
-        image = put(tmp_path / "image", data)
+        image = write_file(tmp_path / "image", data)
         assert main([str(image), "--model", str(model_folder), "--out", str(tmp_path / out)]) == 2
         message = capsys.readouterr().err
         assert message.startswith("error: ")
@@ -133,7 +136,7 @@ def test_what_cannot_be_segmented_is_said_in_one_line(
         return message
 
     assert "not_a_chest_xray" in said(shipped("MR_small.dcm", Modality="MR"))
-    assert "a DICOM image is wanted" in said(encoded(Image.fromarray(picture()), "PNG"))
+    assert "wanted a DICOM image" in said(encode_image(Image.fromarray(picture()), "PNG"))
     assert "lacks" in said(dicom(StudyInstanceUID=None, **WHOLE))
-    put(tmp_path / "taken.dcm", b"")
+    write_file(tmp_path / "taken.dcm", b"")
     assert "exists" in said(dicom(**WHOLE), "taken.dcm")

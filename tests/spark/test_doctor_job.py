@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from threading import Event
 import pytest
 
 from eagle_spark.doctor import doctor
-from eagle_spark.doctor.doctor import ChecksFailed
+from eagle_spark.doctor.doctor import ChecksFailedError
 from eagle_spark.errors import EagleError
 from eagle_spark.settings import DoctorSettings
 
@@ -75,7 +76,7 @@ def test_a_warehouse_that_cannot_be_written_leaves_the_rest_untried(tmp_path: Pa
 
 
 def test_what_hangs_is_told_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = Event()
 
@@ -85,11 +86,12 @@ def test_what_hangs_is_told_in_time(
 
     monkeypatch.setattr(doctor, "open_session", hang)
     monkeypatch.setattr(doctor, "start_without_executors", lambda: None)
-    monkeypatch.setattr(doctor, "SECONDS", 5.0)
-    with pytest.raises(ChecksFailed) as failed:
-        doctor.examine(DoctorSettings(warehouse=str(tmp_path), weights="none"))
+    monkeypatch.setattr(doctor, "TIMEOUT", 5.0)
+    caplog.set_level(logging.INFO)
+    with pytest.raises(ChecksFailedError) as failed:
+        doctor.run_doctor(DoctorSettings(warehouse=str(tmp_path), weights="none"))
     released.set()
     assert failed.value.figures["failed_checks"] == ["spark"]
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "does not start within 5 s" in said
     assert "yarn node -list" in said

@@ -21,7 +21,7 @@ def test_those_that_answer_in_time_are_told_of(
     tasks: int,
     answers: int,
 ) -> None:
-    monkeypatch.setattr(probes, "LEAST_SECONDS", 0.1)
-    seen, _ = probes.leave_file(str(tmp_path))
-    found = probes.ask_executors(spark, str(tmp_path), seen, tasks, 1, seconds)
+    monkeypatch.setattr(probes, "MIN_RESPONSE_SECONDS", 0.1)
+    seen, _ = probes.write_probe_file(str(tmp_path))
+    found = probes.collect_executor_reports(spark, str(tmp_path), seen, tasks, 1, seconds)
     assert [report.storage for report in found] == [None] * answers

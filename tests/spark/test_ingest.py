@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,35 @@ from PIL import Image
 from eagle_spark.datasets.ingest import preprocess
 from eagle_spark.datasets.synthetic.sample import write_sample
 from eagle_spark.errors import (
+    CommitConflictError,
+    FailureRateError,
     InputError,
-    MainMoved,
     OutputError,
     Reason,
-    TooManyFailures,
     WorkbookError,
 )
 from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.settings import PreprocessSettings
 from eagle_spark.spark.session import open_session
-from eagle_spark.tables import IMAGES, REJECTS, RUNS, Warehouse
-from tests.helpers.planted import EXPECTED, PLANTED, encoded, put, tinted
+from eagle_spark.tables import IMAGES, RUNS, Warehouse
+from eagle_spark.tables.branch import Branch
+from tests.helpers.sample_images import (
+    EXPECTED_REASONS,
+    SAMPLE_IMAGES,
+    encode_image,
+    make_tinted,
+    write_file,
+)
 
 pytestmark = pytest.mark.spark
 
+REJECTED_ROWS = f"SELECT * FROM {IMAGES.full_name} WHERE status = 'rejected'"
 HEADER = ("FILE NAME", "FORMAT", "SIZE", "URL", "PATIENT ID", "WARD")
 
 
 def run(folder: Path, warehouse: Path, **options: Any) -> dict[str, Any]:
-    return preprocess(PreprocessSettings(input=str(folder), warehouse=str(warehouse), **options))
+    settings = PreprocessSettings(input=str(folder), warehouse=str(warehouse), **options)
+    return asdict(preprocess(settings))
 
 
 def query(warehouse: Path, sql: str) -> list[Any]:
@@ -49,7 +59,7 @@ def workbook(path: Path, *rows: tuple[object, ...], header: tuple[str, ...] = HE
 
 
 def full_mask(side: int = 64) -> bytes:
-    return encoded(Image.new("L", (side, side), 255), "PNG")
+    return encode_image(Image.new("L", (side, side), 255), "PNG")
 
 
 @pytest.fixture(scope="module")
@@ -104,67 +114,70 @@ def test_a_second_input_is_added_and_changed_files_are_replaced(
     folder, warehouse = tmp_path / "more", tmp_path / "warehouse"
     shutil.copytree(sample[1], warehouse)
     for number in range(4):
-        put(folder / "Normal" / "images" / f"n{number}.png", tinted(number))
+        write_file(folder / "Normal" / "images" / f"n{number}.png", make_tinted(number))
     added = run(folder, warehouse, size=96, source="elsewhere")
     assert (added["accepted"], added["masks"], added["without_metadata"]) == (4, 0, 4)
-    put(folder / "Normal" / "images" / "n0.png", tinted(40))
-    put(folder / "Normal" / "images" / "n1.png", b"")
+    write_file(folder / "Normal" / "images" / "n0.png", make_tinted(40))
+    write_file(folder / "Normal" / "images" / "n1.png", b"")
     changed = run(folder, warehouse, size=96, source="elsewhere")
     assert (changed["accepted"], changed["rejected"], changed["new_or_changed"]) == (3, 1, 1)
-    put(folder / "Normal" / "images" / "n1.png", tinted(50))
+    write_file(folder / "Normal" / "images" / "n1.png", make_tinted(50))
     mended = run(folder, warehouse, size=96, source="elsewhere")
     assert (mended["accepted"], mended["rejected"], mended["new_or_changed"]) == (4, 0, 1)
     rows = query(warehouse, f"SELECT source, count(*) AS n FROM {IMAGES.full_name} GROUP BY 1")
     assert {row.source: row.n for row in rows} == {"a set": 60, "elsewhere": 4}
-    assert query(warehouse, f"SELECT * FROM {REJECTS.full_name}") == []
+    assert query(warehouse, REJECTED_ROWS) == []
 
 
 def test_another_size_is_refused_and_nothing_is_lost(
     sample: tuple[Path, Path, dict[str, Any]],
 ) -> None:
     folder, warehouse, _ = sample
-    with pytest.raises(OutputError, match="--size 128: the table images holds images of side 96"):
+    with pytest.raises(OutputError, match="`size` 128: the table images holds images of side 96"):
         run(folder, warehouse, size=128)
     assert query(warehouse, f"SELECT count(*) AS n FROM {IMAGES.full_name}")[0].n == 60
 
 
-def planted_set(folder: Path) -> dict[str, Reason | None]:
+def write_sample_set(folder: Path) -> dict[str, Reason | None]:
     """Plant every bad thing; return what each name in `images/` must become."""
     expected: dict[str, Reason | None] = {}
     images, masks = folder / "COVID" / "images", folder / "COVID" / "masks"
 
     def plant(name: str, data: bytes, reason: Reason | None, mask: bytes | None = b"own") -> None:
-        put(images / name, data)
+        write_file(images / name, data)
         expected[name] = reason
         if mask is not None:
-            put(masks / f"{Path(name).stem}.png", full_mask() if mask == b"own" else mask)
+            write_file(masks / f"{Path(name).stem}.png", full_mask() if mask == b"own" else mask)
 
-    for name, make in PLANTED.items():
+    for name, make in SAMPLE_IMAGES.items():
         stem, _, ending = name.rpartition(".")
-        plant(f"planted {stem}.{ending}", make(), EXPECTED[name])
-    plant("mask of another size.png", tinted(1), None, full_mask(31))
-    plant("mask empty.png", tinted(2), Reason.MASK_EMPTY, encoded(Image.new("L", (64, 64)), "PNG"))
-    plant("mask broken.png", tinted(3), Reason.MASK_INVALID, full_mask()[:40])
-    plant("mask missing.png", tinted(4), Reason.MASK_MISSING, None)
-    plant("ünï cödé  blank.png", tinted(5), None)
-    plant("twice.png", tinted(6), Reason.AMBIGUOUS_FILE)
-    plant("TWICE.jpg", tinted(7), Reason.AMBIGUOUS_FILE)
+        plant(f"planted {stem}.{ending}", make(), EXPECTED_REASONS[name])
+    plant("mask of another size.png", make_tinted(1), None, full_mask(31))
+    plant(
+        "mask empty.png",
+        make_tinted(2),
+        Reason.MASK_EMPTY,
+        encode_image(Image.new("L", (64, 64)), "PNG"),
+    )
+    plant("mask broken.png", make_tinted(3), Reason.MASK_INVALID, full_mask()[:40])
+    plant("mask missing.png", make_tinted(4), Reason.MASK_MISSING, None)
+    plant("ünï cödé  blank.png", make_tinted(5), None)
+    plant("twice.png", make_tinted(6), Reason.AMBIGUOUS_FILE)
+    plant("TWICE.jpg", make_tinted(7), Reason.AMBIGUOUS_FILE)
     (images / "loop.png").symlink_to(images / "loop.png")
-    put(masks / "loop.png", full_mask())
+    write_file(masks / "loop.png", full_mask())
     expected["loop.png"] = Reason.UNREADABLE
-    plant("two labels.png", tinted(8), Reason.CONFLICTING_LABELS)
-    put(folder / "Normal" / "images" / "the other label.png", tinted(8))
+    plant("two labels.png", make_tinted(8), Reason.CONFLICTING_LABELS)
+    write_file(folder / "Normal" / "images" / "the other label.png", make_tinted(8))
     expected["the other label.png"] = Reason.CONFLICTING_LABELS
-    put(folder / "Normal" / "images" / "sound.png", tinted(9))
+    write_file(folder / "Normal" / "images" / "sound.png", make_tinted(9))
     expected["sound.png"] = None
     return expected
 
 
-def test_everything_planted_gets_its_own_reason_and_the_sums_balance(
-    spark: Any, tmp_path: Path
-) -> None:
+def test_every_sample_file_has_its_reason_and_the_counts_add_up(spark: Any, tmp_path: Path) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
-    expected = planted_set(folder)
+    expected = write_sample_set(folder)
     workbook(
         folder / "COVID.metadata.xlsx",
         ("ÜNÏ CÖDÉ  BLANK  ", "PNG", "64*64", "url", 12, "a ward"),
@@ -185,8 +198,7 @@ def test_everything_planted_gets_its_own_reason_and_the_sums_balance(
         row.path.rsplit("/", 1)[-1].removeprefix("COVID.metadata.xlsx"): row.reason
         for row in query(
             warehouse,
-            f"SELECT path, reason FROM {REJECTS.full_name} "
-            f"UNION ALL SELECT path, null FROM {IMAGES.full_name}",
+            f"SELECT path, reason FROM {IMAGES.full_name}",
         )
     }
     assert found == {name: reason and str(reason) for name, reason in {**expected, **rows}.items()}
@@ -197,15 +209,15 @@ def test_everything_planted_gets_its_own_reason_and_the_sums_balance(
 
 def test_a_set_of_rejects_alone_and_its_mending(spark: Any, tmp_path: Path) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
-    put(folder / "COVID" / "images" / "a.png", b"")
+    write_file(folder / "COVID" / "images" / "a.png", b"")
     workbook(folder / "COVID.metadata.xlsx", ("gone", "PNG", "64*64", "url", None, None))
     result = run(folder, warehouse, size=64)
     assert (result["listed"], result["accepted"], result["rejected"]) == (2, 0, 2)
-    put(folder / "COVID" / "images" / "a.png", tinted(1))
+    write_file(folder / "COVID" / "images" / "a.png", make_tinted(1))
     workbook(folder / "COVID.metadata.xlsx", ("a", "PNG", "64*64", "url", None, None))
     result = run(folder, warehouse, size=64)
     assert (result["listed"], result["accepted"], result["rejected"]) == (1, 1, 0)
-    assert query(warehouse, f"SELECT * FROM {REJECTS.full_name}") == []
+    assert query(warehouse, REJECTED_ROWS) == []
 
 
 def test_of_two_runs_at_once_one_is_published_and_the_other_says_so(
@@ -214,18 +226,18 @@ def test_of_two_runs_at_once_one_is_published_and_the_other_says_so(
     warehouse = tmp_path / "warehouse"
     for name in ("one", "two"):
         for number in range(4):
-            shade = tinted(number * 9 + len(name) * (name == "two"))
-            put(tmp_path / name / "AB"[number % 2] / "images" / f"{number}.png", shade)
-    original = Warehouse.publish
+            shade = make_tinted(number * 9 + len(name) * (name == "two"))
+            write_file(tmp_path / name / "AB"[number % 2] / "images" / f"{number}.png", shade)
+    original = Branch.publish
     inner: list[dict[str, Any]] = []
 
-    def let_the_other_run_first(self: Warehouse, table: Any, branch: str) -> int | None:
-        monkeypatch.setattr(Warehouse, "publish", original)
+    def let_the_other_run_first(self: Branch, *steps: Any) -> Any:
+        monkeypatch.setattr(Branch, "publish", original)
         inner.append(run(tmp_path / "two", warehouse, size=64))
-        return self.publish(table, branch)
+        return self.publish(*steps)
 
-    monkeypatch.setattr(Warehouse, "publish", let_the_other_run_first)
-    with pytest.raises(MainMoved, match="run this job again"):
+    monkeypatch.setattr(Branch, "publish", let_the_other_run_first)
+    with pytest.raises(CommitConflictError, match="run this job again"):
         run(tmp_path / "one", warehouse, size=64)
     assert inner[0]["accepted"] == 4
     assert query(warehouse, f"SELECT count(*) AS n FROM {IMAGES.full_name}")[0].n == 4
@@ -233,17 +245,47 @@ def test_of_two_runs_at_once_one_is_published_and_the_other_says_so(
     assert query(warehouse, f"SELECT count(*) AS n FROM {IMAGES.full_name}")[0].n == 8
 
 
+def test_rows_of_the_former_table_of_rejects_move_into_images(spark: Any, tmp_path: Path) -> None:
+    folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
+    write_file(folder / "COVID" / "images" / "a.png", b"")
+    write_file(folder / "COVID" / "images" / "b.png", make_tinted(1))
+    run(folder, warehouse, size=64)
+    with open_session("test", str(warehouse)) as session:
+        Warehouse(session)
+        session.sql(
+            "CREATE TABLE eagle.cxr.rejects USING iceberg AS SELECT path, label, source, reason, "
+            "detail, run_id, ingested_at AS rejected_at FROM eagle.cxr.images "
+            "WHERE status = 'rejected' UNION ALL SELECT 'file:///other/x.png', 'COVID', 'there', "
+            "'truncated', 'cut', 'old-run', TIMESTAMP '2026-01-01' "
+            "UNION ALL SELECT path, label, source, 'corrupt', 'of a killed run', 'old-run', "
+            "TIMESTAMP '2026-01-01' FROM eagle.cxr.images WHERE status = 'accepted'"
+        )
+    result = run(folder, warehouse, size=64)
+    assert (result["accepted"], result["rejected"]) == (1, 1)
+    rows = {row.path.rsplit("/", 1)[-1]: row for row in query(warehouse, REJECTED_ROWS)}
+    assert {name: row.reason for name, row in rows.items()} == {
+        "a.png": "empty_file",
+        "x.png": "truncated",
+    }
+    assert (rows["x.png"].run_id, rows["x.png"].ingested_at.isoformat()[:10]) == (
+        "old-run",
+        "2026-01-01",
+    )
+    with open_session("test", str(warehouse)) as session:
+        assert not session.catalog.tableExists("eagle.cxr.rejects")
+
+
 def test_too_many_failures_publish_nothing(spark: Any, tmp_path: Path) -> None:
-    put(tmp_path / "set" / "COVID" / "images" / "a.png", tinted(1))
-    put(tmp_path / "set" / "Normal" / "images" / "b.png", b"")
-    with pytest.raises(TooManyFailures, match="1 of 2 entries"):
+    write_file(tmp_path / "set" / "COVID" / "images" / "a.png", make_tinted(1))
+    write_file(tmp_path / "set" / "Normal" / "images" / "b.png", b"")
+    with pytest.raises(FailureRateError, match="1 of 2 entries"):
         run(tmp_path / "set", tmp_path / "warehouse", max_failure_rate=0.4)
     assert query(tmp_path / "warehouse", f"SELECT * FROM {IMAGES.full_name}") == []
 
 
 def test_a_workbook_that_is_none_stops_the_job_before_spark_starts(tmp_path: Path) -> None:
-    put(tmp_path / "set" / "COVID" / "images" / "a.png", tinted(1))
-    put(tmp_path / "set" / "COVID.metadata.xlsx", b"no workbook")
+    write_file(tmp_path / "set" / "COVID" / "images" / "a.png", make_tinted(1))
+    write_file(tmp_path / "set" / "COVID.metadata.xlsx", b"no workbook")
     with pytest.raises(WorkbookError, match=r"COVID\.metadata\.xlsx"):
         run(tmp_path / "set", tmp_path / "warehouse")
     assert not (tmp_path / "warehouse").exists()
@@ -259,13 +301,13 @@ def test_a_killed_run_leaves_no_trace_for_readers_and_is_simply_run_again(
 ) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     for number in range(6):
-        put(folder / "AB"[number % 2] / "images" / f"{number}.png", tinted(number * 9))
+        write_file(folder / "AB"[number % 2] / "images" / f"{number}.png", make_tinted(number * 9))
     with monkeypatch.context() as patch:
 
         def die(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(Warehouse, "publish", die)
+        patch.setattr(Branch, "publish", die)
         with pytest.raises(KeyboardInterrupt):
             run(folder, warehouse, size=64)
     assert query(warehouse, f"SELECT * FROM {IMAGES.full_name}") == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,18 @@ from PIL import Image
 
 from eagle_spark.datasets import leakage as leaks
 from eagle_spark.datasets.ingest import preprocess
-from eagle_spark.datasets.leakage import COPY, NEAR, PATIENT, Leak, find_leaks
+from eagle_spark.datasets.leakage import (
+    NEAR_DUPLICATE,
+    SAME_BYTES,
+    SAME_PATIENT,
+    Leak,
+    find_leaks,
+)
 from eagle_spark.datasets.near_duplicates import MAX_DISTANCE
 from eagle_spark.datasets.synthetic.sample import write_sample
-from eagle_spark.errors import LeakingSplits
-from eagle_spark.imaging.decode import read_radiograph
-from eagle_spark.imaging.hashes import perceptual_hash
+from eagle_spark.errors import SplitLeakageError
+from eagle_spark.imaging.decode import decode_image
+from eagle_spark.imaging.hashes import compute_perceptual_hash
 from eagle_spark.settings import PreprocessSettings, TrainSettings
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import IMAGES, RUNS
@@ -53,18 +60,18 @@ def test_each_reason_is_named_with_both_images_and_the_later_split_is_the_offend
         ("val", "s/r", "e", apart),
     )
     assert found == [
-        Leak("0", "test", "1", "train", PATIENT, "s/p"),
-        Leak("3", "test", "2", "val", COPY, "image_id c…"),
-        Leak("5", "val", "4", "train", NEAR, "9 of 256 bits of the hash differ"),
+        Leak("0", "test", "1", "train", SAME_PATIENT, "s/p"),
+        Leak("3", "test", "2", "val", SAME_BYTES, "image_id c…"),
+        Leak("5", "val", "4", "train", NEAR_DUPLICATE, "9 of 256 bits of the hash differ"),
     ]
 
 
 def test_of_several_reasons_and_partners_the_plainest_is_named_once() -> None:
     rows = [("train", "p", "a", FAR[0]), ("train", "q", "b", flipped(FAR[0], 3))]
     (found,) = leaks_of(*rows, ("test", "r", "b", flipped(FAR[0], 2)))
-    assert (found.why, found.other_path) == (COPY, "1")
+    assert (found.reason, found.other_path) == (SAME_BYTES, "1")
     (found,) = leaks_of(*rows, ("test", "r", "c", flipped(FAR[0], 2)))
-    assert (found.why, found.other_path) == (NEAR, "1")
+    assert (found.reason, found.other_path) == (NEAR_DUPLICATE, "1")
 
 
 @pytest.mark.parametrize("bits", [MAX_DISTANCE, MAX_DISTANCE + 1])
@@ -111,7 +118,7 @@ def test_copies_of_drawn_x_rays_are_near(tmp_path: Path, quality: int, side: int
         stream = io.BytesIO()
         Image.open(path).convert("L").resize((side, side)).save(stream, "JPEG", quality=quality)
         one, other = (
-            perceptual_hash(read_radiograph(data, 224).pixels)
+            compute_perceptual_hash(decode_image(data, 224).pixels)
             for data in (path.read_bytes(), stream.getvalue())
         )
         apart = (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
@@ -133,7 +140,7 @@ def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
             input=str(tmp_path / name), warehouse=str(warehouse), size=96, split="1,0,0"
         )
         result = preprocess(given)
-    assert (result["accepted"], result["audited"]) == (2, 26)
+    assert (result.accepted, result.audited) == (2, 26)
     with open_session("test", str(warehouse)) as session:
         (patient, source, path), *_ = session.sql(
             f"SELECT patient_id, source, min(path) FROM {IMAGES.full_name} WHERE label = 'COVID' "
@@ -142,20 +149,21 @@ def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
         session.sql(
             f"UPDATE {IMAGES.full_name} SET split = 'test' WHERE source = 'more' OR path = '{path}'"
         )
-    with pytest.raises(LeakingSplits) as refused:
+    with pytest.raises(SplitLeakageError) as refused:
         train(TrainSettings(warehouse=str(warehouse), model=str(tmp_path / "model"), ranks=1))
     said, figures = str(refused.value), refused.value.figures
     assert f"{path} (test) and " in said
-    assert f": {PATIENT}, {source}/{patient}" in said
+    assert f": {SAME_PATIENT}, {source}/{patient}" in said
     for copy, original in (("compressed.jpg", first), ("resized.png", second)):
-        assert f"/more/Normal/images/{copy} (test) and {original.as_uri()} (train): {NEAR}" in said
-    assert figures["leaks"] == {PATIENT: 1, NEAR: 2}
+        pair = f"/more/Normal/images/{copy} (test) and {original.as_uri()} (train)"
+        assert f"{pair}: {NEAR_DUPLICATE}" in said
+    assert figures["leaks"] == {SAME_PATIENT: 1, NEAR_DUPLICATE: 2}
     assert len(figures["leaking"]) == 3
     assert not (tmp_path / "model").exists()
     # What the message advises mends it: who was trained on stays in train.
     preprocess(PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(warehouse), size=96))
     with open_session("test", str(warehouse)) as session:
-        facts = session.table(IMAGES.full_name).select(*leaks.FACTS).toPandas()
+        facts = session.table(IMAGES.full_name).select(*leaks.SPLIT_COLUMNS).toPandas()
     leaks.audit_splits(facts, "", "")
     assert len(facts) == 26
 
@@ -172,21 +180,22 @@ def test_a_split_file_is_followed_and_one_that_leaks_publishes_nothing(
 
     def run(place: Path, text: str) -> dict[str, Any]:
         (tmp_path / "splits.csv").write_text(text)
-        return preprocess(
-            PreprocessSettings(
-                input=str(place),
-                warehouse=str(warehouse),
-                size=96,
-                split_file=str(tmp_path / "splits.csv"),
-            )
+        settings = PreprocessSettings(
+            input=str(place),
+            warehouse=str(warehouse),
+            size=96,
+            split_file=str(tmp_path / "splits.csv"),
         )
+        return asdict(preprocess(settings))
 
     all_train = "".join(f"{path},train\n" for path in paths)
     assert run(folder, f"path,split\n{all_train}")["by_split"] == {"train": 12, "val": 0, "test": 0}
-    with pytest.raises(LeakingSplits, match=r"compressed\.jpg \(test\) and .*Nothing was") as error:
+    with pytest.raises(
+        SplitLeakageError, match=r"compressed\.jpg \(test\) and .*Nothing was"
+    ) as error:
         run(tmp_path / "more", "path,split\ncompressed.jpg,test\nresized.png,train\n")
-    assert f"/{names[0]} (train): {NEAR}" in str(error.value)
-    assert f"--split-file {tmp_path / 'splits.csv'}" in str(error.value)
+    assert f"/{names[0]} (train): {NEAR_DUPLICATE}" in str(error.value)
+    assert f"`split_file` {tmp_path / 'splits.csv'}" in str(error.value)
     with open_session("test", str(warehouse)) as session:
         assert session.table(IMAGES.full_name).count() == 12
         assert session.sql(f"SELECT * FROM {RUNS.full_name}").count() == 1

@@ -6,13 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eagle_spark.io.lock import AlreadyRunning, lease
+from eagle_spark.io.lock import AlreadyRunningError, lease
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import RUNS, Warehouse
@@ -22,11 +23,16 @@ from eagle_spark.tables.runs import Run
 pytestmark = pytest.mark.spark
 
 
+@dataclass(frozen=True)
+class Figures:
+    number: int
+
+
 def record(warehouse: Warehouse, number: int) -> None:
     run = Run(
         "score", f"score-{number}", datetime.now(timezone.utc), MaintainSettings(warehouse="w")
     )
-    warehouse.record_run(run, {"seconds": float(number)})
+    warehouse.record_run(replace(run.record(Figures(number)), seconds=float(number)))
 
 
 @pytest.fixture
@@ -59,28 +65,30 @@ def test_rows_stay_and_files_become_few(folder: Path) -> None:
     shutil.copy(next(stray.parent.glob("*.parquet")), stray)
     os.utime(stray, (time.time() - 30 * 86400,) * 2)
     result = maintain(MaintainSettings(warehouse=str(folder)))
-    assert result["files"]["runs"] == [6, 1]
-    assert (result["staging_removed"], result["orphans_removed"]) == (2, 1)
-    assert result["branches_dropped"] == 0
+    assert result.files["runs"] == (6, 1)
+    assert (result.staging_removed, result.orphans_removed) == (2, 1)
+    assert result.branches_dropped == 0
     assert not stray.exists()
     assert os.listdir(folder / "cxr" / "_staging") == ["running"]
     assert os.listdir(folder / "cxr" / "_checkpoints") == []
     after = runs_of(folder)
-    assert after.pop(result["run_id"]) > 0
+    assert after.pop(result.run_id) > 0
     assert after == before
 
 
 def test_what_is_older_than_is_kept_goes(folder: Path) -> None:
     with open_session("test", str(folder)) as session:
         warehouse = Warehouse(session)
-        warehouse.open_branch(RUNS, "score_killed")
+        warehouse.create_branch(RUNS, "score_killed")
         kept = maintain(MaintainSettings(warehouse=str(folder)))
-        assert kept["files"]["runs"] == [6, 6]  # a run may be at work
-        warehouse.open_branch(RUNS, "score_begins")
+        assert kept.files["runs"] == (6, 6)  # a run may be at work
+        warehouse.create_branch(RUNS, "score_begins")
     before = runs_of(folder)
-    result = maintain(MaintainSettings(warehouse=str(folder), keep_days=-1))  # as if tomorrow
-    assert (result["branches_dropped"], result["staging_removed"]) == (1, 1)  # the one that ran
-    assert set(runs_of(folder)) == {*before, result["run_id"]}
+    result = maintain(
+        MaintainSettings.model_construct(warehouse=str(folder), keep_days=-1)
+    )  # tomorrow
+    assert (result.branches_dropped, result.staging_removed) == (1, 1)  # the one that ran
+    assert set(runs_of(folder)) == {*before, result.run_id}
     with open_session("test", str(folder)) as session:
         assert Warehouse(session).branches(RUNS) == {"main", "score_begins"}
 
@@ -106,16 +114,16 @@ def test_metadata_that_an_older_table_left_lying_goes(folder: Path) -> None:
 
 def test_of_two_at_once_the_second_names_the_first(folder: Path) -> None:
     with (
-        lease(str(folder / "cxr" / "_maintain.lease"), "maintain-1", dead=2.0),
-        pytest.raises(AlreadyRunning, match="at this moment: maintain-1 on"),
+        lease(str(folder / "cxr" / "_maintain.lease"), "maintain-1", stale_seconds=2.0),
+        pytest.raises(AlreadyRunningError, match="already running: maintain-1 on"),
     ):
         maintain(MaintainSettings(warehouse=str(folder)))
-    assert maintain(MaintainSettings(warehouse=str(folder)))["files_after"] == 1
+    assert maintain(MaintainSettings(warehouse=str(folder))).files_after == 1
 
 
 def test_a_warehouse_without_tables_is_left_as_it_is(spark: Any, tmp_path: Path) -> None:
     result = maintain(MaintainSettings(warehouse=str(tmp_path)))
-    assert (result["files_before"], result["files_after"], result["files"]) == (0, 0, {})
+    assert (result.files_before, result.files_after, result.files) == (0, 0, {})
 
 
 @pytest.mark.slow("a job by its spark-submit")

@@ -13,7 +13,7 @@ import pytest
 
 from eagle_spark.errors import OutputError
 from eagle_spark.scoring import mask_files as masks
-from eagle_spark.scoring.mask_files import MARK, Masks, write_batches, write_masks
+from eagle_spark.scoring.mask_files import OWNER_FILE, Masks, write_batches, write_masks
 
 LONG = f"{'n' * 250}.png"
 
@@ -43,7 +43,7 @@ class Bring:
 
 @pytest.mark.spark
 def test_masks_that_the_storage_refuses_are_a_problem_and_long_names_are_not(
-    spark: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    spark: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bring = Bring(spark, tmp_path)
     (tmp_path / "masks").mkdir()
@@ -54,7 +54,7 @@ def test_masks_that_the_storage_refuses_are_a_problem_and_long_names_are_not(
     (tmp_path / "masks" / "d").unlink()
     assert bring("one") == Masks(1, 1)
     assert bring("one") == Masks(0, 1)  # though none could be written
-    assert "1 of 1 masks could not be written: " in capfd.readouterr().err
+    assert "1 of 1 masks could not be written: " in caplog.text
 
 
 @pytest.mark.spark
@@ -94,10 +94,10 @@ def test_what_spark_raises_while_masks_are_written_is_a_problem_of_theirs(
 
 
 def test_a_place_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "masks" / MARK).mkdir(parents=True)
+    (tmp_path / "masks" / OWNER_FILE).mkdir(parents=True)
     rows: Any = None
     done = write_masks(rows, "images", str(tmp_path / "masks"), "m", str(tmp_path / "staging"))
-    assert "--masks-out" in str(done.problem)
+    assert "`masks_out`" in str(done.problem)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_what_is_wrong_with_a_name_is_told_apart_from_the_storage(
     def refuse(*_: object) -> None:
         raise OSError(number, "no") if number else OSError("no")
 
-    monkeypatch.setattr(masks, "locate", lambda uri: (SimpleNamespace(write=refuse), uri))
+    monkeypatch.setattr(masks, "resolve", lambda uri: (SimpleNamespace(write=refuse), uri))
     batch = pa.RecordBatch.from_pylist([{"target": "a", "mask": b""}])
     (told,) = (row for found in write_batches([batch]) for row in found.to_pylist())
     assert told["files"] == 0

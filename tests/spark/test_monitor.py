@@ -1,26 +1,25 @@
-"""A night's images against those that the model was validated on."""
+"""Drift of a run's images from those of the validation split and of recent runs."""
 
 from __future__ import annotations
 
-import json
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from eagle_spark.metrics.drift import MIN_IMAGES, PSI_ALERT, Reference, stability_index
 from eagle_spark.scoring.monitor import (
-    LARGE,
-    LEAST_IMAGES,
-    NIGHTS,
-    last_nights,
-    nights_reference,
-    shift_of,
-    stability_index,
-    warn,
+    REFERENCE_RUNS,
+    find_alerts,
+    make_reference,
+    measure_drift,
+    merge_drift,
+    merge_flags,
+    select_recent_run_ids,
+    warn_of_drift,
 )
-from eagle_spark.training.evaluation import reference_of
+from eagle_spark.training.evaluation import compute_reference
 
 CLASSES = ("COVID", "Normal")
 
@@ -58,23 +57,23 @@ def scored(spark: Any, rows: pd.DataFrame) -> Any:
     )
 
 
-def reference(rows: pd.DataFrame) -> dict[str, Any]:
-    return reference_of(rows, CLASSES, rows["novelty"].to_numpy())
+def reference(rows: pd.DataFrame) -> Reference:
+    return compute_reference(rows, CLASSES, rows["novelty"].to_numpy())
 
 
-def test_the_index_is_that_of_its_formula() -> None:
-    found = stability_index([0.5, 0.5], [8000, 2000], 10**9)
-    assert found == pytest.approx(0.3 * np.log(1.6) - 0.3 * np.log(0.4), abs=2e-4)
+def test_the_index_follows_its_formula() -> None:
+    index = stability_index([0.5, 0.5], [8000, 2000], 10**9)
+    assert index == pytest.approx(0.3 * np.log(1.6) - 0.3 * np.log(0.4), abs=2e-4)
     assert stability_index([0.5, 0.5], [5000, 5000], 10**6) == 0
     assert stability_index([1.0, 0.0], [0, 10_000], 10**6) > 5
     assert stability_index([0.5, 0.5], [], 0) == 0
 
 
-@pytest.mark.parametrize("images", [LEAST_IMAGES, 3000])
-def test_chance_alone_is_no_shift(images: int) -> None:
+@pytest.mark.parametrize("images", [MIN_IMAGES, 3000])
+def test_chance_alone_is_no_drift(images: int) -> None:
     draw = np.random.default_rng(images)
     shares = np.full(10, 0.1)
-    found = [
+    indices = [
         stability_index(
             (draw.multinomial(122, shares) / 122).tolist(),
             draw.multinomial(images, shares).tolist(),
@@ -82,85 +81,115 @@ def test_chance_alone_is_no_shift(images: int) -> None:
         )
         for _ in range(400)
     ]
-    assert np.quantile(found, 0.99) < LARGE
+    assert np.quantile(indices, 0.99) < PSI_ALERT
+
+
+def test_a_reference_is_read_as_it_was_written() -> None:
+    made = reference(outcomes(400, 1))
+    assert Reference.from_dict(made.to_dict()) == made
+    assert Reference.from_dict({}) == Reference()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"images": "3"}, "images must be a count"),
+        ({"images": 3}, "label is empty"),
+        ({"images": 3, "label": {"A": float("nan")}}, "finite numbers"),
+        ({"images": 3, "label": {"A": 1.0}, "novelty": [1]}, "novelty must hold edges and shares"),
+        (
+            {"images": 3, "label": {"A": 1.0}, "novelty": {"edges": [1.0], "shares": [1.0]}},
+            "one share more",
+        ),
+    ],
+)
+def test_another_form_of_a_reference_is_an_error(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Reference.from_dict(values)
 
 
 @pytest.mark.spark
-def test_a_night_like_the_validation_split_has_no_shift_and_another_one_has(spark: Any) -> None:
-    home = reference(outcomes(400, 1))
-    assert sum(home["label"].values()) == pytest.approx(1)
-    assert sum(home["confidence"]["shares"]) == pytest.approx(1)
-    same = shift_of(scored(spark, outcomes(1000, 2)), home)
+def test_a_run_like_the_validation_split_has_no_drift_and_another_one_has(spark: Any) -> None:
+    validation = reference(outcomes(400, 1))
+    assert sum(validation.label.values()) == pytest.approx(1)
+    assert sum(validation.numeric["confidence"].shares) == pytest.approx(1)
+    same = measure_drift(scored(spark, outcomes(1000, 2)), validation)
     assert same.keys() == {"label", "confidence", "lung_area", "novelty"}
     assert max(same.values()) < 0.05
-    other = shift_of(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), home)
-    assert min(other["label"], other["confidence"]) > LARGE > other["lung_area"]
+    other = measure_drift(scored(spark, outcomes(1000, 3, sure=0.7, covid=0.9)), validation)
+    assert min(other["label"], other["confidence"]) > PSI_ALERT > other["lung_area"]
     rows = outcomes(1000, 3)
     rows["novelty"] += 1
-    assert shift_of(scored(spark, rows), home)["novelty"] > LARGE
-    assert shift_of(scored(spark, outcomes(LEAST_IMAGES - 1, 4)), home) == {}
+    assert measure_drift(scored(spark, rows), validation)["novelty"] > PSI_ALERT
+    assert measure_drift(scored(spark, outcomes(MIN_IMAGES - 1, 4)), validation) == {}
+    assert measure_drift(scored(spark, rows), Reference()) == {}
 
 
 @pytest.mark.spark
-def test_earlier_nights_are_a_reference(spark: Any) -> None:
-    nights = nights_reference(scored(spark, outcomes(2000, 5)), ["COVID", "Normal", "Other"])
-    assert nights["images"] == 2000
-    assert nights["label"]["Other"] == 0
-    assert sum(nights["lung_area"]["shares"]) == pytest.approx(1)
-    assert max(nights["lung_area"]["shares"]) < 0.15
-    assert max(shift_of(scored(spark, outcomes(1000, 6)), nights).values()) < 0.05
-    other = shift_of(scored(spark, outcomes(1000, 7, covid=0.9)), nights)
-    assert other["label"] > LARGE > other["lung_area"]
-    assert nights_reference(scored(spark, outcomes(LEAST_IMAGES - 1, 5)), CLASSES) == {}
-    assert nights_reference(scored(spark, outcomes(1, 5)).limit(0), CLASSES) == {}
+def test_recent_runs_are_a_reference(spark: Any) -> None:
+    recent = make_reference(scored(spark, outcomes(2000, 5)), ["COVID", "Normal", "Other"])
+    assert recent.images == 2000
+    assert recent.label["Other"] == 0
+    shares = recent.numeric["lung_area"].shares
+    assert sum(shares) == pytest.approx(1)
+    assert max(shares) < 0.15
+    assert max(measure_drift(scored(spark, outcomes(1000, 6)), recent).values()) < 0.05
+    other = measure_drift(scored(spark, outcomes(1000, 7, covid=0.9)), recent)
+    assert other["label"] > PSI_ALERT > other["lung_area"]
+    few = make_reference(scored(spark, outcomes(MIN_IMAGES - 1, 5)), CLASSES)
+    none = make_reference(scored(spark, outcomes(1, 5)).limit(0), CLASSES)
+    assert few == none == Reference()
 
 
 @pytest.mark.spark
-def test_last_nights_are_those_that_published_rows(spark: Any) -> None:
-    """Runs with nothing new are no nights; what killed ones published is in that of who told."""
-    told = [
-        ("old", 0, ["old"]),
-        *((f"night-{i}", 1 + i, [f"night-{i}"]) for i in range(NIGHTS - 1)),
-        ("after-killed", 50, ["killed", "killed-too"]),
-        *((f"rejected-{i}", 60 + i, [f"rejected-{i}"]) for i in range(NIGHTS)),
-        *((f"empty-{i}", 100 + i, []) for i in range(NIGHTS + 1)),
-        ("tonight", 200, ["tonight"]),
-    ]
-    runs = pd.DataFrame(
+def test_recent_runs_are_those_that_wrote_rows_last(spark: Any) -> None:
+    start = pd.Timestamp(2026, 1, 1)
+    runs = [f"run-{i:02d}" for i in range(REFERENCE_RUNS + 2)]
+    rows = pd.DataFrame(
         {
-            "run_id": [run for run, _, _ in told],
-            "job": "score",
-            "model_id": "m",
-            "started_at": [pd.Timestamp(2026, 1, 1) + pd.Timedelta(at, "h") for _, at, _ in told],
-            "result": [json.dumps({"published_runs": own}) for _, _, own in told],
+            "run_id": [*runs, "run-00", "this"],
+            "scored_at": [
+                *(start + pd.Timedelta(i, "h") for i in range(len(runs))),
+                start + pd.Timedelta(500, "h"),
+                start + pd.Timedelta(600, "h"),
+            ],
         }
     )
-    table = spark.createDataFrame(runs.sample(frac=1, random_state=7))
-    warehouse: Any = SimpleNamespace(exists=lambda _: True, read=lambda _: table)
-    wrote = ["old", "killed", "killed-too", "tonight", *(f"night-{i}" for i in range(NIGHTS - 1))]
-    rows = spark.createDataFrame([(run,) for run in wrote], "run_id STRING")
-    found = last_nights(warehouse, rows, "model_id = 'm'", ["tonight"])
-    assert set(found) == set(wrote) - {"old", "tonight"}
+    recent = select_recent_run_ids(spark.createDataFrame(rows), ["this"])
+    assert recent == ["run-00", *reversed(runs[3:])]
 
 
 @pytest.mark.spark
-def test_nights_before_there_was_novelty_are_held_against_without_it(spark: Any) -> None:
-    before = nights_reference(scored(spark, outcomes(500, 5).assign(novelty=None)), CLASSES)
-    assert "novelty" not in before
-    assert "novelty" not in shift_of(scored(spark, outcomes(500, 6)), before)
+def test_runs_before_there_was_novelty_are_compared_without_it(spark: Any) -> None:
+    before = make_reference(scored(spark, outcomes(500, 5).assign(novelty=None)), CLASSES)
+    assert "novelty" not in before.numeric
+    assert "novelty" not in measure_drift(scored(spark, outcomes(500, 6)), before)
 
 
-def test_what_is_large_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not warn({"training": {"label": LARGE}, "nights": {}})
-    assert capsys.readouterr().err == ""
-    assert warn({"training": {"label": 0.1, "novelty": 3.0}})
-    assert "warning: novelty of tonight's images is not that of training" in capsys.readouterr().err
+def test_a_large_index_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    quiet = {"training": {"label": PSI_ALERT}, "recent_runs": {}}
+    warn_of_drift(quiet)
+    assert (find_alerts(quiet), caplog.text) == ([], "")
+    large = {"training": {"label": 0.1, "novelty": 3.0}}
+    warn_of_drift(large)
+    assert find_alerts(large) == [("training", "novelty", 3.0)]
+    assert "novelty of this run's images differs from the validation split" in caplog.text
+
+
+def test_attempts_are_merged() -> None:
+    first = {"training": {"label": 0.3, "novelty": 0.1}}
+    second = {"training": {"label": 0.2}, "recent_runs": {"label": 0.1}}
+    assert merge_drift([first, second]) == {
+        "training": {"label": 0.3, "novelty": 0.1},
+        "recent_runs": {"label": 0.1},
+    }
+    assert merge_flags([{"any": 3, "mask": 1}, {"any": 2}]) == {"any": 5, "mask": 1}
 
 
 @pytest.mark.spark
-def test_all_of_one_value_is_one_bin(spark: Any) -> None:
-    rows = outcomes(LEAST_IMAGES, 1)
+def test_a_column_of_one_value_is_one_bin(spark: Any) -> None:
+    rows = outcomes(MIN_IMAGES, 1)
     rows["area"] = 0.25
-    home = reference(rows)
-    assert home["lung_area"]["edges"] == [0.25]
-    assert shift_of(scored(spark, rows), home)["lung_area"] == 0
+    validation = reference(rows)
+    assert validation.numeric["lung_area"].edges == [0.25]
+    assert measure_drift(scored(spark, rows), validation)["lung_area"] == 0

@@ -11,10 +11,11 @@ import pytest
 
 from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.scoring.listing import list_images, spool_listing
-from eagle_spark.scoring.predict import Predictor
+from eagle_spark.model.predictor import ModelRef
+from eagle_spark.scoring.listing import list_images, write_listing
+from eagle_spark.scoring.predict import ScoreWorker
 from tests.helpers.dicom_files import dicom
-from tests.helpers.planted import put
+from tests.helpers.sample_images import write_file
 
 pytestmark = pytest.mark.train  # the model of these tests is made by TensorFlow
 
@@ -22,14 +23,14 @@ pytestmark = pytest.mark.train  # the model of these tests is made by TensorFlow
 def test_a_row_does_not_depend_on_the_batch_of_its_image(
     images: Path, model_folder: Path, tmp_path: Path
 ) -> None:
-    spool_listing(list_images(str(images)), str(tmp_path / "listing"))
+    write_listing(list_images(str(images)), str(tmp_path / "listing"))
     listing = pq.read_table(tmp_path / "listing")
-    model_id = open_bundle(str(model_folder)).model_id
-    predictor = Predictor(str(model_folder), model_id, "openvino", threads=1, run_id="run")
+    model_id = open_bundle(str(model_folder)).metadata.model_id
+    worker = ScoreWorker(ModelRef(str(model_folder), model_id, "openvino", 1), run_id="run")
 
     def rows(size: int) -> list[dict[str, Any]]:
         batches = listing.to_batches(max_chunksize=size)
-        return [row for batch in predictor(batches) for row in batch.to_pylist()]
+        return [row for batch in worker(batches) for row in batch.to_pylist()]
 
     together = rows(100)
     assert [row["status"] for row in together].count("scored") == 12
@@ -44,17 +45,17 @@ def test_a_row_does_not_depend_on_the_batch_of_its_image(
 
 def test_guesses_and_raw_images_are_in_the_row(model_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
-    put(images / "plain.dcm", dicom(WindowCenter="2048", WindowWidth="4096"))
+    write_file(images / "plain.dcm", dicom(WindowCenter="2048", WindowWidth="4096"))
     raw = {"PresentationIntentType": "FOR PROCESSING", "BodyPartExamined": "TORAX"}
-    put(images / "raw.dcm", dicom(**raw))
-    spool_listing(list_images(str(images)), str(tmp_path / "listing"))
+    write_file(images / "raw.dcm", dicom(**raw))
+    write_listing(list_images(str(images)), str(tmp_path / "listing"))
     listing = pq.read_table(tmp_path / "listing")
-    model_id = open_bundle(str(model_folder)).model_id
-    predictor = Predictor(str(model_folder), model_id, "openvino", threads=1, run_id="run")
-    plain, row = (one for batch in predictor(listing.to_batches()) for one in batch.to_pylist())
+    model_id = open_bundle(str(model_folder)).metadata.model_id
+    worker = ScoreWorker(ModelRef(str(model_folder), model_id, "openvino", 1), run_id="run")
+    plain, row = (one for batch in worker(listing.to_batches()) for one in batch.to_pylist())
     assert plain["detail"] is None
     assert "for_processing" not in plain["review_reasons"]
-    assert row["detail"] == "body part TORAX is taken for the chest; no window"
+    assert row["detail"] == "body part TORAX is read as chest; no window"
     assert row["dicom"]["intent"] == "FOR PROCESSING"
     assert row["needs_review"]
     assert "for_processing" in row["review_reasons"]

@@ -17,11 +17,11 @@ from PIL import Image
 from eagle_spark.datasets.ingest import preprocess
 from eagle_spark.errors import InputError, OutputError
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.network import STATISTICS
+from eagle_spark.model.network import STATISTICS_COUNT
 from eagle_spark.report.probe import probe_source
 from eagle_spark.report.report import report
 from eagle_spark.settings import PreprocessSettings, ReportSettings
-from tests.helpers.planted import encoded, put
+from tests.helpers.sample_images import encode_image, write_file
 
 HOSTILE = "<b onload=alert(1)>&amp;.png"
 
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 def blocks(number: int) -> bytes:
     """A picture that is no near duplicate of another."""
     grey = np.random.default_rng(number).integers(0, 256, (8, 8)).astype(np.uint8)
-    return encoded(Image.fromarray(np.kron(grey, np.ones((8, 8), np.uint8))), "PNG")
+    return encode_image(Image.fromarray(np.kron(grey, np.ones((8, 8), np.uint8))), "PNG")
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for label in ("A", "B", "C"):
             for _ in range(8):
                 number += 1
-                put(folder / source / label / "images" / f"{number}.png", blocks(number))
-    put(folder / "one" / "A" / "images" / HOSTILE, b"no image")
+                write_file(folder / source / label / "images" / f"{number}.png", blocks(number))
+    write_file(folder / "one" / "A" / "images" / HOSTILE, b"no image")
     for source in ("one", "two"):
         preprocess(
             PreprocessSettings(
@@ -92,7 +92,7 @@ def test_the_page_stands_alone_and_says_what_was_found(
     assert {"b onload=alert(1)", "script"}.isdisjoint(page.tags)
     assert HOSTILE in page.shown
     assert "Research use only" in page.shown
-    assert open_bundle(str(model_folder)).model_id in page.shown
+    assert open_bundle(str(model_folder)).metadata.model_id in page.shown
     figures = json.loads((out / "figures.json").read_text())
     (whole, *parts) = figures["shortcuts"]
     assert whole["images"] == sum(one["images"] for one in parts) == found["pictures"] > 0
@@ -114,16 +114,16 @@ def test_what_stands_in_the_way_is_told_before_anything_is_written(
     with pytest.raises(InputError, match="no such folder"):
         run(warehouse=tmp_path / "none")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"--out .*file.*cannot be written"):
+    with pytest.raises(OutputError, match=r"`out` .*file.*cannot be written"):
         run(out=tmp_path / "file")
-    with pytest.raises(InputError, match=r"holds images of .*'A'.*the model knows .*'D'"):
+    with pytest.raises(InputError, match=r"wanted images of the model's classes .*'D'.*got .*'A'"):
         run(model=other_model_folder)
     assert not (tmp_path / "out" / "report.html").exists()
 
 
 def seen(source: str, split: str, label: str, number: int, shift: float) -> dict[str, Any]:
     draw = np.random.default_rng((number, len(source), len(split)))
-    values = draw.normal(size=STATISTICS)
+    values = draw.normal(size=STATISTICS_COUNT)
     values[:50] += shift
     statistics = values.astype(np.float16).tobytes()
     return {"split": split, "source": source, "label": label, "statistics": statistics}

@@ -15,17 +15,17 @@ from PIL import Image
 
 from eagle_spark.datasets.synthetic.sample import write_unlabelled
 from eagle_spark.errors import (
-    BundleError,
     InputError,
+    ModelError,
 )
 from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring import job as job
-from eagle_spark.scoring.listing import list_images, spool_listing
+from eagle_spark.scoring.dedupe import PREDICTION_COLUMNS
+from eagle_spark.scoring.listing import list_images, write_listing
 from eagle_spark.scoring.predict import STAGES
-from eagle_spark.scoring.rows import SAID
-from tests.helpers.nights import balanced, query, sound_images
-from tests.helpers.planted import EXPECTED, PLANTED, encoded, put
+from tests.helpers.sample_images import EXPECTED_REASONS, SAMPLE_IMAGES, encode_image, write_file
+from tests.helpers.score_runs import is_balanced, list_valid_images, query
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
@@ -34,7 +34,7 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
     first = night()
-    assert balanced(first)
+    assert is_balanced(first)
     assert (first["listed"], first["scored"], first["rejected"]) == (16, 12, 4)
     assert first["engine"] == "openvino"
     assert first["task_seconds"].keys() == set(STAGES)
@@ -52,7 +52,7 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
             assert row.confidence == max(row.probabilities.values()) == row.probabilities[row.label]
             assert row.lung_area == pytest.approx(decode_mask(row.mask).mean())
     again = night()
-    assert balanced(again)
+    assert is_balanced(again)
     assert (again["already_scored"], again["scored"], again["already_rejected"]) == (12, 0, 4)
     assert again["snapshot_id"] == first["snapshot_id"]
     assert sorted(query(tmp_path / "warehouse")) == sorted(rows)
@@ -61,10 +61,10 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
 
 @pytest.mark.slow("two nights")
 def test_rows_say_why_a_person_has_to_look(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, watchful_folder: Path
+    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, model_with_novelty: Path
 ) -> None:
-    put(images / "noise.png", encoded(Image.effect_noise((300, 300), 90), "PNG"))
-    result = night(model=watchful_folder)
+    write_file(images / "noise.png", encode_image(Image.effect_noise((300, 300), 90), "PNG"))
+    result = night(model=model_with_novelty)
     rows = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
     noise = rows.pop((images / "noise.png").as_uri())
     assert noise.novelty > 1
@@ -78,7 +78,7 @@ def test_rows_say_why_a_person_has_to_look(
     assert result["flagged"].pop("any") == sum(r.needs_review for r in [noise, *rows.values()])
     assert {name: count for name, count in result["flagged"].items() if count} == counted
     shutil.copy(images / "noise.png", images / "again.png")
-    assert night(model=watchful_folder)["same_bytes"] == 1
+    assert night(model=model_with_novelty)["deduplicated"] == 1
     (again,) = (r for r in query(tmp_path / "warehouse") if r.path.endswith("again.png"))
     assert (again.novelty, again.review_reasons) == (noise.novelty, noise.review_reasons)
     assert again.engine == noise.engine == "openvino"
@@ -97,7 +97,7 @@ def test_exports_score_as_openvino_does(
     wanted = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
     shutil.rmtree(tmp_path / "warehouse")
     result = night(model=exported_folder, engine=engine)
-    assert balanced(result)
+    assert is_balanced(result)
     assert (result["engine"], result["scored"]) == (engine, 12)
     assert result["model_id"] == first["model_id"]
     rows = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
@@ -112,12 +112,12 @@ def test_new_and_changed_files_alone_are_scored(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
     night()
-    sound = sound_images(images)[0]
+    sound = list_valid_images(images)[0]
     shutil.copy(sound, images / "again.png")
     changed = next(images.rglob("empty.png"))
     shutil.copy(sound, changed)
     result = night()
-    assert balanced(result)
+    assert is_balanced(result)
     assert (result["listed"], result["scored"], result["rejected"]) == (17, 2, 3)
     rows = query(tmp_path / "warehouse")
     assert len(rows) == len({row.path for row in rows}) == 17
@@ -132,19 +132,19 @@ def test_bytes_that_have_a_row_are_not_asked_about_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     night()
-    (sound, *_) = sound_images(images)
+    (sound, *_) = list_valid_images(images)
     shutil.copy(sound, images / "copy.png")
     with monkeypatch.context() as patch:
-        patch.setattr(job.Night, "fill_same", _die)
+        patch.setattr(job, "copy_duplicate_predictions", _die)
         with pytest.raises(KeyboardInterrupt):
             night()
     result = night()
-    assert balanced(result)
-    assert (result["scored"], result["same_bytes"]) == (1, 1)
+    assert is_balanced(result)
+    assert (result["scored"], result["deduplicated"]) == (1, 1)
     assert result["task_seconds"]["infer"] == 0
     rows = {row.path: row for row in query(tmp_path / "warehouse")}
     one, other = (rows[path.as_uri()].asDict() for path in (sound, images / "copy.png"))
-    for name in ("image_id", "status", *SAID):
+    for name in ("image_id", "status", *PREDICTION_COLUMNS):
         assert one[name] == other[name]
     assert other["run_id"] == result["run_id"] != one["run_id"]
 
@@ -158,24 +158,26 @@ def test_two_images_whose_ids_begin_alike_are_both_scored(
 ) -> None:
     night()
     write_unlabelled(tmp_path / "images" / "more", 2, 99)
-    before = job.Night.scored_images
+    before = job.broadcast_scored_hashes
 
-    def with_strangers(self: job.Night) -> Any:
-        from eagle_spark.imaging.hashes import image_id
-        from eagle_spark.scoring.predict import key_of
+    def with_strangers(rows: Any) -> Any:
+        from eagle_spark.imaging.hashes import compute_image_id
+        from eagle_spark.scoring.dedupe import hash_prefix
 
-        found = before(self)
-        assert found
-        keys = [key_of(image_id(path.read_bytes())) for path in images.rglob("more/**/*.png")]
-        return self.spark.sparkContext.broadcast(np.unique(np.append(found.value, keys)))
+        broadcast = before(rows)
+        assert broadcast
+        paths = images.rglob("more/**/*.png")
+        keys = [hash_prefix(compute_image_id(path.read_bytes())) for path in paths]
+        prefixes = np.unique(np.append(broadcast.value, keys))
+        return rows.sparkSession.sparkContext.broadcast(prefixes)
 
-    monkeypatch.setattr(job.Night, "scored_images", with_strangers)
+    monkeypatch.setattr(job, "broadcast_scored_hashes", with_strangers)
     result = night()
-    assert balanced(result)
-    assert (result["scored"], result["same_bytes"]) == (2, 0)
+    assert is_balanced(result)
+    assert (result["scored"], result["deduplicated"]) == (2, 0)
 
 
-def _die(_: object) -> None:
+def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -183,7 +185,7 @@ def test_what_was_rejected_is_scored_anew_when_asked(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
     first, again = night(), night(retry_rejected=True)
-    assert balanced(again)
+    assert is_balanced(again)
     assert (again["scored"], again["rejected"]) == (0, 4)
     rows = query(tmp_path / "warehouse")
     assert Counter(row.run_id for row in rows) == {first["run_id"]: 12, again["run_id"]: 4}
@@ -199,22 +201,22 @@ def test_a_file_has_one_row_per_model(
     assert Counter(row.model_id for row in rows) == {one["model_id"]: 16, two["model_id"]: 16}
 
 
-def test_everything_planted_becomes_a_row(
+def test_every_sample_file_becomes_a_row(
     night: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
-    for name, make in PLANTED.items():
+    for name, make in SAMPLE_IMAGES.items():
         (folder / name).write_bytes(make())
     (folder / "loop.png").symlink_to("loop.png")
     os.mkfifo(folder / "fifo.png")
-    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(PLANTED["grey.png"]())
-    (folder / "ünï #1?%20 \n.png").write_bytes(PLANTED["grey.png"]())
-    expected = {name: reason and str(reason) for name, reason in EXPECTED.items()}
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(SAMPLE_IMAGES["grey.png"]())
+    (folder / "ünï #1?%20 \n.png").write_bytes(SAMPLE_IMAGES["grey.png"]())
+    expected = {name: reason and str(reason) for name, reason in EXPECTED_REASONS.items()}
     expected |= {"loop.png": "unreadable", "fifo.png": "unreadable", "ünï #1?%20 \n.png": None}
     expected |= {r"caf\udce9.png": "unreadable"}  # a name that is no UTF-8 cannot be opened by it
     result = night()
-    assert balanced(result)
+    assert is_balanced(result)
     found = {row.path.rsplit("/", 1)[-1]: row.reason for row in query(tmp_path / "warehouse")}
     assert found == expected
 
@@ -227,10 +229,10 @@ def test_what_could_not_be_read_is_tried_again(
     link.symlink_to(tmp_path / "behind.png")
     assert night()["rejected"] == 5
     stat = link.lstat()
-    (tmp_path / "behind.png").write_bytes(PLANTED["grey.png"]())
+    (tmp_path / "behind.png").write_bytes(SAMPLE_IMAGES["grey.png"]())
     os.utime(tmp_path / "behind.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     result = night()
-    assert balanced(result)
+    assert is_balanced(result)
     assert (result["scored"], result["rejected"]) == (1, 4)
 
 
@@ -239,7 +241,7 @@ def test_an_empty_folder_is_a_quiet_night(
 ) -> None:
     (tmp_path / "images").mkdir()
     result = night()
-    assert balanced(result)
+    assert is_balanced(result)
     assert result["listed"] == 0
 
 
@@ -248,7 +250,7 @@ def test_a_folder_or_model_that_is_not_there_is_named(
 ) -> None:
     with pytest.raises(InputError, match="no such folder"):
         night()
-    with pytest.raises(BundleError, match="nowhere"):
+    with pytest.raises(ModelError, match="nowhere"):
         night(model=tmp_path / "nowhere")
 
 
@@ -259,5 +261,5 @@ def test_the_listing_is_spooled_in_parts(tmp_path: Path, monkeypatch: pytest.Mon
     for number in range(5):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{number}").write_bytes(b"")
-    assert spool_listing(list_images(str(tmp_path / "in")), str(tmp_path / "out")) == 5
+    assert write_listing(list_images(str(tmp_path / "in")), str(tmp_path / "out")) == 5
     assert len(list((tmp_path / "out").iterdir())) == 3

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from eagle_spark.tables import PREDICTIONS
-from eagle_spark.testing.failpoints import VARIABLE
-from tests.helpers.nights import query
+from eagle_spark.testing.failpoints import ENV_VARIABLE
+from tests.helpers.score_runs import query
 
 pytestmark = [pytest.mark.spark, pytest.mark.train, pytest.mark.slow("a job by its spark-submit")]
 SUBMIT = Path(__file__).resolve().parents[2] / "submit" / "score.py"
@@ -68,7 +68,7 @@ def test_a_driver_killed_before_it_publishes_leaves_no_rows_and_the_next_run_the
     warehouse, steps = tmp_path / "killed", tmp_path / "steps"
     steps.mkdir()
     (steps / "audited").touch()
-    with start(images, model_folder, warehouse, **{VARIABLE: str(steps)}) as job:
+    with start(images, model_folder, warehouse, **{ENV_VARIABLE: str(steps)}) as job:
         deadline = time.monotonic() + SECONDS
         while not (steps / "audited").read_text():
             assert job.poll() is None

@@ -14,7 +14,7 @@ from eagle_spark.errors import (
     OutputError,
     SettingsError,
 )
-from tests.helpers.nights import balanced, query, sound_images
+from tests.helpers.score_runs import is_balanced, list_valid_images, query
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
@@ -61,17 +61,17 @@ def test_masks_that_cannot_be_written_are_told_of(
     night: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pytest.raises(SettingsError, match="--masks-out: wanted a folder outside of --images"):
+    with pytest.raises(SettingsError, match="`masks_out`: wanted a folder outside of `images`"):
         night(masks_out=images / "masks")
-    (sound, *_) = sound_images(images)
+    (sound, *_) = list_valid_images(images)
     shutil.copy(sound, images / f"{'n' * 250}.png")
     told = night(masks_out=tmp_path / "masks")
     assert (told["masks_written"], told["masks_failed"]) == (12, 1)
-    assert "1 of 13 masks could not be written" in capsys.readouterr().err
+    assert "1 of 13 masks could not be written" in caplog.text
     (tmp_path / "taken").write_bytes(b"")
-    with pytest.raises(OutputError, match=r"--masks-out .*taken: not a folder"):
+    with pytest.raises(OutputError, match=r"`masks_out` .*taken: not a folder"):
         night(masks_out=tmp_path / "taken")
 
 
@@ -98,7 +98,7 @@ def test_archives_are_scored_where_they_are(
     shutil.rmtree(tmp_path / "warehouse")
     pack()
     first = night(images=tmp_path / "in", masks_out=tmp_path / "masks")
-    assert balanced(first)
+    assert is_balanced(first)
     assert (first["scored"], first["rejected"], first["masks_written"]) == (12, 4, 12)
     for row in query(tmp_path / "warehouse"):
         inside = row.path.removeprefix(f"{folder.as_uri()}/{name}!/").removeprefix("./")
@@ -108,14 +108,14 @@ def test_archives_are_scored_where_they_are(
             masks = list(tmp_path.rglob(f"masks/deep/{name}!/**/*.mask.png"))
             assert row.mask in [path.read_bytes() for path in masks]
     assert night(images=tmp_path / "in")["scored"] == 0
-    (changed, *_) = sound_images(images)
+    (changed, *_) = list_valid_images(images)
     write_unlabelled(tmp_path / "other", 1, 77)
-    (other, *_) = sound_images(tmp_path / "other")
+    (other, *_) = list_valid_images(tmp_path / "other")
     shutil.copy(other, changed)
     pack()
     again = night(images=tmp_path / "in")
-    assert balanced(again)
-    assert (again["scored"], again["same_bytes"], again["rejected"]) == (12, 11, 4)
+    assert is_balanced(again)
+    assert (again["scored"], again["deduplicated"], again["rejected"]) == (12, 11, 4)
     alone = night(images=folder / name, masks_out=tmp_path / "alone")
     assert (alone["already_scored"], alone["scored"], alone["masks_written"]) == (12, 0, 12)
     assert night(images=folder / name, masks_out=tmp_path / "alone")["masks_written"] == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,28 +18,36 @@ from PIL import Image
 
 from eagle_spark.datasets.synthetic.sample import write_unlabelled
 from eagle_spark.errors import (
-    LOOK_FIRST,
+    EXIT_NEEDS_ATTENTION,
+    AuditError,
+    FailureRateError,
     OutputError,
-    TooManyFailures,
-    UnbalancedRun,
 )
 from eagle_spark.imaging.mask import encode_mask
-from eagle_spark.io.lock import AlreadyRunning
+from eagle_spark.io.lock import AlreadyRunningError
 from eagle_spark.scoring import job as job
-from eagle_spark.scoring import monitor as shift
-from eagle_spark.scoring.predict import Predictor
-from eagle_spark.tables import PREDICTIONS, Warehouse
-from tests.helpers.nights import SAID_ROWS, balanced, query, sound_images
-from tests.helpers.planted import encoded
-from tests.helpers.untrained import reseal
+from eagle_spark.scoring import monitor
+from eagle_spark.scoring.predict import ScoreWorker, predict
+from eagle_spark.tables import RUNS, Warehouse
+from eagle_spark.tables.branch import Branch
+from tests.helpers.sample_images import encode_image
+from tests.helpers.score_runs import PREDICTION_ROWS, is_balanced, list_valid_images, query
+from tests.helpers.tiny_model import reseal
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
+
+RUN = f"SELECT result, model_id FROM {RUNS.full_name} WHERE run_id = '{{}}'"
+
+
+def predict_by(change: Callable[[ScoreWorker, Any], Any], files: Any, worker: ScoreWorker) -> Any:
+    """Predict with batches that `change` makes."""
+    return predict(files, cast(ScoreWorker, partial(change, worker)))
 
 
 @pytest.fixture
 def surprised(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The model, as if it had been held against images unlike those of `images`."""
-    monkeypatch.setattr(shift, "LEAST_IMAGES", 10)
+    monkeypatch.setattr(monitor, "MIN_IMAGES", 10)
     shutil.copytree(model_folder, tmp_path / "model")
     bins = {"edges": [2.0, 3.0], "shares": [0.0, 0.0, 1.0]}
     seen = {"images": 200, "label": {"A": 1.0}, "confidence": bins, "lung_area": bins}
@@ -51,11 +61,11 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     images: Path,
     tmp_path: Path,
     surprised: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     usual = night()
     # This model was never held against anything.
-    assert (usual["shift"], usual["exit_code"]) == (None, 0)
+    assert (usual["drift"], usual["exit_code"]) == (None, 0)
     shutil.rmtree(tmp_path / "warehouse")
     blocked = tmp_path / "masks"
     blocked.mkdir()
@@ -64,16 +74,14 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
         night(model=surprised, masks_out=blocked)
     result: Any = ended.value.figures
     assert (result["masks_written"], result["masks_failed"]) == (8, 4)
-    assert ended.value.exit_code == LOOK_FIRST
-    assert result["shift"] == max(result["shift_by"]["training"].values()) > 1
-    assert result["exit_code"] == LOOK_FIRST
-    assert result["shift_from_nights"] is None  # the first
-    assert "warning: lung_area of tonight's images is not that of training" in (
-        capsys.readouterr().err
-    )
-    assert night(model=surprised)["shift"] is None  # nothing new, as that run was recorded
+    assert ended.value.exit_code == EXIT_NEEDS_ATTENTION
+    assert result["drift"] == max(result["drift_by"]["training"].values()) > 1
+    assert result["exit_code"] == EXIT_NEEDS_ATTENTION
+    assert result["drift_from_recent_runs"] is None  # the first
+    assert "lung_area of this run's images differs from the validation split" in caplog.text
+    assert night(model=surprised)["drift"] is None  # nothing new, as that run was recorded
     write_unlabelled(images / "more", 12, 6)
-    assert night(model=surprised)["shift_from_nights"] is not None
+    assert night(model=surprised)["drift_from_recent_runs"] is not None
 
 
 @pytest.mark.slow("five nights")
@@ -93,15 +101,21 @@ def test_what_a_killed_run_published_and_did_not_tell_of_is_told_by_the_next(
     (killed,) = {row.run_id for row in query(tmp_path / "warehouse")}
     shutil.copytree(images, tmp_path / "others")
     elsewhere = night(model=surprised, images=tmp_path / "others")
-    assert killed not in elsewhere["published_runs"]  # another folder's night
-    told = night(model=surprised)
-    assert (told["already_scored"], told["scored"]) == (12, 0)
-    assert told["published_runs"] == [killed]
-    assert told["shift_by"]["training"] == whole["shift_by"]["training"]
-    assert told["flagged"] == whole["flagged"]
-    assert told["exit_code"] == whole["exit_code"] == LOOK_FIRST
+    assert elsewhere["published_run_ids"] == [elsewhere["run_id"]]
+    (record,) = query(tmp_path / "warehouse", RUN.format(killed))
+    figures = json.loads(record.result)
+    assert (figures["scored"], figures["finished"], record.model_id) == (
+        12,
+        False,
+        whole["model_id"],
+    )
+    again = night(model=surprised)
+    assert (again["already_scored"], again["scored"]) == (12, 0)
+    assert again["drift_by"]["training"] == whole["drift_by"]["training"]
+    assert again["flagged"] == whole["flagged"]
+    assert again["exit_code"] == whole["exit_code"] == EXIT_NEEDS_ATTENTION
     quiet = night(model=surprised)
-    assert (quiet["published_runs"], quiet["shift"], quiet["exit_code"]) == ([], None, 0)
+    assert (quiet["published_run_ids"], quiet["drift"], quiet["exit_code"]) == ([], None, 0)
 
 
 def _fail(*_: object, **__: object) -> None:
@@ -115,11 +129,11 @@ def test_a_second_attempt_on_yarn_says_again_what_the_first_one_warned_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = night(model=surprised)
-    shutil.copy(sound_images(images)[0], images / "came_meanwhile.png")
-    monkeypatch.setattr(shift, "is_second_attempt", lambda _: True)
+    shutil.copy(list_valid_images(images)[0], images / "came_meanwhile.png")
+    monkeypatch.setattr(monitor, "is_second_attempt", lambda _: True)
     second = night(model=surprised)
-    assert second["same_bytes"] == 1
-    assert (second["shift_by"], second["exit_code"]) == (first["shift_by"], LOOK_FIRST)
+    assert second["deduplicated"] == 1
+    assert (second["drift_by"], second["exit_code"]) == (first["drift_by"], EXIT_NEEDS_ATTENTION)
 
 
 @pytest.mark.slow("two nights")
@@ -130,25 +144,26 @@ def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = night()
-    changed, other, *_ = sound_images(images)
+    changed, other, *_ = list_valid_images(images)
     shutil.copy(other, changed)
-    checked = job.Night.check
+    audited = job.audit_run
     moves = 0
 
-    def then_main_moves(self: job.Night, total: int) -> None:
+    def then_main_moves(context: job.ScoreRun, *arguments: Any) -> Any:
         nonlocal moves
-        checked(self, total)
+        result = audited(context, *arguments)
         moves += 1
         if moves == 1:
-            self.warehouse.spark.sql(
+            context.spark.sql(
                 "CALL eagle.system.rewrite_data_files(table => 'eagle.cxr.predictions', "
                 "options => map('rewrite-all', 'true'))"
             )
+        return result
 
-    monkeypatch.setattr(job.Night, "check", then_main_moves)
+    monkeypatch.setattr(job, "audit_run", then_main_moves)
     result = night(retry_rejected=True)
     assert moves == 2  # and audited again
-    assert balanced(result)
+    assert is_balanced(result)
     rows = {row.path: row for row in query(tmp_path / "warehouse")}
     assert len(rows) == len(query(tmp_path / "warehouse")) == 16
     fresh = {path for path, row in rows.items() if row.run_id == result["run_id"]}
@@ -161,13 +176,15 @@ def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
 def test_a_second_run_at_the_same_time_says_so(
     night: Callable[..., dict[str, Any]], images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def while_it_runs(self: job.Night) -> None:
-        with pytest.raises(AlreadyRunning, match=f"{self.run.run_id} on .* process {os.getpid()}"):
+    def while_it_runs(files: Any, worker: ScoreWorker) -> Any:
+        with pytest.raises(
+            AlreadyRunningError, match=f"{worker.run_id} on .* process {os.getpid()}"
+        ):
             night()
-        original(self)
+        return original(files, worker)
 
-    original = job.Night.score_chunk
-    monkeypatch.setattr(job.Night, "score_chunk", while_it_runs)
+    original = job.predict
+    monkeypatch.setattr(job, "predict", while_it_runs)
     assert night()["scored"] == 12
 
 
@@ -177,19 +194,18 @@ def test_rows_that_two_runs_left_twice_are_scored_anew(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = job.Night.score_chunk
+    original = Branch.append
 
-    def twice(self: job.Night) -> None:
-        original(self)
-        rows = self.warehouse.read(PREDICTIONS, self.branch)
-        self.warehouse.append(PREDICTIONS, rows, self.branch)
+    def twice(self: Branch, rows: Any) -> None:
+        original(self, rows)
+        original(self, self.read())
 
     with monkeypatch.context() as patch:
-        patch.setattr(job.Night, "score_chunk", twice)
-        with pytest.raises(UnbalancedRun, match="listed 16 files"):
+        patch.setattr(Branch, "append", twice)
+        with pytest.raises(AuditError, match="listed 16 files"):
             night()
     result = night()
-    assert balanced(result)
+    assert is_balanced(result)
     assert result["scored"] == 12
 
 
@@ -197,38 +213,38 @@ def test_rows_that_two_runs_left_twice_are_scored_anew(
 def test_a_run_killed_between_chunks_is_gone_on_with(
     night: Callable[..., dict[str, Any]],
     images: Path,
-    watchful_folder: Path,
+    model_with_novelty: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Bytes that the first chunk has a row of, among those of the last one.
-    shutil.copy(min(sound_images(images)), images / "z.png")
-    undisturbed = night(model=watchful_folder, chunk=5)
-    wanted = query(tmp_path / "warehouse", SAID_ROWS)
+    shutil.copy(min(list_valid_images(images)), images / "z.png")
+    undisturbed = night(model=model_with_novelty, chunk=5)
+    wanted = query(tmp_path / "warehouse", PREDICTION_ROWS)
     shutil.rmtree(tmp_path / "warehouse")
     chunks = 0
-    original = job.Night.score_chunk
+    original = job.predict
 
-    def die_at_the_third(self: job.Night) -> None:
+    def die_at_the_third(files: Any, worker: ScoreWorker) -> Any:
         nonlocal chunks
         chunks += 1
         if chunks == 3:
             raise KeyboardInterrupt
-        original(self)
+        return original(files, worker)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job.Night, "score_chunk", die_at_the_third)
+        patch.setattr(job, "predict", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            night(model=watchful_folder, chunk=5)
+            night(model=model_with_novelty, chunk=5)
     assert query(tmp_path / "warehouse") == []
-    result = night(model=watchful_folder, chunk=5)
-    assert balanced(result)
+    result = night(model=model_with_novelty, chunk=5)
+    assert is_balanced(result)
     assert (result["already_scored"], result["scored"], result["rejected"]) == (0, 13, 4)
-    assert result["same_bytes"] == undisturbed["same_bytes"]
+    assert result["deduplicated"] == undisturbed["deduplicated"]
     rows = query(tmp_path / "warehouse")
     assert Counter(row.run_id == result["run_id"] for row in rows) == {False: 10, True: 7}
     assert len({row.path for row in rows}) == 17
-    assert query(tmp_path / "warehouse", SAID_ROWS) == wanted
+    assert query(tmp_path / "warehouse", PREDICTION_ROWS) == wanted
 
 
 def test_a_run_that_loses_a_row_is_not_published(
@@ -237,21 +253,18 @@ def test_a_run_that_loses_a_row_is_not_published(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def nothing(**_: object) -> Any:
-        def score(batches: Any) -> Any:
-            for _ in batches:
-                yield from ()
+    def nothing(_: ScoreWorker, batches: Any) -> Any:
+        for _ in batches:
+            yield from ()
 
-        return score
-
-    monkeypatch.setattr(job, "Predictor", nothing)
-    with pytest.raises(UnbalancedRun, match="listed 16 files, but only 0 got a row"):
+    monkeypatch.setattr(job, "predict", partial(predict_by, nothing))
+    with pytest.raises(AuditError, match="listed 16 files, but only 0 got a row"):
         night()
     assert query(tmp_path / "warehouse") == []
 
 
 @pytest.mark.parametrize(
-    "mask", [encode_mask(np.zeros((32, 64), bool)), encoded(Image.new("L", (64, 64)), "PNG")]
+    "mask", [encode_mask(np.zeros((32, 64), bool)), encode_image(Image.new("L", (64, 64)), "PNG")]
 )
 def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
     mask: bytes,
@@ -260,19 +273,14 @@ def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def spoiling(**given: Any) -> Any:
-        predictor = Predictor(**given)
+    def spoiling(worker: ScoreWorker, batches: Any) -> Any:
+        for batch in worker(batches):
+            masks = [mask if value.is_valid else None for value in batch["mask"]]
+            at = batch.schema.get_field_index("mask")
+            yield batch.set_column(at, "mask", pa.array(masks, pa.binary()))
 
-        def score(batches: Any) -> Any:
-            for batch in predictor(batches):
-                masks = [mask if found.is_valid else None for found in batch["mask"]]
-                at = batch.schema.get_field_index("mask")
-                yield batch.set_column(at, "mask", pa.array(masks, pa.binary()))
-
-        return score
-
-    monkeypatch.setattr(job, "Predictor", spoiling)
-    with pytest.raises(UnbalancedRun, match="does not hold together"):
+    monkeypatch.setattr(job, "predict", partial(predict_by, spoiling))
+    with pytest.raises(AuditError, match="is inconsistent"):
         night()
     assert query(tmp_path / "warehouse") == []
 
@@ -280,7 +288,7 @@ def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
 def test_too_many_failures_publish_nothing_and_keep_what_was_found(
     night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(TooManyFailures, match="4 of 16 files rejected"):
+    with pytest.raises(FailureRateError, match="4 of 16 files rejected"):
         night(max_failure_rate=0.2)
     assert query(tmp_path / "warehouse") == []
     assert night()["scored"] == 12

@@ -10,14 +10,14 @@ import pytest
 
 from eagle_spark.errors import OutputError
 from eagle_spark.io import LocalStorage
-from eagle_spark.spark.session import GLOB_CHARACTERS, LOCAL_RULES, RULES, check_warehouse
+from eagle_spark.spark.session import DEFAULT_CONF, GLOB_CHARACTERS, LOCAL_CONF, check_warehouse
 
 DEFAULTS = Path(__file__).resolve().parents[2] / "conf" / "spark-defaults.conf"
 
 MISSPELT = """
 import os, sys
 os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[x pyspark-shell"
-from eagle_spark.job import main
+from eagle_spark.cli.runner import run_job as main
 from eagle_spark.spark.session import open_session
 from eagle_spark.settings import ScoreSettings
 def run(settings):
@@ -50,7 +50,7 @@ def test_a_warehouse_that_spark_takes_for_a_pattern_is_refused(
     place = tmp_path / f"ware{character}house"
     with pytest.raises(OutputError) as caught:
         check_warehouse(str(place))
-    assert "--warehouse" in str(caught.value)
+    assert "`warehouse`" in str(caught.value)
     assert str(caught.value).endswith(f"got {character}")
     assert not place.exists()
 
@@ -75,7 +75,7 @@ def test_two_probes_of_a_warehouse_have_two_names_and_leave_nothing(
 def test_the_defaults_file_and_the_rules_do_not_differ() -> None:
     lines = [line.split(maxsplit=1) for line in DEFAULTS.read_text().splitlines()]
     defaults = {line[0]: line[1].strip() for line in lines if line and not line[0].startswith("#")}
-    rules = RULES | LOCAL_RULES
+    rules = DEFAULT_CONF | LOCAL_CONF
     shared = defaults.keys() & rules.keys()
     assert len(shared) >= 5
     assert {key: defaults[key] for key in shared} == {key: rules[key] for key in shared}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from eagle_spark.spark.session import open_session
-from eagle_spark.tables import PREDICTIONS, RUNS, Warehouse
+from eagle_spark.tables import IMAGES, PREDICTIONS, RUNS, Warehouse
 
 pytestmark = [
     pytest.mark.spark,
@@ -43,15 +43,23 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sql")
     with open_session("test", str(folder)) as session:
         tables = Warehouse(session)
-        tables.ensure(PREDICTIONS)
-        tables.ensure(RUNS)
+        for table in (IMAGES, PREDICTIONS, RUNS):
+            tables.create_or_migrate(table)
         session.sql(ROWS.format(table=PREDICTIONS.full_name))
-        figures = '{"scored": 1, "rejected": 2, "already_rejected": 1, "masks_failed": 4, '
-        figures += '"images_per_second": 0.4, "exit_code": 3, "shift": 1.5, '
-        figures += '"shift_from_nights": null, "flagged": {"any": 1}}'
+        session.sql(
+            f"INSERT INTO {IMAGES.full_name} VALUES (NULL, 'file:///3.png', 'COVID', NULL, 'ward', "
+            "NULL, NULL, NULL, NULL, NULL, NULL, NULL, TIMESTAMP '2026-01-01', NULL, 'no bytes', "
+            "'rejected', 'empty_file', 'preprocess-1')"
+        )
+        figures = '"scored": 1, "rejected": 2, "already_rejected": 1, "masks_failed": 4, '
+        figures += '"images_per_second": 0.4, "exit_code": 3, "flagged": {"any": 1}'
+        drift = '"drift": 1.5, "drift_from_recent_runs": null'
+        old_drift = '"shift": 1.2, "shift_from_nights": 0.1'  # keys of version 0.1
         session.sql(
             f"INSERT INTO {RUNS.full_name} VALUES ('run-new', 'score', TIMESTAMP '2026-01-03', "
-            f"2.5, '{{}}', '{figures}', 1, 'new', map())"
+            f"2.5, '{{}}', '{{{figures}, {drift}}}', 1, 'new', map()), "
+            "('run-old', 'score', TIMESTAMP '2026-01-02', "
+            f"2.5, '{{}}', '{{{figures}, {old_drift}}}', 1, 'old', map())"
         )
     return folder
 
@@ -113,18 +121,20 @@ def test_a_jdbc_client_reads_the_tables_and_the_views(server: str, tmp_path: Pat
     assert ["scored", "Normal", "1", "0.5"] in found  # of the newest model alone
     assert ["rejected", "truncated", "1", "NULL"] in found
     assert ["file:///1.png", "Normal", "0.5", "0.5", "confidence, mask"] in found  # to be looked at
-    night = ["run-new", "2026-01-03 00:00:00.0", "1", "2", "1", "4", "3", "1.5", "NULL"]
-    assert [*night, '{"any":1}', "0.4", "NULL"] in found
+    counts, rest = ["1", "2", "1", "4", "3"], ['{"any":1}', "0.4", "NULL"]
+    assert ["run-new", "2026-01-03 00:00:00.0", *counts, "1.5", "NULL", *rest] in found
+    assert ["run-old", "2026-01-02 00:00:00.0", *counts, "1.2", "0.1", *rest] in found
     assert ["file:///1.png", "Normal", "COVID", "new", "old"] in found
     assert ["run-old", "COVID", "1", "1.0", "0.9", "0.3"] in found
 
 
 def test_spark_sql_has_the_views(warehouse: Path) -> None:
+    query = "SELECT label FROM latest UNION ALL SELECT reason FROM rejects"
     done = subprocess.run(
-        ["/bin/bash", str(SQL / "open.sh"), str(warehouse), "-e", "SELECT label FROM latest"],
+        ["/bin/bash", str(SQL / "open.sh"), str(warehouse), "-e", query],
         capture_output=True,
         text=True,
         timeout=180,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(done.stdout.split()) == ["NULL", "Normal"]
+    assert sorted(done.stdout.split()) == ["NULL", "Normal", "empty_file"]

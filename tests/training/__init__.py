@@ -1,1 +1,1 @@
-"""Tests of training and of what loads TensorFlow."""
+"""Tests of training and of code that loads TensorFlow."""

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from eagle_spark.imaging.mask import encode_mask
-from eagle_spark.model.network import STATISTICS, TAPS
-from eagle_spark.training.features import FEATURE, Extractor
+from eagle_spark.model.network import STATISTICS_COUNT, TAPS
+from eagle_spark.training.features import FEATURE_SCHEMA, Extractor
 from eagle_spark.training.feed import FEATURE_COLUMNS, LABEL_COLUMNS, PIXEL_COLUMNS
 from eagle_spark.training.frozen import Backbone, prepare_backbone
 from eagle_spark.training.plan import SplitRows, TrainPlan, plan_rows, read_footers, share_rows
@@ -88,16 +88,18 @@ def drawn_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 },
                 "copy": copy,
                 "masked": row["mask"] is not None,
-                "statistics": np.full(STATISTICS, i, np.float16).tobytes(),
+                "statistics": np.full(STATISTICS_COUNT, i, np.float16).tobytes(),
             }
             rows.append(row)
-    schema = pa.schema([field for field in FEATURE if field.name not in ("backbone", "bucket")])
+    schema = pa.schema(
+        [field for field in FEATURE_SCHEMA if field.name not in ("backbone", "bucket")]
+    )
     return write_rows(tmp_path_factory.mktemp("drawn") / "features.parquet", rows, schema)
 
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """A backbone that nobody has trained."""
+    """An untrained backbone."""
     return prepare_backbone(str(tmp_path_factory.mktemp("frozen")), "none", SIZE, 3)
 
 
@@ -106,7 +108,7 @@ def features_files(
     backbone: Backbone, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[bool, Path]]:
     """split -> masked -> file of `features`: of all images twice, and of some once."""
-    folder, found = tmp_path_factory.mktemp("features"), {}
+    folder, files = tmp_path_factory.mktemp("features"), {}
     for split, images, copies in (("train", IMAGES, 2), ("val", VALIDATION, 1)):
         rows = [
             {**row, "split": split, "copy": copy, "bucket": 0}
@@ -115,15 +117,15 @@ def features_files(
         ]
         schema = IMAGE.append(pa.field("copy", pa.int32())).append(pa.field("bucket", pa.int32()))
         (batch,) = Extractor(backbone, 1)([pa.RecordBatch.from_pylist(rows, schema=schema)])
-        found[split] = {
+        files[split] = {
             masked: write_rows(
                 folder / f"{split}-{masked}.parquet",
                 [row for row in batch.to_pylist() if row["masked"] is masked],
-                FEATURE,
+                FEATURE_SCHEMA,
             )
             for masked in (True, False)
         }
-    return found
+    return files
 
 
 @pytest.fixture(scope="session")
@@ -178,10 +180,10 @@ def wait_for() -> Callable[..., Path]:
 
     def wait(folder: Path, pattern: str, process: subprocess.Popen[bytes]) -> Path:
         deadline = time.monotonic() + 240
-        while not (found := sorted(folder.glob(pattern))):
+        while not (files := sorted(folder.glob(pattern))):
             assert time.monotonic() < deadline, f"no {pattern}"
             assert process.poll() is None, f"ended before there was {pattern}"
             time.sleep(0.01)
-        return found[0]
+        return files[0]
 
     return wait

@@ -14,11 +14,11 @@ from eagle_spark.model.backbone import BackboneEngine
 from eagle_spark.model.engines import OpenVINOEngine
 from eagle_spark.model.export import (
     has_bf16,
-    image_samples,
-    joined,
-    quantised,
+    join_graphs,
+    quantise,
     save_openvino,
     to_openvino,
+    to_quantisation_samples,
 )
 
 pytestmark = pytest.mark.train
@@ -32,7 +32,7 @@ def pixels() -> np.ndarray[Any, Any]:
 
 @pytest.fixture(scope="module")
 def graphs() -> tuple[Any, Any]:
-    """A backbone and heads that say something."""
+    """A backbone and heads with random weights."""
     from eagle_spark.model.network import LABEL_UNITS, build_backbone, build_heads
 
     heads = build_heads(("A", "B"), SIZE, 1)
@@ -46,59 +46,59 @@ def engine(graph: Any, folder: Path) -> OpenVINOEngine:
     return OpenVINOEngine(folder / "graph.xml", 1)
 
 
-def test_a_joined_graph_says_what_its_parts_say(
+def test_a_joined_graph_equals_its_parts(
     graphs: tuple[Any, Any], pixels: Any, tmp_path: Path
 ) -> None:
     from eagle_spark.model.export import compile_openvino
 
     backbone, heads = graphs
-    features = BackboneEngine(backbone, 1).features(pixels)
+    features = BackboneEngine(backbone, 1).compute_features(pixels)
     request = compile_openvino(heads, 1)
     request.infer(features)
-    label, mask, statistics = engine(joined(backbone, heads), tmp_path).predict(pixels)
+    label, mask, statistics = engine(join_graphs(backbone, heads), tmp_path).predict(pixels)
     np.testing.assert_allclose(statistics, features["statistics"], atol=1e-4)
     np.testing.assert_allclose(label, request.get_tensor("label").data, atol=1e-5)
     np.testing.assert_allclose(mask, request.get_tensor("mask").data[..., 0], atol=1e-5)
     assert np.ptp(label) > 0.01
 
 
-def test_int8_is_near_the_graph_it_was_made_of_and_always_the_same(
-    graphs: tuple[Any, Any], pixels: Any
-) -> None:
+def test_int8_is_close_to_its_graph_and_deterministic(graphs: tuple[Any, Any], pixels: Any) -> None:
     backbone, _ = graphs
-    wanted = BackboneEngine(backbone, 1).features(pixels)
+    expected = BackboneEngine(backbone, 1).compute_features(pixels)
     first, second = (
-        BackboneEngine(quantised(backbone, image_samples(pixels)), 1).features(pixels)
+        BackboneEngine(quantise(backbone, to_quantisation_samples(pixels)), 1).compute_features(
+            pixels
+        )
         for _ in range(2)
     )
-    assert first.keys() == wanted.keys()
-    for name, value in wanted.items():
+    assert first.keys() == expected.keys()
+    for name, value in expected.items():
         assert np.array_equal(first[name], second[name])
         assert not np.array_equal(first[name], value)
     # Deeper ones stray further, random weights on noise as they are.
-    error = np.abs(first["f56"] - wanted["f56"]).mean()
-    assert error < 0.2 * np.abs(wanted["f56"]).mean()
+    error = np.abs(first["f56"] - expected["f56"]).mean()
+    assert error < 0.2 * np.abs(expected["f56"]).mean()
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
 def test_bf16_is_near_float32_and_not_float32(
     graphs: tuple[Any, Any], pixels: Any, tmp_path: Path
 ) -> None:
-    wanted = engine(joined(*graphs), tmp_path).predict(pixels).label
+    expected = engine(join_graphs(*graphs), tmp_path).predict(pixels).label
     reduced = OpenVINOEngine(tmp_path / "graph.xml", 1, "openvino-bf16", "bf16")
     label, mask, _ = reduced.predict(pixels)
     assert label.dtype == mask.dtype == np.float32
-    assert 0 < np.abs(label - wanted).max() < 0.05
+    assert 0 < np.abs(label - expected).max() < 0.05
 
 
-def test_nothing_is_told_to_the_makers_of_the_tools() -> None:
+def test_no_telemetry_is_sent() -> None:
     program = (
         "import sys, numpy as np\n"
-        "from eagle_spark.model.export import image_samples, quantised, to_openvino\n"
+        "from eagle_spark.model.export import to_quantisation_samples, quantise, to_openvino\n"
         "import keras\n"
         "x = keras.Input((8, 8, 1), name='pixels')\n"
         "graph = to_openvino(keras.Model(x, keras.layers.Conv2D(2, 3)(x)))\n"
-        "quantised(graph, image_samples(np.zeros((2, 8, 8), np.uint8)))\n"
+        "quantise(graph, to_quantisation_samples(np.zeros((2, 8, 8), np.uint8)))\n"
         "assert not [n for n in sys.modules if n.startswith('openvino_telemetry.')]\n"
         "assert sys.modules['openvino_telemetry'] is None\n"
     )

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from eagle_spark.errors import InputError, SettingsError
-from eagle_spark.model.keras_file import check_keras_file, weights_digest
+from eagle_spark.model.keras_file import check_keras_file, read_weights_digest
 
 pytestmark = [
     pytest.mark.train,
-    # TensorFlow's tensors do not know numpy's `copy` argument yet.
+    # TensorFlow's tensors lack numpy's `copy` argument.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
@@ -34,8 +34,8 @@ def pixels() -> np.ndarray[Any, Any]:
 
 
 def test_outputs_have_the_promised_shapes_and_ranges(network: Any, pixels: Any) -> None:
-    found = network(pixels[..., None].astype("float32"))
-    label, mask = found["label"].numpy(), found["mask"].numpy()
+    outputs = network(pixels[..., None].astype("float32"))
+    label, mask = outputs["label"].numpy(), outputs["mask"].numpy()
     assert label.shape == (10, 3)
     assert mask.shape == (10, 64, 64, 1)
     np.testing.assert_allclose(label.sum(axis=1), 1, rtol=1e-5)
@@ -55,16 +55,16 @@ def test_the_same_seed_builds_the_same_weights(network: Any) -> None:
     )
 
 
-def test_a_random_backbone_tells_images_apart(network: Any, pixels: Any) -> None:
-    found = network.get_layer("backbone")(pixels[..., None].astype("float32"))
-    for name, value in found.items():
+def test_a_random_backbone_distinguishes_images(network: Any, pixels: Any) -> None:
+    outputs = network.get_layer("backbone")(pixels[..., None].astype("float32"))
+    for name, value in outputs.items():
         features = value.numpy()
         size = np.sqrt(np.mean(features**2))
         assert 0.1 < size < 10, name
         assert np.abs(features[0] - features[1]).max() > 0.1 * size, name
 
 
-def test_the_backbone_is_frozen_and_its_statistics_stay(network: Any, pixels: Any) -> None:
+def test_the_backbone_and_its_statistics_are_frozen(network: Any, pixels: Any) -> None:
     backbone = network.get_layer("backbone")
     assert not backbone.trainable_variables
     before = [w.copy() for w in backbone.get_weights()]
@@ -95,9 +95,9 @@ def test_one_grey_channel_at_half_the_detail_equals_three_through_the_colour_wei
     pooled = slice(0, 1280)  # the first of the statistics
     smooth = np.stack([halved(image) for image in pixels])
     scaled = np.repeat(smooth[..., None], 3, axis=-1) / 127.5 - 1
-    found = ours.get_layer("backbone")(pixels[..., None].astype("float32"))["statistics"]
+    statistics = ours.get_layer("backbone")(pixels[..., None].astype("float32"))["statistics"]
     np.testing.assert_allclose(
-        found.numpy()[:, pooled], colour(scaled, training=False).numpy(), atol=1e-5
+        statistics.numpy()[:, pooled], colour(scaled, training=False).numpy(), atol=1e-5
     )
 
 
@@ -123,7 +123,7 @@ def test_impossible_sizes_and_classes_are_refused(classes: tuple[str, ...], size
         build_network(classes, size, weights=None, seed=1)
 
 
-def test_a_saved_network_is_plain_and_its_digest_does_not_hold_the_time(
+def test_a_saved_network_is_plain_and_its_digest_is_independent_of_the_time(
     network: Any, pixels: Any, tmp_path: Path
 ) -> None:
     import keras
@@ -131,22 +131,23 @@ def test_a_saved_network_is_plain_and_its_digest_does_not_hold_the_time(
     network.save(tmp_path / "a.keras")
     network.save(tmp_path / "b.keras")
     check_keras_file(tmp_path / "a.keras")
-    assert weights_digest(tmp_path / "a.keras") == weights_digest(tmp_path / "b.keras")
+    assert read_weights_digest(tmp_path / "a.keras") == read_weights_digest(tmp_path / "b.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras", compile=False, safe_mode=True)
     images = pixels[..., None].astype("float32")
     assert np.array_equal(loaded(images)["mask"], network(images)["mask"])
 
 
 def test_losses_are_zero_for_the_truth_and_dice_matches_the_metric() -> None:
-    from eagle_spark.model import losses, metrics
+    from eagle_spark.metrics.scores import dice
+    from eagle_spark.model import losses
 
     rng = np.random.default_rng(0)
     masks = rng.integers(0, 2, (4, 8, 8, 1)).astype("float32")
-    found = rng.random((4, 8, 8, 1)).astype("float32")
+    predicted = rng.random((4, 8, 8, 1)).astype("float32")
     np.testing.assert_allclose(losses.mask_loss(masks, masks), 0, atol=1e-5)
-    assert (losses.mask_loss(masks, found).numpy() > 0.5).all()
-    wanted = metrics.dice(masks[..., 0] > 0, found[..., 0] >= 0.5)
-    np.testing.assert_allclose(losses.dice(masks, found, 0.5), wanted, rtol=1e-6)
+    assert (losses.mask_loss(masks, predicted).numpy() > 0.5).all()
+    expected = dice(masks[..., 0] > 0, predicted[..., 0] >= 0.5)
+    np.testing.assert_allclose(losses.dice(masks, predicted, 0.5), expected, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -155,24 +156,26 @@ def exported(network: Any, pixels: Any, tmp_path_factory: pytest.TempPathFactory
     from eagle_spark.model.engines import OPENVINO_FILE, KerasEngine
     from eagle_spark.model.export import save_openvino, to_openvino
     from eagle_spark.model.gate import run_gate, write_golden
+    from eagle_spark.model.metadata import InputContract, ModelMetadata
+    from eagle_spark.model.review import ReviewThresholds
 
     folder = tmp_path_factory.mktemp("model")
     network.save(folder / "model.keras")
     save_openvino(to_openvino(network), folder / OPENVINO_FILE)
     reference = KerasEngine(folder, 1)
-    wanted = write_golden(folder, pixels, reference)
-    card = {
-        "classes": list(CLASSES),
-        "input": {"size": 64},
-        "mask_threshold": 0.5,
-        "review": {"confidence": 0.8, "novelty": {}, "mask": {}},
-        "engines": run_gate(folder, pixels, wanted, 0.5, 1, reference),
-    }
-    return seal(folder, card)
+    expected = write_golden(folder, pixels, reference)
+    metadata = ModelMetadata(
+        classes=CLASSES,
+        input=InputContract(size=64),
+        mask_threshold=0.5,
+        review=ReviewThresholds(confidence=0.8, novelty={}, mask={}),
+        engines=run_gate(folder, pixels, expected, 0.5, 1, reference),
+    )
+    return seal(folder, metadata)
 
 
 def test_both_engines_pass_the_gate_in_float32(exported: Any) -> None:
-    assert {name: result["passed"] for name, result in exported.engines.items()} == {
+    assert {name: result.passed for name, result in exported.metadata.engines.items()} == {
         "openvino": True,
         "keras": True,
     }
@@ -186,28 +189,27 @@ def test_both_engines_pass_the_gate_in_float32(exported: Any) -> None:
 
 @pytest.mark.parametrize("name", ["openvino", "keras"])
 def test_a_row_does_not_depend_on_its_batch(exported: Any, pixels: Any, name: str) -> None:
-    from eagle_spark.model.engines import load_engine
+    from eagle_spark.model.predictor import ModelRef
 
-    engine = load_engine(exported, name, 1)
+    model = ModelRef(str(exported.path), exported.metadata.model_id, name, 1).load()
     many = np.resize(pixels, (64, *pixels.shape[1:]))
-    labels, masks, statistics = engine.predict(many)
+    labels, masks, statistics = model.compute_outputs(many)
     assert labels.dtype == masks.dtype == np.float32
     assert masks.shape == (64, 64, 64)
     for size in (1, 7, 32):
-        label, mask, seen = engine.predict(many[:size])
+        label, mask, few_statistics = model.compute_outputs(many[:size])
         np.testing.assert_allclose(label, labels[:size], atol=1e-5)
         np.testing.assert_allclose(mask, masks[:size], atol=1e-5)
-        np.testing.assert_allclose(seen, statistics[:size], atol=1e-4)
+        np.testing.assert_allclose(few_statistics, statistics[:size], atol=1e-4)
 
 
 def test_an_exported_engine_loads_no_tensorflow(exported: Any) -> None:
     program = (
         "import sys, numpy as np\n"
-        "from eagle_spark.model.bundle import open_bundle\n"
-        "from eagle_spark.model.engines import load_engine\n"
-        f"engine = load_engine(open_bundle({str(exported.path)!r}), 'auto', 1)\n"
-        "engine.predict(np.zeros((2, 64, 64), np.uint8))\n"
-        "assert engine.name == 'openvino'\n"
+        "from eagle_spark.model.predictor import load_model\n"
+        f"model = load_model({str(exported.path)!r}, 'auto', 1)\n"
+        "model.compute_outputs(np.zeros((2, 64, 64), np.uint8))\n"
+        "assert model.engine == 'openvino'\n"
         "assert not {'tensorflow', 'keras', 'pyspark'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -9,7 +9,7 @@ import h5py
 import pytest
 
 from eagle_spark.errors import InputError, PlatformError
-from eagle_spark.model.weights import weights_file
+from eagle_spark.model.weights import fetch_weights
 
 MOBILENET = 2_257_984  # values of MobileNetV2 without top, see keras.io/api/applications
 
@@ -25,22 +25,22 @@ def write_weights(path: Path, values: int = MOBILENET, layers: str | None = "lay
 
 
 def test_none_starts_at_random_and_warns(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), weights_file("none") as path:
+    with caplog.at_level(logging.WARNING), fetch_weights("none") as path:
         assert path is None
-    assert "--weights none" in caplog.text
+    assert "`weights` none" in caplog.text
 
 
 @pytest.mark.parametrize("as_uri", [True, False])
-def test_a_path_or_uri_is_used_where_it_lies(tmp_path: Path, as_uri: bool) -> None:
+def test_a_path_or_uri_is_used_in_place(tmp_path: Path, as_uri: bool) -> None:
     file = write_weights(tmp_path / "w.h5")
-    with weights_file(file.as_uri() if as_uri else str(file)) as path:
+    with fetch_weights(file.as_uri() if as_uri else str(file)) as path:
         assert path == file
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with (
-        pytest.raises(InputError, match=r"--weights .*gone\.h5"),
-        weights_file(str(tmp_path / "gone.h5")),
+        pytest.raises(InputError, match=r"`weights` .*gone\.h5"),
+        fetch_weights(str(tmp_path / "gone.h5")),
     ):
         pass
 
@@ -53,35 +53,35 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     for name, problem in {
         "text.h5": "cannot be read as HDF5",
         "cut.h5": "cannot be read as HDF5",
-        "top.h5": "holds 3538984 values, wanted 2257984",
-        "no.h5": "holds no `layer_names`",
+        "top.h5": "wanted 2257984 parameters; got 3538984",
+        "no.h5": "attribute `layer_names` .* is missing",
     }.items():
         with (
-            pytest.raises(InputError, match=rf"--weights .*{name}: not MobileNetV2 .*{problem}"),
-            weights_file(str(tmp_path / name)),
+            pytest.raises(InputError, match=rf"`weights` .*{name}: not MobileNetV2 .*{problem}"),
+            fetch_weights(str(tmp_path / name)),
         ):
             pass
 
 
 @pytest.mark.train
-def test_what_keras_itself_saves_is_taken(tmp_path: Path) -> None:
+def test_weights_saved_by_keras_are_accepted(tmp_path: Path) -> None:
     import keras
 
     model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None)
     model.save_weights(tmp_path / "own.weights.h5")
     with h5py.File(tmp_path / "own.h5", "w") as file:
         keras.src.legacy.saving.legacy_h5_format.save_weights_to_hdf5_group(file, model)
-    with weights_file(str(tmp_path / "own.h5")) as path:
+    with fetch_weights(str(tmp_path / "own.h5")) as path:
         assert path is not None
     with (
         pytest.raises(InputError, match="layer_names"),
-        weights_file(str(tmp_path / "own.weights.h5")),
+        fetch_weights(str(tmp_path / "own.weights.h5")),
     ):
         pass
 
 
 @pytest.mark.train
-def test_an_unreachable_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
     before = socket.getdefaulttimeout()
@@ -91,6 +91,6 @@ def test_an_unreachable_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         raise Exception("URL fetch failure: None")
 
     monkeypatch.setattr(keras.utils, "get_file", unreachable)
-    with pytest.raises(PlatformError, match="--weights PATH"), weights_file("imagenet"):
+    with pytest.raises(PlatformError, match="`weights` PATH"), fetch_weights("imagenet"):
         pass
     assert socket.getdefaulttimeout() == before

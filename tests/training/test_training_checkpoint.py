@@ -22,7 +22,7 @@ ARRAYS = [
 
 
 def save(folder: Path, *steps: int) -> list[Path]:
-    """Save a checkpoint after each of these steps; return what is left, the oldest first."""
+    """Save a checkpoint after each of these steps; return the remaining files, oldest first."""
     for step in steps:
         save_checkpoint(str(folder), step, ARRAYS, {"step": step})
     return sorted(folder.iterdir())
@@ -34,9 +34,9 @@ def test_arrays_and_state_come_back_bit_by_bit(tmp_path: Path) -> None:
     )
     arrays, state = load_checkpoint(place.uri)
     assert state == {"history": [{"loss": 0.1, "m": None}]}
-    for wanted, found in zip(ARRAYS, arrays, strict=True):
-        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
-        assert found.tobytes() == wanted.tobytes()
+    for written, read in zip(ARRAYS, arrays, strict=True):
+        assert (read.dtype, read.shape) == (written.dtype, written.shape)
+        assert read.tobytes() == written.tobytes()
 
 
 def test_more_than_ten_arrays_keep_their_order(tmp_path: Path) -> None:
@@ -44,16 +44,16 @@ def test_more_than_ten_arrays_keep_their_order(tmp_path: Path) -> None:
     assert [int(array) for array in load_checkpoint(place.uri)[0]] == list(range(120))
 
 
-def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
     assert newest_checkpoint(str(tmp_path / "never made")) is None
-    left = save(tmp_path, 5, 10, 95, 100, 1_000_000)
-    assert [path.name[:15] for path in left] == ["step-000000100-", "step-001000000-"]
+    remaining = save(tmp_path, 5, 10, 95, 100, 1_000_000)
+    assert [path.name[:15] for path in remaining] == ["step-000000100-", "step-001000000-"]
     newest = newest_checkpoint(str(tmp_path))
     assert newest is not None
-    assert (newest.step, newest.uri) == (1_000_000, left[1].as_uri())
+    assert (newest.step, newest.uri) == (1_000_000, remaining[1].as_uri())
 
 
-def test_going_on_from_an_older_one_replaces_what_came_after_it(tmp_path: Path) -> None:
+def test_resuming_from_an_older_checkpoint_replaces_later_ones(tmp_path: Path) -> None:
     save(tmp_path, 30, 40)
     save_checkpoint(str(tmp_path), 40, ARRAYS, {"step": "40 again"})
     third, fourth = sorted(tmp_path.iterdir())
@@ -67,8 +67,8 @@ def test_going_on_from_an_older_one_replaces_what_came_after_it(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
-def test_a_damaged_newest_one_is_told_of_and_the_one_before_is_taken(
-    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_read(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before, newest = save(tmp_path, 1, 2)
     data = bytearray(newest.read_bytes())
@@ -76,14 +76,14 @@ def test_a_damaged_newest_one_is_told_of_and_the_one_before_is_taken(
     newest.write_bytes({"flipped": data, "truncated": data[:-1], "empty": b""}[damage])
     with pytest.raises(EagleError, match="SHA-256"):
         load_checkpoint(newest.as_uri())
-    found = newest_checkpoint(str(tmp_path))
-    assert found is not None
-    assert (found.step, found.uri) == (1, before.as_uri())
-    assert newest.as_uri() in capsys.readouterr().err
+    checkpoint = newest_checkpoint(str(tmp_path))
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.uri) == (1, before.as_uri())
+    assert newest.as_uri() in caplog.text
     assert list(tmp_path.iterdir()) == [before]
 
 
-def test_nothing_is_taken_where_all_are_damaged_or_none_is_whole(tmp_path: Path) -> None:
+def test_without_a_valid_checkpoint_none_is_read(tmp_path: Path) -> None:
     for path in save(tmp_path, 1, 2):
         path.write_bytes(b"x")
     (tmp_path / f".step-000000003-{'0' * 64}.npz.17.partial").write_bytes(b"half")
@@ -91,8 +91,8 @@ def test_nothing_is_taken_where_all_are_damaged_or_none_is_whole(tmp_path: Path)
     assert newest_checkpoint(str(tmp_path)) is None
 
 
-def test_each_training_has_a_folder_of_its_own() -> None:
-    one = checkpoint_folder("file:///w", {"seed": 1, "epochs": 2})
-    assert one == checkpoint_folder("file:///w", {"epochs": 2, "seed": 1})
-    assert one != checkpoint_folder("file:///w", {"seed": 2, "epochs": 2})
-    assert one.startswith("file:///w/cxr/_checkpoints/")
+def test_each_training_has_its_own_folder() -> None:
+    folder = checkpoint_folder("file:///w", {"seed": 1, "epochs": 2})
+    assert folder == checkpoint_folder("file:///w", {"epochs": 2, "seed": 1})
+    assert folder != checkpoint_folder("file:///w", {"seed": 2, "epochs": 2})
+    assert folder.startswith("file:///w/cxr/_checkpoints/")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from eagle_spark.model.engines import ENGINES
-from eagle_spark.training.assemble import judge_reduced
+from eagle_spark.training.assemble import gate_reduced_engines
 from eagle_spark.training.evaluation import Evaluator
 
 CLASSES = ("a", "b")
@@ -17,7 +17,7 @@ CLASSES = ("a", "b")
 
 @pytest.mark.train
 @pytest.mark.parametrize("able", [True, False])
-def test_a_worker_asks_other_engines_only_where_its_cpu_can_run_them(
+def test_a_worker_runs_other_engines_only_if_its_cpu_supports_them(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, able: bool
 ) -> None:
     from eagle_spark.model.bundle import open_bundle
@@ -27,21 +27,21 @@ def test_a_worker_asks_other_engines_only_where_its_cpu_can_run_them(
     bundle = open_bundle(str(model_folder))
     rows = {
         **{name: ["x", "y"] for name in ("path", "split", "source", "patient", "label")},
-        "pixels": [bytes(bundle.size**2)] * 2,
+        "pixels": [bytes(bundle.metadata.input.size**2)] * 2,
         "mask": [None, None],
     }
-    asked = Evaluator(str(model_folder), bundle.model_id, "openvino", 1, ("keras",))
-    found = asked([pa.RecordBatch.from_pydict(rows)])
-    names = [name for batch in found for name in batch["engine"].to_pylist()]
+    evaluator = Evaluator(str(model_folder), bundle.metadata.model_id, "openvino", 1, ("keras",))
+    batches = evaluator([pa.RecordBatch.from_pydict(rows)])
+    names = [name for batch in batches for name in batch["engine"].to_pylist()]
     assert names == ["openvino"] * 2 + ["keras"] * 2 * able
 
 
-def test_lower_precision_that_some_worker_could_not_run_gets_no_result() -> None:
+def test_lower_precision_without_results_of_every_worker_is_left_out() -> None:
     row = {"label": "a", "probabilities": [0.9, 0.1], "dice": np.nan}
     full = pd.DataFrame([row] * 10)
-    found = judge_reduced(
+    results = gate_reduced_engines(
         {"openvino": full, "openvino-bf16": full[:6], "openvino-int8": full}, CLASSES
     )
-    assert found.keys() == {"openvino-int8"}
-    assert found["openvino-int8"]["passed"]
-    assert found["openvino-int8"]["images"] == 10
+    assert results.keys() == {"openvino-int8"}
+    assert results["openvino-int8"].passed
+    assert results["openvino-int8"].images == 10

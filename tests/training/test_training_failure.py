@@ -1,11 +1,11 @@
-"""What Spark 4.1 says of ranks that end early, as seen; paths and stacks shortened."""
+"""Errors of Spark 4.1 for ranks that end early, as observed; paths and stacks shortened."""
 
 from __future__ import annotations
 
 import pytest
 
 from eagle_spark.errors import EagleError, InputError
-from eagle_spark.training.ranks.failure import RankLost, RankRaised, explain
+from eagle_spark.training.ranks.failure import RankLostError, RankRaisedError, parse_stage_failure
 
 STAGE = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Could not recover from a \
@@ -48,20 +48,20 @@ Traceback (most recent call last):
 
 
 @pytest.mark.parametrize(
-    ("rank", "cause", "kind", "said"),
+    ("rank", "cause", "kind", "message"),
     [
-        (1, CRASHED, RankLost, "the process of rank 1 died"),
-        (1, EXECUTOR + CAUSES, RankLost, f"rank 1: {EXECUTOR}"),
+        (1, CRASHED, RankLostError, "the process of rank 1 died"),
+        (1, EXECUTOR + CAUSES, RankLostError, f"rank 1: {EXECUTOR}"),
         (
             0,
             RAISED.format(error=CLOSED),
-            RankLost,
+            RankLostError,
             "rank 0 lost rank 1: UnavailableError: Collective ops is aborted by: Socket closed",
         ),
         (
             0,
             RAISED.format(error=UNHEALTHY),
-            RankLost,
+            RankLostError,
             "rank 0 lost rank 1: UnavailableError: Collective ops is aborted by: Error reported "
             "from /job:worker/task:1: The following tasks are unhealthy "
             "(stopped sending heartbeats)",
@@ -72,19 +72,19 @@ Traceback (most recent call last):
                 error="tensorflow.python.framework.errors_impl.UnknownError: "
                 "Could not start gRPC server"
             ),
-            RankLost,
+            RankLostError,
             "rank 1: UnknownError: Could not start gRPC server",
         ),
         (
             0,
             RAISED.format(error="ModuleNotFoundError: No module named 'eagle_spark'"),
-            RankRaised,
+            RankRaisedError,
             "rank 0: ModuleNotFoundError: No module named 'eagle_spark'",
         ),
         (
             1,
             RAISED.format(error="eagle_spark.errors.EagleError: after 600 s other ranks"),
-            RankRaised,
+            RankRaisedError,
             "rank 1: EagleError: after 600 s other ranks",
         ),
         (
@@ -96,18 +96,18 @@ Traceback (most recent call last):
         (0, RAISED.format(error=BELOW_TF_DATA), InputError, "the table holds the label 'x'"),
     ],
 )
-def test_the_failure_of_a_task_in_one_line(
-    rank: int, cause: str, kind: type[EagleError], said: str
+def test_the_failure_of_a_task_is_one_line(
+    rank: int, cause: str, kind: type[EagleError], message: str
 ) -> None:
-    found = explain(STAGE.format(rank=rank, cause=cause))
-    assert type(found) is kind
-    assert str(found) == said
+    error = parse_stage_failure(STAGE.format(rank=rank, cause=cause))
+    assert type(error) is kind
+    assert str(error) == message
 
 
-def test_a_job_that_was_cancelled_says_so() -> None:
-    found = explain(
+def test_a_cancelled_job_is_an_error() -> None:
+    error = parse_stage_failure(
         "An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe."
         "\n: org.apache.spark.SparkException: Job 0 cancelled part of cancelled job group x\n\tat y"
     )
-    assert type(found) is RankLost
-    assert str(found) == "Job 0 cancelled part of cancelled job group x"
+    assert type(error) is RankLostError
+    assert str(error) == "Job 0 cancelled part of cancelled job group x"

@@ -21,7 +21,7 @@ def warehouse(backbone: Backbone) -> str:
     return backbone.uri.split("/cxr/_backbones/")[0]
 
 
-def test_the_second_training_takes_the_stored_one_without_tensorflow(
+def test_the_second_training_reads_the_stored_backbone_without_tensorflow(
     backbone: Backbone, warehouse: str
 ) -> None:
     program = (
@@ -36,7 +36,7 @@ def test_the_second_training_takes_the_stored_one_without_tensorflow(
     assert done.stdout.strip() == str(backbone)
 
 
-def test_another_start_is_another_backbone(backbone: Backbone, warehouse: str) -> None:
+def test_other_initial_weights_are_another_backbone(backbone: Backbone, warehouse: str) -> None:
     other = prepare_backbone(warehouse, "none", 32, 4)
     assert other.digest != backbone.digest
     assert other.uri.rsplit("/", 2)[0] == backbone.uri.rsplit("/", 2)[0]
@@ -45,7 +45,7 @@ def test_another_start_is_another_backbone(backbone: Backbone, warehouse: str) -
     assert prepare_backbone(warehouse, "none", SIZE, 3) == backbone
 
 
-def test_a_damaged_one_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_damaged_backbone_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     data = bytearray(Path(backbone.uri.removeprefix("file://")).read_bytes())
     data[len(data) // 2] ^= 1
     copy = tmp_path / f"{backbone.digest}.npz"
@@ -54,7 +54,7 @@ def test_a_damaged_one_is_refused(backbone: Backbone, tmp_path: Path) -> None:
         load_backbone(Backbone(copy.as_uri(), backbone.digest, SIZE), 1)
 
 
-def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--weights .*gone\.h5: no such file"):
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`weights` .*gone\.h5: no such file"):
         prepare_backbone(str(tmp_path), str(tmp_path / "gone.h5"), SIZE, 3)
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The class head: what it learns, by how many ranks, and how it is calibrated."""
+"""The class head: fit on one or more ranks, and its calibration."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from eagle_spark.training.feed import Labelled
+from eagle_spark.training.feed import Samples
 from eagle_spark.training.heads import LabelFit, LabelHead
 
 CLASSES = 3
 SEED = 7
 WAIT = 60  # seconds
 Vector = NDArray[np.float64]
-Work = Callable[[int, Labelled, LabelFit], Any]
+Work = Callable[[int, Samples, LabelFit], Any]
 
 
-def draw(rows: int, seed: int = 0) -> Labelled:
+def draw(rows: int, seed: int = 0) -> Samples:
     """Rows of five statistics of very different scales, one of which never varies."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, rows)
     values = rng.normal(size=(rows, 5)) + 0.7 * np.eye(CLASSES, 5)[labels]
     values = values * [1.0, 100.0, 0.01, 3.0, 0.0] + [5.0, -300.0, 0.0, 40.0, 7.0]
-    return Labelled(values.astype(np.float32), labels, rng.uniform(0.2, 3.0, rows))
+    return Samples(values.astype(np.float32), labels, rng.uniform(0.2, 3.0, rows))
 
 
-def own(rows: Labelled) -> Labelled:
+def copy_statistics(rows: Samples) -> Samples:
     """A copy: fitting standardises its rows in place."""
     return rows._replace(statistics=rows.statistics.copy())
 
 
-def share(rows: Labelled, edges: list[int]) -> list[Labelled]:
+def share(rows: Samples, edges: list[int]) -> list[Samples]:
     return [
-        Labelled(*(part[low:high] for part in rows))
+        Samples(*(part[low:high] for part in rows))
         for low, high in zip([0, *edges], [*edges, len(rows.labels)], strict=True)
     ]
 
 
-def together(parts: list[Labelled], work: Work, rows: list[Labelled] | None = None) -> list[Any]:
+def together(parts: list[Samples], work: Work, rows: list[Samples] | None = None) -> list[Any]:
     """Run the work of every rank in a thread; their vectors are summed in the order of ranks.
 
     The head is fitted to the ranks' `parts`, or to `rows` where the parts are for something else.
@@ -55,13 +55,13 @@ def together(parts: list[Labelled], work: Work, rows: list[Labelled] | None = No
         def reduce(vector: Vector) -> Vector:
             vectors[rank] = vector.copy()
             meeting.wait()
-            assert len({len(one) for one in vectors}) == 1, "ranks asked for different sums"
+            assert len({len(fitting) for fitting in vectors}) == 1, "ranks asked for different sums"
             total = np.sum(np.stack(vectors), axis=0)
             meeting.wait()
             return np.asarray(total, np.float64)
 
         try:
-            fitted = own((rows or parts)[rank])
+            fitted = copy_statistics((rows or parts)[rank])
             return work(rank, parts[rank], LabelFit(fitted, CLASSES, rank, ranks, reduce, SEED))
         except BaseException:
             meeting.abort()
@@ -71,34 +71,34 @@ def together(parts: list[Labelled], work: Work, rows: list[Labelled] | None = No
         return list(pool.map(run, range(ranks)))
 
 
-def fit(_rank: int, _rows: Labelled, one: LabelFit) -> LabelHead:
-    return one.head(one.improve(one.start(), 1.0))
+def fit(_rank: int, _rows: Samples, fitting: LabelFit) -> LabelHead:
+    return fitting.build_head(fitting.advance(fitting.initial_state(), 1.0))
 
 
-def alone(rows: Labelled) -> LabelHead:
+def alone(rows: Samples) -> LabelHead:
     (head,) = together([rows], fit)
     return head
 
 
-def likely(head: LabelHead, rows: Labelled) -> Vector:
+def likely(head: LabelHead, rows: Samples) -> Vector:
     return np.asarray(np.exp(log_softmax(head.logits(rows.statistics), axis=1)))
 
 
-def test_it_learns_what_no_linear_head_can() -> None:
+def test_a_nonlinear_problem_is_learned() -> None:
     """Exclusive or of two statistics, beside three that mean nothing."""
     rng = np.random.default_rng(2)
 
-    def rows(count: int) -> Labelled:
+    def rows(count: int) -> Samples:
         values = rng.normal(size=(count, 5)).astype(np.float32)
         labels = (values[:, 0] * values[:, 1] > 0).astype(np.int64)
-        return Labelled(values * [1, 50, 1, 1, 1], labels, np.ones(count))
+        return Samples(values * [1, 50, 1, 1, 1], labels, np.ones(count))
 
     head, others = alone(rows(1500)), rows(1000)
     assert (head.logits(others.statistics).argmax(axis=1) == others.labels).mean() > 0.9
 
 
 @pytest.mark.parametrize("edges", [[100, 250], [0, 400], [400, 400]])
-def test_three_ranks_find_what_one_finds_and_all_of_them_the_same_bits(edges: list[int]) -> None:
+def test_three_ranks_equal_one_rank_and_each_other_bit_by_bit(edges: list[int]) -> None:
     """Also where some of them have no rows."""
     rows = draw(400)
     heads = together(share(rows, edges), fit)
@@ -106,16 +106,16 @@ def test_three_ranks_find_what_one_finds_and_all_of_them_the_same_bits(edges: li
     np.testing.assert_allclose(likely(heads[0], rows), likely(alone(rows), rows), atol=1e-6)
 
 
-def test_a_row_of_more_weight_is_believed_more() -> None:
+def test_a_row_with_more_weight_has_more_influence() -> None:
     """Two labels that no statistic explains, one of them three times as heavy."""
     labels = np.arange(3000) % 2
     values = np.random.default_rng(4).normal(size=(3000, 2)).astype(np.float32)
-    rows = Labelled(values, labels, np.where(labels == 1, 3.0, 1.0))
-    found = likely(alone(rows), rows).mean(axis=0)
-    assert found == pytest.approx([0.25, 0.75, 0.0], abs=0.05)
+    rows = Samples(values, labels, np.where(labels == 1, 3.0, 1.0))
+    probabilities = likely(alone(rows), rows).mean(axis=0)
+    assert probabilities == pytest.approx([0.25, 0.75, 0.0], abs=0.05)
 
 
-def test_weights_count_among_each_other_only() -> None:
+def test_only_relative_weights_matter() -> None:
     rows = draw(120)
     heavier = rows._replace(weights=rows.weights * 1024)
     np.testing.assert_allclose(likely(alone(heavier), rows), likely(alone(rows), rows), atol=1e-6)
@@ -127,7 +127,7 @@ def test_the_scale_of_a_statistic_does_not_matter() -> None:
     np.testing.assert_allclose(likely(alone(larger), larger), likely(alone(rows), rows), atol=1e-3)
 
 
-def test_a_statistic_that_never_varies_has_no_say() -> None:
+def test_a_constant_statistic_is_ignored() -> None:
     rows = draw(200)
     head = alone(rows)
     other = rows.statistics.copy()
@@ -135,20 +135,22 @@ def test_a_statistic_that_never_varies_has_no_say() -> None:
     np.testing.assert_array_equal(head.logits(other), head.logits(rows.statistics))
 
 
-def test_improving_goes_on_where_it_stopped() -> None:
-    def some(_rank: int, rows: Labelled, one: LabelFit) -> list[float]:
-        point, losses = one.start(), []
+def test_training_resumes_at_its_last_point() -> None:
+    def in_parts(_rank: int, rows: Samples, fitting: LabelFit) -> list[float]:
+        point, losses = fitting.initial_state(), []
         for part in range(1, 5):
-            point = one.improve(point, part / 4)
-            losses.append(one.figures(one.head(point), rows)["classification_loss"])
-            own_loss = one.own_figures(point)["classification_loss"]
-            assert own_loss == pytest.approx(losses[-1], rel=1e-4)
-        np.testing.assert_array_equal(point, one.improve(one.start(), 1.0))
-        np.testing.assert_array_equal(point, one.improve(point, 1.0))  # nothing is left to do
+            point = fitting.advance(point, part / 4)
+            losses.append(
+                fitting.compute_metrics(fitting.build_head(point), rows)["classification_loss"]
+            )
+            train_loss = fitting.train_metrics(point)["classification_loss"]
+            assert train_loss == pytest.approx(losses[-1], rel=1e-4)
+        np.testing.assert_array_equal(point, fitting.advance(fitting.initial_state(), 1.0))
+        np.testing.assert_array_equal(point, fitting.advance(point, 1.0))  # nothing is left to do
         return losses
 
     rows = draw(300)._replace(weights=np.ones(300))
-    (losses,) = together([rows], some)
+    (losses,) = together([rows], in_parts)
     assert losses[-1] < losses[0] < np.log(CLASSES)
 
 
@@ -162,91 +164,100 @@ def linear(kernel: NDArray[np.float32]) -> LabelHead:
     )
 
 
-def scaled(heat: float, rows: int = 4000) -> tuple[LabelHead, Labelled]:
-    """A head whose logits are `heat` times those that labels were drawn by."""
+def scaled(heat: float, rows: int = 4000) -> tuple[LabelHead, Samples]:
+    """Return a head whose logits are `heat` times those of the labels' distribution."""
     rng = np.random.default_rng(5)
     statistics = rng.normal(size=(rows, 4)).astype(np.float32)
     kernel = rng.normal(size=(4, CLASSES)).astype(np.float32)
     chances = np.exp(log_softmax(statistics @ kernel, axis=1))
     labels = np.array([rng.choice(CLASSES, p=row / row.sum()) for row in chances.astype(float)])
-    return linear(kernel * np.float32(heat)), Labelled(statistics, labels, np.ones(rows))
+    return linear(kernel * np.float32(heat)), Samples(statistics, labels, np.ones(rows))
 
 
-def calibrate(head: LabelHead, parts: list[Labelled]) -> list[float]:
+def calibrate(head: LabelHead, parts: list[Samples]) -> list[float]:
     return together(
-        parts, lambda _rank, rows, one: one.temperature(head, rows), [draw(9)] * len(parts)
+        parts,
+        lambda _rank, rows, fitting: fitting.fit_temperature(head, rows),
+        [draw(9)] * len(parts),
     )
 
 
 @pytest.mark.parametrize("heat", [0.3, 1.0, 4.0])
 def test_the_temperature_undoes_a_scaling_of_the_logits(heat: float) -> None:
     head, rows = scaled(heat)
-    found = calibrate(head, share(rows, [1500, 1500]))
-    assert len(set(found)) == 1
-    assert found[0] == pytest.approx(heat, rel=0.08)
-    assert calibrate(head, [rows])[0] == pytest.approx(found[0], rel=1e-3)
+    temperatures = calibrate(head, share(rows, [1500, 1500]))
+    assert len(set(temperatures)) == 1
+    assert temperatures[0] == pytest.approx(heat, rel=0.08)
+    assert calibrate(head, [rows])[0] == pytest.approx(temperatures[0], rel=1e-3)
 
 
-def test_a_few_rows_that_are_all_right_prove_no_certainty() -> None:
+def test_a_few_correct_rows_do_not_raise_confidence() -> None:
     rng = np.random.default_rng(1)
     statistics = (rng.normal(size=(20, CLASSES)) + 3 * np.eye(CLASSES)[np.arange(20) % 3]).astype(
         np.float32
     )
     head = linear(np.eye(CLASSES, dtype=np.float32))
     labels = head.logits(statistics).argmax(axis=1)
-    (found,) = calibrate(head, [Labelled(statistics, labels, np.ones(20))])
-    assert 0.3 < found < 1.0
+    (temperature,) = calibrate(head, [Samples(statistics, labels, np.ones(20))])
+    assert 0.3 < temperature < 1.0
 
 
-def test_the_cooled_head_gives_the_logits_divided() -> None:
+def test_a_temperature_divides_the_logits() -> None:
     head, rows = scaled(4.0, 50)
-    wanted = head.logits(rows.statistics) / 2.5
+    expected = head.logits(rows.statistics) / 2.5
     np.testing.assert_allclose(
-        head.cooled(2.5).logits(rows.statistics), wanted, rtol=1e-4, atol=1e-5
+        head.with_temperature(2.5).logits(rows.statistics), expected, rtol=1e-4, atol=1e-5
     )
 
 
 def test_without_validation_rows_nothing_is_calibrated() -> None:
     rows = draw(200)
-    nobody = Labelled(*(part[:0] for part in rows))
+    empty = Samples(*(part[:0] for part in rows))
     parts = share(rows, [100])
-    found = together(parts, lambda _rank, _rows, one: one.finish(one.start(), nobody)[1])
-    assert found == pytest.approx([1.0, 1.0])
+    temperatures = together(
+        parts, lambda _rank, _rows, fitting: fitting.finish(fitting.initial_state(), empty)[1]
+    )
+    assert temperatures == pytest.approx([1.0, 1.0])
 
 
-def test_validation_rows_make_a_head_that_learned_by_heart_less_sure() -> None:
+def test_validation_rows_lower_the_confidence_of_an_overfitted_head() -> None:
     """Labels that no statistic explains: training ends far too sure of them."""
     rng = np.random.default_rng(3)
 
-    def rows(count: int) -> Labelled:
+    def rows(count: int) -> Samples:
         values = rng.normal(size=(count, 60)).astype(np.float32)
-        return Labelled(values, rng.integers(0, CLASSES, count), np.ones(count))
+        return Samples(values, rng.integers(0, CLASSES, count), np.ones(count))
 
     check = rows(600)
-    (found,) = together([rows(60)], lambda _rank, _rows, one: (one.finish(one.start(), check), one))
-    (point, temperature), one = found
-    head = one.head(point)
+    (result,) = together(
+        [rows(60)],
+        lambda _rank, _rows, fitting: (fitting.finish(fitting.initial_state(), check), fitting),
+    )
+    (point, temperature), fitting = result
+    head = fitting.build_head(point)
 
-    def surprise(head: LabelHead) -> float:
+    def negative_log_density(head: LabelHead) -> float:
         log = log_softmax(head.logits(check.statistics), axis=1)
         return -float(log[np.arange(600), check.labels].mean())
 
     assert temperature > 2
-    assert surprise(head.cooled(temperature)) < surprise(head) - 0.1
+    assert (
+        negative_log_density(head.with_temperature(temperature)) < negative_log_density(head) - 0.1
+    )
 
 
-def test_figures_are_means_over_the_rows_of_all_ranks_whatever_their_weight() -> None:
+def test_metrics_are_unweighted_means_over_the_rows_of_all_ranks() -> None:
     head, rows = scaled(1.0, 200)
     log = log_softmax(head.logits(rows.statistics), axis=1)
     right = (log.argmax(axis=1) == rows.labels).mean()
 
-    def work(_rank: int, some: Labelled, one: LabelFit) -> dict[str, float]:
-        return one.figures(head, some)
+    def work(_rank: int, rows: Samples, fitting: LabelFit) -> dict[str, float]:
+        return fitting.compute_metrics(head, rows)
 
     heavy = rows._replace(weights=rows.weights * 9)
     for figures in together(share(heavy, [0, 70]), work, [draw(9)] * 3):
         assert figures["accuracy"] == pytest.approx(right)
         loss = -log[np.arange(200), rows.labels].mean()
         assert figures["classification_loss"] == pytest.approx(loss, rel=1e-5)
-    nobody = Labelled(*(part[:0] for part in rows))
-    assert together([nobody], work, [draw(9)]) == [{}]
+    empty = Samples(*(part[:0] for part in rows))
+    assert together([empty], work, [draw(9)]) == [{}]

@@ -6,7 +6,7 @@ from eagle_spark.errors import PlatformError
 from eagle_spark.progress import Progress
 from eagle_spark.training.frozen import Backbone
 from eagle_spark.training.plan import RowGroup, SplitRows, TrainPlan, plan_rows
-from eagle_spark.training.ranks.launcher import Teller, count_ranks
+from eagle_spark.training.ranks.launcher import ProgressReporter, count_ranks
 
 FRESH = {"spark.python.worker.reuse": "false"}
 
@@ -20,7 +20,7 @@ def yarn(executors: int, cores: int, task: int = 1) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("master", "conf", "wanted", "ranks"),
+    ("master", "conf", "requested", "ranks"),
     [
         ("local[4]", FRESH, None, 2),
         ("local[4]", FRESH, 4, 4),
@@ -35,16 +35,16 @@ def yarn(executors: int, cores: int, task: int = 1) -> dict[str, str]:
     ],
 )
 def test_ranks_that_fit_are_started(
-    master: str, conf: dict[str, str], wanted: int | None, ranks: int
+    master: str, conf: dict[str, str], requested: int | None, ranks: int
 ) -> None:
-    assert count_ranks(master, conf, wanted, 8) == ranks
+    assert count_ranks(master, conf, requested, 8) == ranks
 
 
 @pytest.mark.parametrize(
-    ("master", "conf", "wanted", "named"),
+    ("master", "conf", "requested", "named"),
     [
-        ("local[*]", FRESH, 9, r"--ranks 9: Spark has 8 task slots .*--master local\[9\]"),
-        ("local[2]", FRESH, 3, r"--ranks 3: Spark has 2 task slots .*--master local\[3\]"),
+        ("local[*]", FRESH, 9, r"`ranks` 9: Spark has 8 task slots .*--master local\[9\]"),
+        ("local[2]", FRESH, 3, r"`ranks` 3: Spark has 2 task slots .*--master local\[3\]"),
         ("local[3]", FRESH | {"spark.task.cpus": "2"}, 2, r"1 task slots.*local\[4\]"),
         ("yarn", yarn(2, 1), 3, r"spark.executor.instances=2, .*spark.executor.instances=3"),
         ("yarn", yarn(2, 3, 2), 3, "Spark has 2 task slots"),
@@ -57,15 +57,15 @@ def test_ranks_that_fit_are_started(
         ("yarn", {}, 2, "spark.python.worker.reuse=false"),
     ],
 )
-def test_what_does_not_fit_is_said_before_the_barrier(
-    master: str, conf: dict[str, str], wanted: int, named: str
+def test_too_many_ranks_are_refused_before_the_barrier(
+    master: str, conf: dict[str, str], requested: int, named: str
 ) -> None:
     with pytest.raises(PlatformError, match=named):
-        count_ranks(master, conf, wanted, 8)
+        count_ranks(master, conf, requested, 8)
 
 
 class Shown(Progress):
-    """Keeps what a terminal would show."""
+    """Records the lines for the terminal."""
 
     def __init__(self) -> None:
         super().__init__("train", 3 * 10 * 8)
@@ -92,9 +92,9 @@ def test_the_driver_shows_epoch_step_and_loss() -> None:
         threads=1,
     )
     shown = Shown()
-    tell = Teller(shown, plan)
+    report = ProgressReporter(shown, plan)
     for step, loss in ((0, None), (1, 1.5), (10, 0.5), (11, 0.25), (30, 0.1)):
-        tell({"step": step, "loss": loss})
+        report({"step": step, "loss": loss})
     assert shown.lines == [
         "train: 8/240; epoch 1 of 3, step 1 of 10, loss 1.500",
         "train: 80/240; epoch 1 of 3, step 10 of 10, loss 0.500",

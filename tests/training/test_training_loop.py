@@ -1,4 +1,4 @@
-"""One rank and two of them, each in a process of its own, as Spark would start them."""
+"""One rank and two ranks, each in its own process, as Spark starts them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from eagle_spark.errors import EagleError
 from eagle_spark.training.arrays import pack_arrays, unpack_arrays, weights_digest
 from eagle_spark.training.checkpoint import load_checkpoint, newest_checkpoint
 from eagle_spark.training.log import log_rows, write_logs
-from eagle_spark.training.loop import mask_figures
+from eagle_spark.training.loop import mask_metrics
 from eagle_spark.training.plan import TrainPlan
-from eagle_spark.training.ranks.rank import rank_of, wait_for
+from eagle_spark.training.ranks.rank import parse_rank, wait_for
 
 MakePlan = Callable[..., TrainPlan]
 STEPS = 10  # of an epoch: 40 images with a mask, twice
@@ -37,19 +37,19 @@ import keras
 
 class Ender(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
-        told.write(f"{epoch} {sorted(logs)}\\n")
+        log.write(f"{epoch} {sorted(logs)}\\n")
         self.model.stop_training = epoch + 1 == int(sys.argv[1])
 
-with open(sys.argv[2], "a") as told:
+with open(sys.argv[2], "a") as log:
     train_rank(pickle.loads(sys.stdin.buffer.read()), [Ender()] if sys.argv[1] != "0" else [])
 """
 
 
 def run(work: TrainPlan, stop_after: int = 0) -> list[dict[str, Any]]:
-    """Run every rank; return what they left. `stop_after` epochs a callback ends training."""
+    """Run every rank; return their records. After `stop_after` epochs a callback ends training."""
     staging = Path(work.staging.removeprefix("file://"))
     staging.mkdir(parents=True, exist_ok=True)
-    (staging / "running").touch()  # the driver's Watch
+    (staging / "running").touch()  # the driver's Watchdog
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(work.ranks)]
         for port in held:
@@ -64,7 +64,7 @@ def run(work: TrainPlan, stop_after: int = 0) -> list[dict[str, Any]]:
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(stop_after), str(staging / f"told-{rank}")],
+            [sys.executable, "-c", PROGRAM, str(stop_after), str(staging / f"callback-{rank}")],
             stdin=subprocess.PIPE,
             env=environment,
         )
@@ -83,7 +83,7 @@ def run(work: TrainPlan, stop_after: int = 0) -> list[dict[str, Any]]:
 Trained = tuple[Path, list[dict[str, Any]]]  # staging folder, records
 
 
-def folder_of(work: TrainPlan) -> Path:
+def staging_folder(work: TrainPlan) -> Path:
     return Path(work.staging.removeprefix("file://"))
 
 
@@ -93,12 +93,12 @@ def heads(staging: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def trained(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Trained]:
-    """Ranks -> what the same training left with one rank and with two."""
-    found = {}
+    """Number of ranks -> folder and records of the same training."""
+    trainings = {}
     for ranks in (1, 2):
         work = make_plan(tmp_path_factory.mktemp(f"ranks{ranks}"), ranks, checkpoint_steps=EVERY)
-        found[ranks] = folder_of(work), run(work)
-    return found
+        trainings[ranks] = staging_folder(work), run(work)
+    return trainings
 
 
 @pytest.mark.slow("three ranks, each a process with TensorFlow")
@@ -110,17 +110,17 @@ def test_two_ranks_end_with_bitwise_equal_weights(trained: Any) -> None:
     assert first["temperature"] == second["temperature"] > 0
     assert [first["rank"], second["rank"]] == [0, 1]
     shared = ["loss", "accuracy", "dice", "val_loss", "val_accuracy", "val_dice"]
-    for one, other in zip(first["epochs"], second["epochs"], strict=True):
-        assert [one[name] for name in shared] == [other[name] for name in shared]
+    for first_epoch, second_epoch in zip(first["epochs"], second["epochs"], strict=True):
+        assert [first_epoch[name] for name in shared] == [second_epoch[name] for name in shared]
 
 
 @pytest.mark.train
 def test_two_ranks_end_where_one_rank_with_the_same_batch_does(trained: Any) -> None:
-    for one, two in zip(trained[1][1][0]["epochs"], trained[2][1][0]["epochs"], strict=True):
+    for alone, two in zip(trained[1][1][0]["epochs"], trained[2][1][0]["epochs"], strict=True):
         for name in ("classification_loss", "segmentation_loss"):
-            assert one[name] == pytest.approx(two[name], rel=1e-2)
+            assert alone[name] == pytest.approx(two[name], rel=1e-2)
     for a, b in zip(heads(trained[1][0]), heads(trained[2][0]), strict=True):
-        # Sums in another order: 5e-6 seen of the mask decoder.
+        # Sums in another order: 5e-6 was observed for the mask decoder.
         assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a)
 
 
@@ -133,13 +133,13 @@ def test_training_learns_both_tasks(trained: Any) -> None:
 
 
 @pytest.mark.train
-def test_rank_zero_alone_leaves_the_heads_and_every_rank_its_record(trained: Any) -> None:
+def test_rank_zero_writes_the_heads_and_every_rank_its_record(trained: Any) -> None:
     staging, records = trained[2]
-    left = {p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file()}
-    ours = {name for name in left if not name.startswith("tensorboard/")}
-    beats = {"running", "heartbeat-0.json", "heartbeat-1.json", "told-0", "told-1"}
+    files = {p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file()}
+    ours = {name for name in files if not name.startswith("tensorboard/")}
+    beats = {"running", "heartbeat-0.json", "heartbeat-1.json", "callback-0", "callback-1"}
     assert ours == {"rank-0.json", "rank-1.json", "heads.npz"} | beats
-    assert {name.split("/")[1] for name in left - ours} == {"train", "validation"}
+    assert {name.split("/")[1] for name in files - ours} == {"train", "validation"}
     checkpoint = newest_checkpoint((staging.parent / "checkpoints").as_uri())
     assert checkpoint is not None
     assert checkpoint.step == 2 * STEPS
@@ -165,9 +165,17 @@ def test_the_log_is_written_as_csv_lines_and_events(trained: Any, tmp_path: Path
     assert [(row["epoch"], row["rank"]) for row in lines] == [(1, 0), (1, 1), (2, 0), (2, 1)]
     with (tmp_path / "logs/training_log.csv").open(newline="") as stream:
         table = list(csv.DictReader(stream))
-    told = {"epoch", "rank", "loss", "classification_loss", "segmentation_loss", "accuracy", "dice"}
-    told |= {"seconds", "images_per_second", "cpu_percent", "ram", "gpu_percent"}
-    assert table[0].keys() >= told | {"gpu_memory_percent", "val_loss", "val_dice"}
+    columns = {
+        "epoch",
+        "rank",
+        "loss",
+        "classification_loss",
+        "segmentation_loss",
+        "accuracy",
+        "dice",
+    }
+    columns |= {"seconds", "images_per_second", "cpu_percent", "ram", "gpu_percent"}
+    assert table[0].keys() >= columns | {"gpu_memory_percent", "val_loss", "val_dice"}
     for row, line in zip(table, lines, strict=True):
         assert row.keys() == line.keys()
         assert {name: text for name, text in row.items() if text} == {
@@ -187,7 +195,7 @@ def _scalar(proto: Any) -> Any:
     return tf.make_ndarray(proto)
 
 
-def test_what_one_rank_does_not_know_stays_empty_in_the_log() -> None:
+def test_values_of_other_ranks_are_empty_in_the_log() -> None:
     records = [
         {"rank": 1, "epochs": [{"epoch": 1, "loss": 2.0}]},
         {"rank": 0, "epochs": [{"epoch": 1, "loss": 2.0, "gpu_percent": None, "dice": 0.5}]},
@@ -213,25 +221,25 @@ def interrupted(
     assert load_checkpoint(middle)[1]["step"] == 9
     again = replace(work, start=middle, staging=work.staging + "-2")
     assert "step-000000010-" in end
-    return run(again)[1], [int(place.name[5:14]) for place in places], folder_of(work)
+    return run(again)[1], [int(place.name[5:14]) for place in places], staging_folder(work)
 
 
 @pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=40)
 @pytest.mark.train
-def test_a_training_that_goes_on_in_an_epoch_ends_with_the_same_bits(
+def test_a_training_resumed_within_an_epoch_ends_with_the_same_bits(
     interrupted: Any, trained: dict[int, Trained]
 ) -> None:
-    record, kept, _ = interrupted
-    assert kept == [9, 10]
-    wanted = trained[2][1][1]
-    assert record["weights_digest"] == wanted["weights_digest"]
-    assert record["temperature"] == wanted["temperature"]
-    for one, other in zip(record["epochs"], wanted["epochs"], strict=True):
+    record, steps, _ = interrupted
+    assert steps == [9, 10]
+    expected = trained[2][1][1]
+    assert record["weights_digest"] == expected["weights_digest"]
+    assert record["temperature"] == expected["temperature"]
+    for epoch, expected_epoch in zip(record["epochs"], expected["epochs"], strict=True):
         for name in ("classification_loss", "accuracy", "val_loss", "val_dice"):
-            assert one[name] == other[name]
+            assert epoch[name] == expected_epoch[name]
         # Sums over steps are taken at each checkpoint, and those lie elsewhere here.
         for name in ("segmentation_loss", "dice"):
-            assert one[name] == pytest.approx(other[name], rel=1e-9)
+            assert epoch[name] == pytest.approx(expected_epoch[name], rel=1e-9)
 
 
 @pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=10)
@@ -243,20 +251,20 @@ def test_ranks_that_died_after_the_last_checkpoint_have_nothing_left_to_train(
     place = newest_checkpoint(checkpoints)
     assert place is not None
     records = run(replace(make_plan(tmp_path, 2), start=place.uri))
-    for record, wanted in zip(records, trained[2][1], strict=True):
+    for record, expected in zip(records, trained[2][1], strict=True):
         for name in ("weights_digest", "temperature", "epochs"):
-            assert record[name] == wanted[name]
+            assert record[name] == expected[name]
 
 
 @pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=1)
 @pytest.mark.train
-def test_a_users_callback_sees_every_epoch_and_can_end_training(interrupted: Any) -> None:
+def test_a_callback_is_called_every_epoch_and_can_end_training(interrupted: Any) -> None:
     """On every rank alike; of two epochs it left one."""
     ended = interrupted[2]
     for rank in (0, 1):
         record = json.loads((ended / f"rank-{rank}.json").read_bytes())
         assert [epoch["epoch"] for epoch in record["epochs"]] == [1]
-        (line,) = (ended / f"told-{rank}").read_text().splitlines()
+        (line,) = (ended / f"callback-{rank}").read_text().splitlines()
         assert line.startswith("0 ")
         assert all(f"'{name}'" in line for name in ("loss", "val_dice", "segmentation_loss"))
     assert (ended / "heads.npz").is_file()
@@ -264,10 +272,10 @@ def test_a_users_callback_sees_every_epoch_and_can_end_training(interrupted: Any
 
 @pytest.mark.extended("two more ranks, each a process with TensorFlow", seconds=30)
 @pytest.mark.train
-def test_without_kept_features_training_goes_through_the_backbone(
+def test_without_cached_features_training_runs_the_backbone(
     make_plan: MakePlan, trained: dict[int, Trained], tmp_path: Path
 ) -> None:
-    """The class head sees the same rows, the mask head mirrors at random."""
+    """The class head gets the same rows, the mask head random flips."""
     first, second = run(make_plan(tmp_path, 2, 4, cached=False))
     assert first["weights_digest"] == second["weights_digest"]
     cached = trained[2][1][0]["epochs"][0]
@@ -278,19 +286,19 @@ def test_without_kept_features_training_goes_through_the_backbone(
 
 def test_arrays_come_back_in_their_order() -> None:
     arrays = [np.full((i % 3, 2), i, np.float32) for i in range(120)]
-    for wanted, found in zip(arrays, unpack_arrays(pack_arrays(arrays)), strict=True):
-        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
-        assert np.array_equal(found, wanted)
+    for packed, unpacked in zip(arrays, unpack_arrays(pack_arrays(arrays)), strict=True):
+        assert (unpacked.dtype, unpacked.shape) == (packed.dtype, packed.shape)
+        assert np.array_equal(unpacked, packed)
 
 
-def test_a_rank_that_waits_in_vain_says_for_what() -> None:
+def test_a_timeout_of_a_rank_names_the_step() -> None:
     with pytest.raises(EagleError, match=r"after 0 s no rank-1\.json"):
         wait_for(lambda: False, "no rank-1.json", seconds=0.0)
 
 
 def test_the_rank_is_read_from_the_cluster_configuration() -> None:
-    assert rank_of('{"task": {"type": "worker", "index": 3}}') == 3
-    assert rank_of(None) == 0
+    assert parse_rank('{"task": {"type": "worker", "index": 3}}') == 3
+    assert parse_rank(None) == 0
 
 
 def test_the_digest_depends_on_values_and_order() -> None:
@@ -301,8 +309,8 @@ def test_the_digest_depends_on_values_and_order() -> None:
 
 
 def test_epochs_without_masks_have_no_mask_figures() -> None:
-    assert mask_figures(np.zeros(3)) == {"segmentation_loss": None, "dice": None}
-    assert mask_figures(np.array([4.0, 2.0, 3.0])) == {"segmentation_loss": 0.5, "dice": 0.75}
+    assert mask_metrics(np.zeros(3)) == {"segmentation_loss": None, "dice": None}
+    assert mask_metrics(np.array([4.0, 2.0, 3.0])) == {"segmentation_loss": 0.5, "dice": 0.75}
 
 
 @pytest.mark.train

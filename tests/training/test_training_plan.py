@@ -6,24 +6,24 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagle_spark.errors import InputError, SettingsError
 from eagle_spark.training import plan
 from eagle_spark.training.plan import (
-    RankRows,
+    RankLanes,
     RowGroup,
-    balance,
-    check_enough,
+    check_batch_fits,
+    class_source_weights,
+    count_steps,
     plan_rows,
     read_footers,
     share_rows,
-    steps_of,
 )
 
 
-def rows_of(lanes: RankRows, *, repeats: bool) -> Counter[tuple[str, int, int]]:
+def count_rows(lanes: RankLanes, *, repeats: bool) -> Counter[tuple[str, int, int]]:
     return Counter(
         (part.uri, part.row_group, row)
         for lane in lanes
@@ -33,40 +33,43 @@ def rows_of(lanes: RankRows, *, repeats: bool) -> Counter[tuple[str, int, int]]:
     )
 
 
-groups = st.lists(st.integers(0, 40), min_size=1, max_size=6).map(
+row_groups = st.lists(st.integers(0, 40), min_size=1, max_size=6).map(
     lambda sizes: [RowGroup(f"f{i // 2}", i % 2, rows) for i, rows in enumerate(sizes)]
 )
 
 
-@given(groups, st.integers(1, 4), st.integers(1, 5))
+@settings(deadline=None)
+@given(row_groups, st.integers(1, 4), st.integers(1, 5))
 def test_every_row_counts_once_and_all_ranks_do_equal_steps(
-    found: list[RowGroup], ranks: int, own: int
+    groups: list[RowGroup], ranks: int, per_rank: int
 ) -> None:
-    own *= 2
-    shared = plan_rows(found, ranks, ranks * own)
-    total = sum(group.rows for group in found)
-    steps = -(-total // (ranks * own))
+    per_rank *= 2
+    shared = plan_rows(groups, ranks, ranks * per_rank)
+    total = sum(group.rows for group in groups)
+    steps = -(-total // (ranks * per_rank))
     assert [[sum(p.rows for p in lane) for lane in lanes] for lanes in shared] == [
-        [steps] * own
+        [steps] * per_rank
     ] * ranks
-    assert [steps_of(lanes) for lanes in shared] == [steps] * ranks
-    counted = sum((rows_of(lanes, repeats=False) for lanes in shared), Counter())
-    assert counted == {(g.uri, g.index, row): 1 for g in found for row in range(g.rows)}
+    assert [count_steps(lanes) for lanes in shared] == [steps] * ranks
+    counted = sum((count_rows(lanes, repeats=False) for lanes in shared), Counter())
+    assert counted == {(g.uri, g.index, row): 1 for g in groups for row in range(g.rows)}
 
 
-@given(groups, st.integers(1, 4))
+@settings(deadline=None)
+@given(row_groups, st.integers(1, 4))
 def test_the_number_of_ranks_changes_nothing_in_the_lanes(
-    found: list[RowGroup], ranks: int
+    groups: list[RowGroup], ranks: int
 ) -> None:
-    alone = plan_rows(found, 1, 24)[0]
-    assert tuple(lane for lanes in plan_rows(found, ranks, 24) for lane in lanes) == alone
+    alone = plan_rows(groups, 1, 24)[0]
+    assert tuple(lane for lanes in plan_rows(groups, ranks, 24) for lane in lanes) == alone
 
 
-@given(groups, st.integers(1, 5))
+@settings(deadline=None)
+@given(row_groups, st.integers(1, 5))
 def test_the_class_head_reads_every_row_once_in_equal_shares(
-    found: list[RowGroup], ranks: int
+    groups: list[RowGroup], ranks: int
 ) -> None:
-    shared = share_rows(found, ranks)
+    shared = share_rows(groups, ranks)
     counts = [sum(part.rows for part in lane) for lane in shared]
     assert len(counts) == ranks
     assert max(counts) - min(counts) <= 1
@@ -76,7 +79,7 @@ def test_the_class_head_reads_every_row_once_in_equal_shares(
         for part in lane
         for row in range(part.start, part.stop)
     ]
-    assert rows == [(g.uri, g.index, row) for g in found for row in range(g.rows)]
+    assert rows == [(g.uri, g.index, row) for g in groups for row in range(g.rows)]
 
 
 def test_the_class_head_reads_the_first_rows_where_there_are_very_many(
@@ -95,7 +98,7 @@ keys = st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))
 def test_sources_and_classes_weigh_as_the_root_of_their_images(
     counts: dict[tuple[str, str], int],
 ) -> None:
-    weights = balance(counts)
+    weights = class_source_weights(counts)
     shares = {key: weights[key] * count for key, count in counts.items()}
     assert sum(shares.values()) == pytest.approx(sum(counts.values()))
     roots = {key: count**0.5 for key, count in counts.items()}
@@ -104,20 +107,20 @@ def test_sources_and_classes_weigh_as_the_root_of_their_images(
 
 
 def test_a_batch_that_does_not_divide_by_the_ranks_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--batch-size: wanted a multiple of 6, .*, got 8"):
+    with pytest.raises(SettingsError, match=r"`batch_size`: wanted a multiple of 6, .*, got 8"):
         plan_rows([RowGroup("f", 0, 10)], 3, 8)
 
 
 def test_no_rows_give_no_steps() -> None:
-    assert [steps_of(lanes) for lanes in plan_rows([], 2, 8)] == [0, 0]
+    assert [count_steps(lanes) for lanes in plan_rows([], 2, 8)] == [0, 0]
 
 
 def test_fewer_images_than_one_batch_are_refused() -> None:
-    check_enough(8, 2, 8)
+    check_batch_fits(8, 2, 8)
     with pytest.raises(InputError, match="holds 7 images with a mask, fewer than one batch of 8"):
-        check_enough(7, 2, 8)
-    with pytest.raises(SettingsError, match=r"--batch-size: wanted a multiple of 6, .*, got 8"):
-        check_enough(80, 3, 8)
+        check_batch_fits(7, 2, 8)
+    with pytest.raises(SettingsError, match=r"`batch_size`: wanted a multiple of 6, .*, got 8"):
+        check_batch_fits(80, 3, 8)
 
 
 def test_footers_give_the_row_groups_in_order(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real ranks under Spark, killed, stopped and misled; the whole job is in test_train_job."""
+"""Ranks under Spark, killed, stopped and with bad rows; the whole job is in test_train_job."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from eagle_spark.io import locate
-from eagle_spark.io.lock import AlreadyRunning
+from eagle_spark.io import resolve
+from eagle_spark.io.lock import AlreadyRunningError
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.ranks.restarts import train_ranks
 
@@ -27,15 +27,17 @@ WAIT = 240  # seconds
 EPOCHS = 8  # short ones
 EVERY = 4  # steps from one checkpoint to the next: nearly all are left after the first
 DRIVER = """
-import json, os, pickle, sys
+import json, logging, os, pickle, sys
 from pyspark.sql import SparkSession
 from eagle_spark.errors import EagleError
-from eagle_spark.spark.session import LOCAL_RULES
+from eagle_spark.spark.session import LOCAL_CONF
 from eagle_spark.training.ranks.restarts import train_ranks
 
+logging.basicConfig(format="%(message)s")
+logging.getLogger("eagle_spark").setLevel(logging.INFO)
 os.environ["PYSPARK_PYTHON"] = sys.executable
 builder = SparkSession.builder.config("spark.python.worker.reuse", "false")
-for key, value in (LOCAL_RULES | {"spark.master": "local[2]"}).items():
+for key, value in (LOCAL_CONF | {"spark.master": "local[2]"}).items():
     builder = builder.config(key, value)
 plan, max_restarts, resume = pickle.load(sys.stdin.buffer)
 try:
@@ -66,9 +68,9 @@ class Training:
 
     def result(self) -> dict[str, Any]:
         assert self.process.stdout
-        found: dict[str, Any] = json.loads(self.process.stdout.read() or "{}")
+        result: dict[str, Any] = json.loads(self.process.stdout.read() or "{}")
         assert self.process.wait(WAIT) == 0, self.log()
-        return found
+        return result
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -78,7 +80,7 @@ class Training:
         return [json.loads((staging / f"rank-{rank}.json").read_bytes()) for rank in (0, 1)]
 
     def end(self) -> None:
-        """Kill what is left of it."""
+        """Kill its remaining processes."""
         try:
             below = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -106,7 +108,7 @@ def training(plan: TrainPlan, **options: Any) -> Iterator[Training]:
 
 @pytest.fixture(scope="module")
 def digest(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights at the end of the training that nobody disturbs."""
+    """Digest of the weights of the undisturbed training."""
     plan = make_plan(tmp_path_factory.mktemp("calm"), 2, EPOCHS, checkpoint_steps=EVERY)
     with training(plan) as calm:
         result = calm.result()
@@ -120,16 +122,16 @@ def digest(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> str
 def after_some_steps(wait_for: Callable[..., Path]) -> Wait:
     """Wait for the first checkpoint; return the processes of the ranks."""
 
-    def wait(one: Training) -> list[psutil.Process]:
-        wait_for(one.folder, "checkpoints/step-*.npz", one.process)
-        beats = [one.folder / f"staging/attempt-1/heartbeat-{rank}.json" for rank in (0, 1)]
+    def wait(training: Training) -> list[psutil.Process]:
+        wait_for(training.folder, "checkpoints/step-*.npz", training.process)
+        beats = [training.folder / f"staging/attempt-1/heartbeat-{rank}.json" for rank in (0, 1)]
         return [psutil.Process(json.loads(beat.read_bytes())["pid"]) for beat in beats]
 
     return wait
 
 
-def check_ended_alike(one: Training, result: dict[str, Any], digest: str) -> None:
-    for rank, record in enumerate(one.records(result)):
+def check_ended_alike(training: Training, result: dict[str, Any], digest: str) -> None:
+    for rank, record in enumerate(training.records(result)):
         assert record["weights_digest"] == digest
         assert [epoch["epoch"] for epoch in record["epochs"]] == list(range(1, EPOCHS + 1))
         assert all(epoch["ram"] > 0 for epoch in record["epochs"])
@@ -137,7 +139,7 @@ def check_ended_alike(one: Training, result: dict[str, Any], digest: str) -> Non
 
 
 @killed_ranks
-def test_ranks_that_stand_still_are_noticed_and_replaced(
+def test_stalled_ranks_are_detected_and_replaced(
     make_plan: MakePlan, tmp_path: Path, digest: str, after_some_steps: Wait
 ) -> None:
     """Both of them: one alone is noticed by TensorFlow in the other."""
@@ -149,16 +151,18 @@ def test_ranks_that_stand_still_are_noticed_and_replaced(
         result = disturbed.result()
         (reason,) = result["restart_reasons"]
         # Whatever is over its limit first: the last beat, or the last piece of work before it.
-        told = r"rank (\d) \(process (\d+) on .*?\) has (?:given no sign of life|made no step) for"
-        assert (found := re.findall(told, reason))
-        assert all(ranks[int(rank)].pid == int(pid) for rank, pid in found)
+        pattern = (
+            r"rank (\d) \(process (\d+) on .*?\) has (?:written no heartbeat|made no step) for"
+        )
+        assert (stalled := re.findall(pattern, reason))
+        assert all(ranks[int(rank)].pid == int(pid) for rank, pid in stalled)
         assert "restart 1 of 3; " in disturbed.log()
         check_ended_alike(disturbed, result, digest)
         assert not any(rank.is_running() for rank in ranks)
 
 
 @killed_ranks
-def test_without_restarts_the_line_names_resume(
+def test_without_restarts_the_error_names_resume(
     make_plan: MakePlan, tmp_path: Path, after_some_steps: Wait
 ) -> None:
     plan = make_plan(tmp_path, 2, EPOCHS, checkpoint_steps=EVERY)
@@ -166,12 +170,12 @@ def test_without_restarts_the_line_names_resume(
         after_some_steps(disturbed)[0].kill()
         result = disturbed.result()
         assert result["kind"] == "EagleError"
-        assert f" of {plan.steps * EPOCHS} steps are kept; --resume goes on" in result["error"]
+        assert f" of {plan.steps * EPOCHS} steps are kept; --resume continues" in result["error"]
         assert "rank 0" in result["error"]
 
 
 @killed_ranks
-def test_a_bad_row_is_no_reason_to_try_again(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_a_bad_row_is_not_retried(make_plan: MakePlan, tmp_path: Path) -> None:
     with training(make_plan(tmp_path, 2, EPOCHS, classes=("dark", "grey"))) as misled:
         result = misled.result()
         assert result["kind"] == "InputError"
@@ -179,15 +183,15 @@ def test_a_bad_row_is_no_reason_to_try_again(make_plan: MakePlan, tmp_path: Path
         assert "restart" not in misled.log()
 
 
-def test_what_another_driver_goes_on_with_is_left(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_checkpoints_of_another_driver_are_kept(make_plan: MakePlan, tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "plan", 1, 1)
-    storage, folder = locate(plan.checkpoints)
+    storage, folder = resolve(plan.checkpoints)
     storage.write(f"{folder}/step-1", b"another's")
 
-    def taken() -> None:
-        raise AlreadyRunning("another run does the same")
+    def raise_already_running() -> None:
+        raise AlreadyRunningError("another run does the same")
 
-    spark: Any = None  # is not asked
-    with pytest.raises(AlreadyRunning):
-        train_ranks(spark, plan, 0, False, taken)
+    spark: Any = None  # is not used
+    with pytest.raises(AlreadyRunningError):
+        train_ranks(spark, plan, 0, False, raise_already_running)
     assert storage.read(f"{folder}/step-1", 100) == b"another's"

@@ -1,4 +1,4 @@
-"""The limits of review, by outcomes of the validation split."""
+"""Review thresholds from outcomes of the validation split."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eagle_spark.metrics.calibration import NEVER_SURE
-from eagle_spark.model.review import MASK_MEASURES, Limits
-from eagle_spark.training.review import NOVEL, flags_of, limits_of, novelty_of
+from eagle_spark.metrics.calibration import UNREACHABLE_CONFIDENCE
+from eagle_spark.model.review import MASK_MEASURES, ReviewThresholds
+from eagle_spark.training.review import NOVELTY_TAIL, compute_flags, compute_novelty, fit_thresholds
 
 CLASSES = ("a", "b")
 
@@ -19,7 +19,7 @@ def outcomes(count: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "label": np.where(draw.random(count) < sure, "a", "b"),
-            "probabilities": [[one, 1 - one] for one in sure],
+            "probabilities": [[probability, 1 - probability] for probability in sure],
             "detail": draw.gamma(8, 0.1, count),
             "features": draw.gamma(20, 0.05, count),
             "area": draw.normal(0.3, 0.03, count),
@@ -33,32 +33,32 @@ def masks(count: int) -> dict[str, np.ndarray]:
     return {name: outcomes(count, 9)[name].to_numpy() for name in MASK_MEASURES}
 
 
-def test_limits_flag_few_at_home_for_each_reason() -> None:
-    limits = limits_of(outcomes(4000, 1), CLASSES, masks(4000))
-    flags = flags_of(outcomes(4000, 2), limits)
-    assert np.mean(flags["novelty"]) == pytest.approx(1 - (1 - NOVEL) ** 2, abs=0.012)
+def test_thresholds_flag_few_validation_images_per_reason() -> None:
+    limits = fit_thresholds(outcomes(4000, 1), CLASSES, masks(4000))
+    flags = compute_flags(outcomes(4000, 2), limits)
+    assert np.mean(flags["novelty"]) == pytest.approx(1 - (1 - NOVELTY_TAIL) ** 2, abs=0.012)
     assert np.mean(flags["mask"]) == pytest.approx(0.01, abs=0.008)
-    sure = np.array([max(one) for one in outcomes(4000, 2)["probabilities"]])
+    sure = np.array([max(probabilities) for probabilities in outcomes(4000, 2)["probabilities"]])
     assert np.array_equal(flags["confidence"], sure < limits.confidence)
 
 
-def test_what_is_strange_in_one_way_is_flagged_for_it() -> None:
-    limits = limits_of(outcomes(500, 1), CLASSES, masks(500))
+def test_an_outlier_is_flagged_with_its_reason() -> None:
+    limits = fit_thresholds(outcomes(500, 1), CLASSES, masks(500))
     usual = outcomes(500, 1).median(numeric_only=True).to_dict()
     usual |= {"label": "a", "probabilities": [1.0, 0.0], "parts": 2.0, "border": 0.0}
     strange = [{"detail": 9.0}, {"features": 9.0}, {"parts": 5.0}, {"area": 0.0}, {"border": 0.4}]
-    rows = pd.DataFrame([usual, *(usual | one for one in strange)])
-    flags = flags_of(rows, limits)
+    rows = pd.DataFrame([usual, *(usual | changes for changes in strange)])
+    flags = compute_flags(rows, limits)
     assert flags["novelty"].tolist() == [False, True, True, False, False, False]
     assert flags["mask"].tolist() == [False, False, False, True, True, True]
     assert not flags["confidence"].any()
-    assert novelty_of(rows, limits)[0] == pytest.approx(0, abs=0.05)
+    assert compute_novelty(rows, limits)[0] == pytest.approx(0, abs=0.05)
 
 
-def test_without_a_validation_split_nothing_is_sure() -> None:
-    limits = limits_of(outcomes(0, 1), CLASSES, masks(9))
-    assert limits == Limits(NEVER_SURE)
-    flags = flags_of(outcomes(5, 1), limits)
+def test_without_a_validation_split_every_image_is_flagged() -> None:
+    limits = fit_thresholds(outcomes(0, 1), CLASSES, masks(9))
+    assert limits == ReviewThresholds(confidence=UNREACHABLE_CONFIDENCE, novelty={}, mask={})
+    flags = compute_flags(outcomes(5, 1), limits)
     assert flags["confidence"].all()
     assert not flags["novelty"].any() | flags["mask"].any()
-    assert np.isnan(novelty_of(outcomes(5, 1), limits)).all()
+    assert np.isnan(compute_novelty(outcomes(5, 1), limits)).all()

@@ -12,20 +12,20 @@ import psutil
 import pytest
 
 from eagle_spark.training.ranks.watchdog import (
-    BEAT_SECONDS,
-    GIVEN_UP,
+    EXIT_ABANDONED,
+    HEARTBEAT_SECONDS,
     STALL_SECONDS,
     START_FACTOR,
-    Liveness,
-    Watch,
-    beat_seconds,
+    StallDetector,
+    Watchdog,
+    heartbeat_interval,
 )
 
 WAIT = 60  # seconds
 RANK = """
 import sys, time
-from eagle_spark.training.ranks.watchdog import Pulse
-with Pulse(sys.argv[1], int(sys.argv[2]), 1.0) as pulse:
+from eagle_spark.training.ranks.watchdog import HeartbeatWriter
+with HeartbeatWriter(sys.argv[1], int(sys.argv[2]), 1.0) as pulse:
     while True:
         time.sleep(0.05)
         if "steps" in sys.argv:
@@ -44,63 +44,63 @@ def beat(number: int, work: int, step: int | None = None) -> dict[str, object]:
     return {"beat": number, "work": work, "step": done, "pid": 17, "host": "node"}
 
 
-def test_a_rank_that_steps_is_left_alone() -> None:
-    alive = Liveness(1, 100.0, now=0.0)
+def test_a_rank_that_makes_steps_is_not_stalled() -> None:
+    alive = StallDetector(1, 100.0, now=0.0)
     for second in range(0, 1000, 50):
-        alive.hear(0, beat(second, second), second)
-        assert alive.complaint(second) is None
+        alive.record(0, beat(second, second), second)
+        assert alive.find_stall(second) is None
 
 
 def test_a_silent_rank_is_named_before_those_that_wait_for_it() -> None:
-    alive = Liveness(2, 100.0, now=0.0)
+    alive = StallDetector(2, 100.0, now=0.0)
     for second in range(0, 120, 10):
-        alive.hear(0, beat(second, min(second, 10)), second)
-        alive.hear(1, beat(min(second, 10), min(second, 10)), second)
-        assert (alive.complaint(second) is None) == (second <= 110)
-    alive.hear(0, beat(120, 10), 120)
-    complaint = alive.complaint(120)
-    assert complaint == "rank 1 (process 17 on node) has given no sign of life for 110 s"
+        alive.record(0, beat(second, min(second, 10)), second)
+        alive.record(1, beat(min(second, 10), min(second, 10)), second)
+        assert (alive.find_stall(second) is None) == (second <= 110)
+    alive.record(0, beat(120, 10), 120)
+    complaint = alive.find_stall(120)
+    assert complaint == "rank 1 (process 17 on node) has written no heartbeat for 110 s"
 
 
-def test_ranks_that_live_but_make_no_step_are_all_named() -> None:
-    alive = Liveness(2, 100.0, now=0.0)
+def test_live_ranks_without_a_step_are_all_named() -> None:
+    alive = StallDetector(2, 100.0, now=0.0)
     for second in range(0, 210, 5):
         for rank in (0, 1):
-            alive.hear(rank, beat(second, min(second, 5)), second)
-    complaint = alive.complaint(210)
+            alive.record(rank, beat(second, min(second, 5)), second)
+    complaint = alive.find_stall(210)
     assert complaint is not None
     assert "rank 0 (process 17 on node) has made no step for 205 s; rank 1 (" in complaint
 
 
 def test_the_first_step_may_take_longer_but_not_for_ever() -> None:
-    alive, never_began = Liveness(1, 100.0, now=0.0), Liveness(1, 100.0, now=0.0)
+    alive, never_began = StallDetector(1, 100.0, now=0.0), StallDetector(1, 100.0, now=0.0)
     for second in range(0, 100 * START_FACTOR + 1, 10):
-        alive.hear(0, beat(second, 0), second)
-        assert alive.complaint(second) is None
-        assert never_began.complaint(second) is None
-    alive.hear(0, beat(400, 0), 301)
-    assert "no step for 301 s" in (alive.complaint(301) or "")
-    assert "rank 0 (its process) has given no sign of life" in (never_began.complaint(301) or "")
+        alive.record(0, beat(second, 0), second)
+        assert alive.find_stall(second) is None
+        assert never_began.find_stall(second) is None
+    alive.record(0, beat(400, 0), 301)
+    assert "no step for 301 s" in (alive.find_stall(301) or "")
+    assert "rank 0 (its process) has written no heartbeat" in (never_began.find_stall(301) or "")
 
 
-def test_the_class_head_before_the_first_step_leaves_time_to_trace_it() -> None:
-    alive = Liveness(1, 100.0, now=0.0)
+def test_tracing_the_first_step_has_its_own_time() -> None:
+    alive = StallDetector(1, 100.0, now=0.0)
     for second in range(0, 100 * START_FACTOR, 10):
-        alive.hear(0, beat(second, 1, step=0), second)
-        assert alive.complaint(second) is None
+        alive.record(0, beat(second, 1, step=0), second)
+        assert alive.find_stall(second) is None
 
 
 def test_work_between_steps_counts_as_life() -> None:
     """The class head's solver, or validation: the same step for long."""
-    alive = Liveness(1, 100.0, now=0.0)
+    alive = StallDetector(1, 100.0, now=0.0)
     for second in range(0, 1000, 50):
-        alive.hear(0, beat(second, second) | {"step": 7}, second)
-        assert alive.complaint(second) is None
+        alive.record(0, beat(second, second) | {"step": 7}, second)
+        assert alive.find_stall(second) is None
 
 
 def test_beats_are_frequent_enough_for_the_limit() -> None:
-    assert beat_seconds(STALL_SECONDS) == BEAT_SECONDS < STALL_SECONDS / 2
-    assert beat_seconds(1.0) == 0.25
+    assert heartbeat_interval(STALL_SECONDS) == HEARTBEAT_SECONDS < STALL_SECONDS / 2
+    assert heartbeat_interval(1.0) == 0.25
 
 
 def wait_until(done: Callable[[], bool]) -> None:
@@ -128,34 +128,34 @@ def start_rank(tmp_path: Path) -> Iterator[Start]:
         process.wait(WAIT)
 
 
-def test_a_hanging_rank_is_noticed_and_ends_when_it_is_given_up(
+def test_a_hanging_rank_is_detected_and_ends_when_abandoned(
     tmp_path: Path, start_rank: Start
 ) -> None:
     cancelled = Event()
-    with Watch(str(tmp_path), 2, 1.0, cancelled.set) as watch:
+    with Watchdog(str(tmp_path), 2, 1.0, cancelled.set) as watch:
         busy, hanging = start_rank(0, "steps"), start_rank(1)
         assert cancelled.wait(WAIT)
-        assert watch.complaint is not None
-        assert f"rank 1 (process {hanging.pid} on " in watch.complaint
+        assert watch.stall_reason is not None
+        assert f"rank 1 (process {hanging.pid} on " in watch.stall_reason
         assert busy.poll() is hanging.poll() is None
-    assert (busy.wait(WAIT), hanging.wait(WAIT)) == (GIVEN_UP, GIVEN_UP)
+    assert (busy.wait(WAIT), hanging.wait(WAIT)) == (EXIT_ABANDONED, EXIT_ABANDONED)
 
 
-def test_the_driver_hears_of_the_steps_of_rank_zero(tmp_path: Path, start_rank: Start) -> None:
+def test_the_driver_receives_the_steps_of_rank_zero(tmp_path: Path, start_rank: Start) -> None:
     heard: list[dict[str, object]] = []
-    with Watch(str(tmp_path), 2, 1.0, lambda: None, heard.append):
+    with Watchdog(str(tmp_path), 2, 1.0, lambda: None, heard.append):
         started = start_rank(0, "training")
         start_rank(1, "steps")
-        wait_until(lambda: len({told["beat"] for told in heard if told["step"]}) > 1)
-    assert {told["pid"] for told in heard} == {started.pid}
+        wait_until(lambda: len({heartbeat["beat"] for heartbeat in heard if heartbeat["step"]}) > 1)
+    assert {heartbeat["pid"] for heartbeat in heard} == {started.pid}
     assert (heard[-1]["step"], heard[-1]["loss"]) == (7, 0.25)
-    works = [int(str(told["work"])) for told in heard]
+    works = [int(str(heartbeat["work"])) for heartbeat in heard]
     assert works == sorted(works)
     assert works[-1] > works[0]
 
 
-def test_a_rank_that_nobody_watches_ends(tmp_path: Path, start_rank: Start) -> None:
-    assert start_rank(0, "steps").wait(WAIT) == GIVEN_UP
+def test_an_unwatched_rank_ends(tmp_path: Path, start_rank: Start) -> None:
+    assert start_rank(0, "steps").wait(WAIT) == EXIT_ABANDONED
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Images inside of zip and tar archives, sound and hostile."""
+"""Images in zip and tar archives, valid and hostile."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.io import FileEntry, archives, locate
-from eagle_spark.io.archives import BROKEN, MOST_OPEN, Archives, is_archive, list_members
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.io import FileEntry, archives, resolve
+from eagle_spark.io.archives import (
+    MAX_OPEN_ARCHIVES,
+    UNREADABLE_ARCHIVE,
+    Archives,
+    is_archive,
+    list_members,
+)
 
 FILES = {"a/1.png": b"one", "a/2.png": b"two" * 1000, "b c/ünï.png": b"three"}
 
@@ -39,15 +45,15 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]], links: bool = Fals
     return path
 
 
-def entry_of(path: Path) -> FileEntry:
-    storage, plain = locate(str(path))
-    return storage.find(plain)
+def stat_file(path: Path) -> FileEntry:
+    storage, plain = resolve(str(path))
+    return storage.stat(plain)
 
 
 def read_all(path: Path) -> dict[str, bytes | Reason]:
-    """Name -> bytes, or why not; members are asked for from the last to the first, and again."""
-    entry = entry_of(path)
-    found: dict[str, bytes | Reason] = {}
+    """Return name -> bytes or reason; members are read from the last to the first, and again."""
+    entry = stat_file(path)
+    contents: dict[str, bytes | Reason] = {}
     members = list(list_members(entry))
     with Archives() as archives:
         for member in [*reversed(members), *members]:
@@ -55,15 +61,15 @@ def read_all(path: Path) -> dict[str, bytes | Reason]:
             try:
                 data = archives.read(entry.uri, member.position, member.length, 1 << 20)
                 assert len(data) == member.length
-                found[name] = data
-            except ImageRejected as rejected:
-                found[name] = rejected.reason
-    return found
+                contents[name] = data
+            except ImageRejectedError as rejected:
+                contents[name] = rejected.reason
+    return contents
 
 
 @pytest.mark.parametrize("name", ["n.zip", "N.ZIP", "n.tar", "n.tar.gz", "n.tgz"])
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # that is the point
-def test_members_are_listed_and_read_where_they_are(tmp_path: Path, name: str) -> None:
+def test_members_are_listed_and_read_in_place(tmp_path: Path, name: str) -> None:
     write = write_zip if name.lower().endswith("zip") else write_tar
     files = [*FILES.items(), (".hidden.png", b"x"), ("__MACOSX/1.png", b"x"), ("a/1.png", b"again")]
     path = write(tmp_path / name, files)
@@ -75,30 +81,28 @@ def test_members_are_listed_and_read_where_they_are(tmp_path: Path, name: str) -
     assert os.listdir(tmp_path) == [name]
 
 
-def test_other_files_are_no_archives() -> None:
+def test_other_files_are_not_archives() -> None:
     assert not any(map(is_archive, ["a.png", "zip", "a.zip.png", "a.gz"]))
 
 
 @pytest.mark.parametrize("name", ["n.zip", "n.tar", "n.tar.gz"])
-def test_a_damaged_archive_keeps_what_can_be_read_and_is_a_row_itself(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_damaged_archive_gives_its_readable_members_and_a_row(tmp_path: Path, name: str) -> None:
     write = write_zip if name.endswith("zip") else write_tar
     path = write(tmp_path / name, [(f"{i}.png", os.urandom(9000)) for i in range(20)])
     path.write_bytes(path.read_bytes()[:-60_000])
-    found = read_all(path)
-    assert found.pop("") == Reason.BAD_ARCHIVE
-    sound = [data for data in found.values() if isinstance(data, bytes)]
+    contents = read_all(path)
+    assert contents.pop("") == Reason.BAD_ARCHIVE
+    sound = [data for data in contents.values() if isinstance(data, bytes)]
     assert (len(sound) > 10) is not name.endswith("zip")  # a zip's directory is at its end
-    members = list(list_members(entry_of(path)))
-    assert members[-1].position == BROKEN
+    members = list(list_members(stat_file(path)))
+    assert members[-1].position == UNREADABLE_ARCHIVE
     assert members[-1].path == path.as_uri()
 
 
-@pytest.mark.parametrize("kept", [3 * 1536, 2 * 1536 + 100, 6 * 1536])
-def test_a_tar_that_ends_between_or_within_headers_is_broken(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [3 * 1536, 2 * 1536 + 100, 6 * 1536])
+def test_a_tar_that_ends_between_or_within_headers_is_broken(tmp_path: Path, length: int) -> None:
     path = write_tar(tmp_path / "n.tar", [(f"{i}.png", b"x" * 1000) for i in range(6)])
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     assert read_all(path)[""] == Reason.BAD_ARCHIVE
 
 
@@ -125,7 +129,7 @@ def test_no_two_members_share_a_path(tmp_path: Path) -> None:
     }
 
 
-def test_sizes_that_cannot_be_break_the_archive(tmp_path: Path) -> None:
+def test_impossible_sizes_break_the_archive(tmp_path: Path) -> None:
     for size in (2**70, -1024):
         info = tarfile.TarInfo("a.png")
         info.size = size
@@ -134,13 +138,13 @@ def test_sizes_that_cannot_be_break_the_archive(tmp_path: Path) -> None:
         assert read_all(path) == {"": Reason.BAD_ARCHIVE}
 
 
-def test_an_archive_that_is_no_file_does_not_hold_anything_up(tmp_path: Path) -> None:
+def test_an_archive_that_is_not_a_file_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "n.zip")
     assert read_all(tmp_path / "n.zip") == {"": Reason.BAD_ARCHIVE}
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_damage_is_noticed_whatever_the_compression(tmp_path: Path, method: int) -> None:
+def test_damage_is_detected_with_every_compression(tmp_path: Path, method: int) -> None:
     path = tmp_path / "n.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("a.png", os.urandom(5000))
@@ -152,28 +156,28 @@ def test_damage_is_noticed_whatever_the_compression(tmp_path: Path, method: int)
 
 def test_a_member_that_was_replaced_since_it_was_listed_is_rejected(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "n.zip", [("a.png", b"old")])
-    (member,) = list_members(entry_of(path))
+    (member,) = list_members(stat_file(path))
     write_zip(path, [("a.png", b"another")])
-    with Archives() as archives, pytest.raises(ImageRejected, match="the archive has changed"):
+    with Archives() as archives, pytest.raises(ImageRejectedError, match="the archive has changed"):
         archives.read(path.as_uri(), member.position, member.length, 100)
 
 
-def test_what_the_storage_cannot_read_may_be_tried_again(tmp_path: Path) -> None:
+def test_a_read_error_of_the_storage_is_retryable(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "n.zip", [("a.png", b"old")])
-    (member,) = list_members(entry_of(path))
+    (member,) = list_members(stat_file(path))
     path.unlink()
-    with Archives() as archives, pytest.raises(ImageRejected) as raised:
+    with Archives() as archives, pytest.raises(ImageRejectedError) as raised:
         archives.read(path.as_uri(), member.position, member.length, 100)
     assert raised.value.reason == Reason.UNREADABLE
 
 
-def test_what_is_no_archive_at_all_is_one_row(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_one_row(tmp_path: Path) -> None:
     for name in ("n.zip", "n.tar", "n.tgz"):
         (tmp_path / name).write_bytes(b"text")
         assert read_all(tmp_path / name) == {"": Reason.BAD_ARCHIVE}
 
 
-def test_members_that_are_not_what_they_seem_are_rejected(tmp_path: Path) -> None:
+def test_links_and_devices_are_rejected_members(tmp_path: Path) -> None:
     names = ["../out.png", "C:/abs.png", "a/../b.png", "a/back\\slash.png"]
     path = write_zip(tmp_path / "n.zip", [("sound.png", b"s"), *((name, b"x") for name in names)])
     assert read_all(path) == {
@@ -206,18 +210,18 @@ def test_members_that_are_not_what_they_seem_are_rejected(tmp_path: Path) -> Non
     ],
 )
 def test_names_of_other_programs_are_paths(tmp_path: Path, stored: bytes, read: str) -> None:
-    """Names as they stand in a zip without the flag for UTF-8."""
+    """Names in a zip without the flag for UTF-8."""
     path = write_zip(tmp_path / "n.zip", [("?" * len(stored), b"x")])
     path.write_bytes(path.read_bytes().replace(b"?" * len(stored), stored))
     assert read_all(path) == {f"!/{read}": b"x"}
 
 
-def test_names_that_become_the_same_path_stay_apart(tmp_path: Path) -> None:
+def test_names_with_the_same_path_are_numbered(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "n.zip", [("a.png", b"1"), ("./a.png", b"2"), ("/a.png", b"3")])
     assert read_all(path) == {"!/a.png": b"1", "!/a.png#2": b"2", "!/a.png#3": b"3"}
 
 
-def test_bits_of_another_system_make_no_link(tmp_path: Path) -> None:
+def test_mode_bits_of_another_system_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "n.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for system in (0, 3, 19):
@@ -241,7 +245,7 @@ def small_tar(name: str) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("zeros", [512, 1024, 10_240])
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
-def test_a_tar_behind_another_is_read_too(tmp_path: Path, zeros: int, ending: str) -> None:
+def test_concatenated_tars_are_read(tmp_path: Path, zeros: int, ending: str) -> None:
     data = small_tar("a.png")[0] + bytes(zeros) + small_tar("b.png")[1]
     path = tmp_path / f"n{ending}"
     path.write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
@@ -249,25 +253,23 @@ def test_a_tar_behind_another_is_read_too(tmp_path: Path, zeros: int, ending: st
 
 
 @pytest.mark.parametrize("name", ["n.tar", "n.tar.gz"])
-def test_an_empty_tar_is_no_broken_one(tmp_path: Path, name: str) -> None:
+def test_an_empty_tar_is_valid(tmp_path: Path, name: str) -> None:
     write_tar(tmp_path / name, [])
     assert read_all(tmp_path / name) == {}
 
 
-def test_what_is_no_tar_behind_a_tar_is_told(tmp_path: Path) -> None:
+def test_trailing_data_of_a_tar_is_reported(tmp_path: Path) -> None:
     (tmp_path / "n.tar").write_bytes(small_tar("a.png")[1] + b"garbage" * 200)
     assert read_all(tmp_path / "n.tar") == {"!/a.png": b"x", "": Reason.BAD_ARCHIVE}
 
 
-def test_zeros_without_an_end_are_not_gone_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archives, "MOST_ZEROS", 4096)
+def test_endless_zeros_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_ZERO_BYTES", 4096)
     (tmp_path / "n.tar").write_bytes(small_tar("a.png")[1] + bytes(8192))
     assert read_all(tmp_path / "n.tar") == {"!/a.png": b"x", "": Reason.BAD_ARCHIVE}
 
 
-def test_attributes_of_20_kb_cost_no_archive(tmp_path: Path) -> None:
+def test_attributes_of_20_kb_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "n.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         entry = tarfile.TarInfo("a.png")
@@ -278,7 +280,7 @@ def test_attributes_of_20_kb_cost_no_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Thumbs.db", "sub/desktop.ini", "a.png:Zone.Identifier"])
-def test_what_windows_leaves_is_no_member(tmp_path: Path, name: str) -> None:
+def test_files_of_windows_are_not_members(tmp_path: Path, name: str) -> None:
     path = write_zip(tmp_path / "n.zip", [("a.png", b"x"), (name, b"y")])
     assert read_all(path) == {"!/a.png": b"x"}
 
@@ -298,18 +300,19 @@ def test_encrypted_and_altered_members_are_rejected(tmp_path: Path) -> None:
     assert read_all(path) == {"!/one.png": Reason.BAD_MEMBER, "!/two.png": Reason.BAD_MEMBER}
 
 
-def test_a_bomb_is_read_up_to_the_limit_alone(tmp_path: Path) -> None:
+def test_a_bomb_is_read_up_to_the_limit(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "n.zip", [("bomb.png", bytes(50_000_000))])
-    (member,) = list_members(entry_of(path))
+    (member,) = list_members(stat_file(path))
     with Archives() as archives:
         assert len(archives.read(path.as_uri(), member.position, member.length, 1000)) == 1001
 
 
-def test_more_archives_than_are_kept_open_are_read_in_turn(tmp_path: Path) -> None:
+def test_more_archives_than_may_be_open_are_read_in_turn(tmp_path: Path) -> None:
     paths = [
-        write_zip(tmp_path / f"{i}.zip", [("a.png", bytes([i]))]) for i in range(MOST_OPEN + 2)
+        write_zip(tmp_path / f"{i}.zip", [("a.png", bytes([i]))])
+        for i in range(MAX_OPEN_ARCHIVES + 2)
     ]
-    members = [next(list_members(entry_of(path))) for path in paths]
+    members = [next(list_members(stat_file(path))) for path in paths]
     with Archives() as archives:
         for _ in range(2):
             for i, (path, member) in enumerate(zip(paths, members, strict=True)):

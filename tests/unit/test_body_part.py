@@ -14,7 +14,7 @@ CHESTS = (
 )
 DAMAGED = ("T?RAX", "T RAX", "T\ufffdRAX", "TàRAX", "TÓRAX".encode().decode("latin-1"))
 CUT = ("AP PORTABLE CHE", "RADIOGRAFIA TOR", "RX ANTERIOR PUL")
-NOT_TOLD = (
+UNSPECIFIC = (
     "",
     " ",
     "UNKNOWN",
@@ -36,13 +36,13 @@ OTHERS = (
 )
 
 
-@pytest.mark.parametrize("text", [*CHESTS, *DAMAGED, *CUT, *NOT_TOLD])
-def test_a_chest_in_any_spelling_and_what_does_not_tell_is_taken(text: str) -> None:
+@pytest.mark.parametrize("text", [*CHESTS, *DAMAGED, *CUT, *UNSPECIFIC])
+def test_every_spelling_of_chest_and_unspecific_parts_are_accepted(text: str) -> None:
     assert is_chest(text)
 
 
 @pytest.mark.parametrize("text", OTHERS)
-def test_another_part_is_not(text: str) -> None:
+def test_other_body_parts_are_rejected(text: str) -> None:
     assert not is_chest(text)
 
 

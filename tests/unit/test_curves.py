@@ -7,6 +7,7 @@ import io
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from eagle_spark.report.curves import (
     COLUMNS,
     CURVES,
     DPI,
-    SIZE,
+    FIGURE_SIZE,
     draw_curve,
-    lines_of,
-    main,
     parse_log,
     read_log,
+    select_lines,
 )
 
 NAMES = [
@@ -78,20 +78,24 @@ def without_column(data: bytes, name: str) -> bytes:
 
 
 @pytest.mark.parametrize(("epochs", "ranks"), [(1, 1), (1, 3), (2, 2), (30, 1), (30, 3)])
-def test_a_log_gives_eight_different_pictures(tmp_path: Path, epochs: int, ranks: int) -> None:
+def test_a_log_gives_eight_different_plots(
+    tmp_path: Path, eagle: Callable[..., int], epochs: int, ranks: int
+) -> None:
     (tmp_path / "log.csv").write_bytes(log(epochs, ranks, gpu=True))
-    assert main([str(tmp_path / "log.csv"), "--out", str(tmp_path / "new" / "plots")]) == 0
-    found = sorted((tmp_path / "new" / "plots").iterdir())
-    assert [path.name for path in found] == sorted(f"{name}.png" for name in NAMES)
-    drawn = [pixels(path.read_bytes()) for path in found]
-    assert {picture.shape for picture in drawn} == {(int(SIZE[1] * DPI), int(SIZE[0] * DPI), 3)}
+    assert eagle("plots", tmp_path / "log.csv", "--out", tmp_path / "new" / "plots") == 0
+    paths = sorted((tmp_path / "new" / "plots").iterdir())
+    assert [path.name for path in paths] == sorted(f"{name}.png" for name in NAMES)
+    drawn = [pixels(path.read_bytes()) for path in paths]
+    assert {picture.shape for picture in drawn} == {
+        (int(FIGURE_SIZE[1] * DPI), int(FIGURE_SIZE[0] * DPI), 3)
+    }
     assert len({picture.tobytes() for picture in drawn}) == len(NAMES)
     for picture in drawn:  # lines or markers in the frame, far from the text around it
         inside = picture[160:560, 150:1150].reshape(-1, 3).astype(int)
         assert (np.ptp(inside, axis=1) > 60).sum() > 50, "nothing coloured is drawn"
 
 
-def test_more_epochs_and_more_ranks_change_the_picture() -> None:
+def test_epochs_and_ranks_change_the_plot() -> None:
     drawn = [draw_curve(BY_NAME["ram"], parse_log(log(*size), "x")) for size in ((1, 1), (2, 1))]
     drawn.append(draw_curve(BY_NAME["ram"], parse_log(log(2, 2), "x")))
     assert len({pixels(png).tobytes() for png in drawn}) == 3
@@ -99,8 +103,11 @@ def test_more_epochs_and_more_ranks_change_the_picture() -> None:
 
 def test_training_and_validation_are_drawn_once_and_loads_for_each_rank() -> None:
     read = parse_log(log(2, 3), "x")
-    assert [line.label for line in lines_of(BY_NAME["loss"], read)] == ["training", "validation"]
-    ram = lines_of(BY_NAME["ram"], read)
+    assert [line.label for line in select_lines(BY_NAME["loss"], read)] == [
+        "training",
+        "validation",
+    ]
+    ram = select_lines(BY_NAME["ram"], read)
     assert [line.label for line in ram] == ["rank 0", "rank 1", "rank 2"]
     assert [list(line.values) for line in ram] == [[1.4, 1.4], [1.5, 1.5], [1.6, 1.6]]
     assert len({line.colour for line in ram}) == 3
@@ -108,25 +115,25 @@ def test_training_and_validation_are_drawn_once_and_loads_for_each_rank() -> Non
 
 def test_without_a_validation_split_training_is_drawn_alone() -> None:
     read = parse_log(log(2, 1, validation=False), "x")
-    assert [line.label for line in lines_of(BY_NAME["accuracy"], read)] == ["training"]
+    assert [line.label for line in select_lines(BY_NAME["accuracy"], read)] == ["training"]
 
 
-def test_without_a_gpu_the_picture_says_so() -> None:
+def test_without_a_gpu_the_plot_has_a_note() -> None:
     read = parse_log(log(2, 2), "x")
     for name in ("gpu", "gpu_memory"):
-        assert lines_of(BY_NAME[name], read) == []
-        assert BY_NAME[name].missing == "not measured: no GPU"
+        assert select_lines(BY_NAME[name], read) == []
+        assert BY_NAME[name].missing_text == "not measured: no GPU"
         picture = pixels(draw_curve(BY_NAME[name], read))
         assert (picture[320:400, 400:900] < 160).any(), "no words in the middle"
         assert (picture[160:300, 150:1150] == 255).all(), "a frame"
 
 
-def test_an_epoch_that_a_rank_lacks_is_a_gap() -> None:
+def test_a_missing_epoch_of_a_rank_is_a_gap() -> None:
     lines = log(3, 2).decode().splitlines()
     del lines[4]  # epoch 2 of rank 1
     read = parse_log("\n".join(lines).encode(), "x")
-    found = read.values[1]["seconds"]
-    assert [math.isnan(value) for value in found] == [False, True, False]
+    seconds = read.values[1]["seconds"]
+    assert [math.isnan(value) for value in seconds] == [False, True, False]
     draw_curve(BY_NAME["epoch_time"], read)
 
 
@@ -135,36 +142,40 @@ def test_many_ranks_can_be_drawn(ranks: int) -> None:
     pixels(draw_curve(BY_NAME["cpu"], parse_log(log(200, ranks), "x")))
 
 
-def test_the_log_may_have_an_address() -> None:
+def test_the_log_may_have_a_uri() -> None:
     with pytest.raises(InputError, match=r"no such file: file:///nowhere/log\.csv"):
         read_log("file:///nowhere/log.csv")
 
 
 @pytest.mark.parametrize(
-    ("data", "wanted"),
+    ("data", "message"),
     [
         (b"\x89PNG\r\n\x1a\n\x00\xff", "not a CSV file"),
         (b"", "columns are missing: epoch, rank, accuracy"),
         (b"<html><body>404</body></html>\n", "columns are missing"),
         (without_column(log(1, 1), "ram"), "columns are missing: ram"),
-        (log(1, 1).splitlines()[0], "holds no epoch"),
+        (log(1, 1).splitlines()[0], "contains no epoch"),
         (log(1, 1).replace(b"1400000000.0", b"much"), "line 2, column ram: wanted a number"),
         (log(1, 1).replace(b"\n1,0", b"\n1.5,0"), "line 2, column epoch: wanted a whole number"),
         (log(1, 1) + b"2,0,0.5\n", "line 3: wanted 13 columns"),
-        (log(1, 1) + log(1, 1).split(b"\n", 1)[1], "line 3: epoch 1 of rank 0 stands there twice"),
+        (log(1, 1) + log(1, 1).split(b"\n", 1)[1], "line 3: duplicate row of epoch 1, rank 0"),
     ],
 )
-def test_what_is_no_log_gets_one_line_and_exit_code_2(
-    data: bytes, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_log_is_one_line_and_exit_code_2(
+    data: bytes,
+    message: str,
+    tmp_path: Path,
+    eagle: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(data)
-    assert main([str(path), "--out", str(tmp_path / "plots")]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"error: {path}")
-    assert wanted in said.err
-    assert said.err.count("\n") == 1
+    assert eagle("plots", path, "--out", tmp_path / "plots") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"error: {path}")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
     assert not (tmp_path / "plots").exists()
 
 
@@ -174,30 +185,32 @@ def test_every_missing_column_is_named(name: str) -> None:
         parse_log(without_column(log(1, 1, gpu=True), name), "here")
 
 
-def test_a_missing_log_and_a_folder_get_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_missing_log_and_a_folder_are_one_line(
+    tmp_path: Path, eagle: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = {tmp_path / "none.csv": "no such file", tmp_path: "is a folder"}
-    for given, words in wanted.items():
-        assert main([str(given), "--out", str(tmp_path / "plots")]) == 2
-        said = capsys.readouterr().err
-        assert words in said
-        assert said.count("\n") == 1
+    expected = {tmp_path / "none.csv": "no such file", tmp_path: "is a folder"}
+    for path, words in expected.items():
+        assert eagle("plots", path, "--out", tmp_path / "plots") == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
 
 
-def test_a_place_that_cannot_be_written_gets_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unwritable_folder_is_one_line(
+    tmp_path: Path, eagle: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "log.csv").write_bytes(log(1, 1))
     (tmp_path / "taken").write_bytes(b"")
-    assert main([str(tmp_path / "log.csv"), "--out", str(tmp_path / "taken")]) == 2
-    assert "taken" in capsys.readouterr().err
+    assert eagle("plots", tmp_path / "log.csv", "--out", tmp_path / "taken") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --out {tmp_path / 'taken'} cannot be written")
+    assert error.count("\n") == 1
 
 
 def test_help_loads_no_matplotlib() -> None:
     code = (
-        "import sys; from eagle_spark.report.curves import main\n"
-        "try: main(['--help'])\n"
+        "import sys; from eagle_spark.cli.main import main\n"
+        "try: main(['plots', '--help'])\n"
         "except SystemExit: assert not {'matplotlib', 'pyspark', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)

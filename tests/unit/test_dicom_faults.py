@@ -1,4 +1,4 @@
-"""DICOM files with something wrong in them, whose image is good: what is wrong is left out."""
+"""DICOM files with a defect and a good image: the defect is ignored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 from pydicom.filebase import DicomBytesIO
 from pydicom.sequence import Sequence as Items
 
-from eagle_spark.imaging.decode import read_radiograph
+from eagle_spark.errors import ImageRejectedError
+from eagle_spark.imaging.decode import decode_image
 from eagle_spark.imaging.dicom.codestream import find_codestream
 from tests.helpers.dicom_files import (
     chest,
@@ -32,11 +33,11 @@ SIZE = 64
 WINDOW = {"WindowCenter": "2048", "WindowWidth": "3000"}
 
 
-def pixels_of(data: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
-    return read_radiograph(data, SIZE).pixels.astype(np.int16)
+def decode_pixels(data: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
+    return decode_image(data, SIZE).pixels.astype(np.int16)
 
 
-WINDOWED, SPREAD = pixels_of(dicom(**WINDOW)), pixels_of(dicom())
+WINDOWED, SPREAD = decode_pixels(dicom(**WINDOW)), decode_pixels(dicom())
 
 
 def incomplete(**tags: Any) -> Items:
@@ -47,16 +48,16 @@ def incomplete(**tags: Any) -> Items:
 
 
 def short_lut() -> Items:
-    found = lut(list(range(4096)), bits=12)
-    found[0].LUTData = [1, 2, 3]
-    return found
+    table = lut(list(range(4096)), bits=12)
+    table[0].LUTData = [1, 2, 3]
+    return table
 
 
 def long_sequence() -> bytes:
-    """A VOI LUT sequence of a told length, full of empty items, beside a window."""
-    found = dataset(chest(), **WINDOW)
-    found.add_new("VOILUTSequence", "UN", struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 500_000)
-    return written(found).replace(b"\x28\0\x10\x30UN", b"\x28\0\x10\x30SQ")
+    """Return a VOI LUT sequence of a declared length, full of empty items, beside a window."""
+    item = dataset(chest(), **WINDOW)
+    item.add_new("VOILUTSequence", "UN", struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 500_000)
+    return written(item).replace(b"\x28\0\x10\x30UN", b"\x28\0\x10\x30SQ")
 
 
 @pytest.mark.parametrize(
@@ -75,27 +76,27 @@ def long_sequence() -> bytes:
     ],
     ids=str,
 )
-def test_a_bad_or_missing_tag_costs_nothing_beside_a_window(tags: dict[str, Any]) -> None:
-    assert (pixels_of(dicom(**WINDOW | tags)) == WINDOWED).all()
+def test_a_bad_or_missing_tag_is_ignored_with_a_window(tags: dict[str, Any]) -> None:
+    assert (decode_pixels(dicom(**WINDOW | tags)) == WINDOWED).all()
 
 
-def test_pixels_of_no_told_sign_are_unsigned() -> None:
-    found = dataset(chest(), **WINDOW)
-    del found.PixelRepresentation
-    assert (pixels_of(written(found)) == WINDOWED).all()
+def test_pixels_without_a_representation_are_unsigned() -> None:
+    item = dataset(chest(), **WINDOW)
+    del item.PixelRepresentation
+    assert (decode_pixels(written(item)) == WINDOWED).all()
 
 
 def test_the_photometric_interpretation_may_be_in_lower_case() -> None:
     data = dicom(**WINDOW)
-    assert (pixels_of(data.replace(b"MONOCHROME2", b"monochrome2")) == WINDOWED).all()
+    assert (decode_pixels(data.replace(b"MONOCHROME2", b"monochrome2")) == WINDOWED).all()
 
 
 def test_a_sequence_without_an_end_is_not_read() -> None:
-    assert (pixels_of(long_sequence()) == WINDOWED).all()
+    assert (decode_pixels(long_sequence()) == WINDOWED).all()
 
 
 @pytest.mark.parametrize(
-    ("told", "instead", "wanted"),
+    ("text", "instead", "expected"),
     [
         ("2048", "AUTO", SPREAD),
         ("2048", "2048,0", WINDOWED),
@@ -103,17 +104,17 @@ def test_a_sequence_without_an_end_is_not_read() -> None:
     ],
 )
 def test_window_texts_are_read_as_people_write_them(
-    told: str, instead: str, wanted: np.ndarray[Any, Any]
+    text: str, instead: str, expected: np.ndarray[Any, Any]
 ) -> None:
-    found = dataset(chest(), WindowWidth="\\3000" if instead.startswith("\\") else "3000")
-    found.add_new("WindowCenter", "LO", instead)  # of a kind that may hold any text
-    data = written(found).replace(b"\x28\0\x50\x10LO", b"\x28\0\x50\x10DS")
-    assert told in instead or instead == "AUTO"
-    assert (pixels_of(data) == wanted).all()
+    item = dataset(chest(), WindowWidth="\\3000" if instead.startswith("\\") else "3000")
+    item.add_new("WindowCenter", "LO", instead)  # of a kind that may hold any text
+    data = written(item).replace(b"\x28\0\x50\x10LO", b"\x28\0\x50\x10DS")
+    assert text in instead or instead == "AUTO"
+    assert (decode_pixels(data) == expected).all()
 
 
-def test_without_a_window_bits_that_are_missing_are_all() -> None:
-    assert (pixels_of(dicom(BitsStored=None, HighBit=None)) == SPREAD).all()
+def test_without_a_window_missing_stored_bits_are_all_bits() -> None:
+    assert (decode_pixels(dicom(BitsStored=None, HighBit=None)) == SPREAD).all()
 
 
 def bare_meta() -> bytes:
@@ -143,10 +144,10 @@ def renamed(data: bytes, syntax: uid.UID) -> Callable[[], bytes]:
     """Bytes as pixels in no item, under another name."""
 
     def make() -> bytes:
-        found = dataset(chest())
-        found.PixelData = data + bytes(len(data) % 2)
-        found["PixelData"].VR = "OB"
-        return called(written(found), syntax)
+        item = dataset(chest())
+        item.PixelData = data + bytes(len(data) % 2)
+        item["PixelData"].VR = "OB"
+        return called(written(item), syntax)
 
     return make
 
@@ -161,7 +162,7 @@ def called(data: bytes, syntax: uid.UID) -> bytes:
     return head + struct.pack("<H", len(other)) + other + data[at + 2 + len(name) :]
 
 
-def frame_of(data: bytes) -> bytes:
+def extract_frame(data: bytes) -> bytes:
     from io import BytesIO
 
     from pydicom import dcmread
@@ -173,7 +174,7 @@ def frame_of(data: bytes) -> bytes:
 
 
 def j2k() -> bytes:
-    return frame_of(compressed(uid.JPEG2000Lossless)())
+    return extract_frame(compressed(uid.JPEG2000Lossless)())
 
 
 def boxed() -> bytes:
@@ -185,14 +186,14 @@ def boxed() -> bytes:
 
 
 def wrong_offsets() -> bytes:
-    found = dataset(chest())
-    found.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
+    item = dataset(chest())
+    item.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
     parts = bytearray(encapsulate([j2k()]))
     parts[8:12] = struct.pack("<I", 4)  # of the one frame, which is at 0
-    found.PixelData = bytes(parts)
-    found["PixelData"].VR = "OB"
-    found["PixelData"].is_undefined_length = True
-    return written(found)
+    item.PixelData = bytes(parts)
+    item["PixelData"].VR = "OB"
+    item["PixelData"].is_undefined_length = True
+    return written(item)
 
 
 FILES: dict[str, Callable[[], bytes]] = {
@@ -209,30 +210,43 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_bytes_tell_what_they_are(name: str) -> None:
-    found = pixels_of(FILES[name]())
-    assert (found == (WINDOWED if "meta group without" in name else SPREAD)).all()
+def test_the_format_is_detected_from_the_bytes(name: str) -> None:
+    pixels = decode_pixels(FILES[name]())
+    assert (pixels == (WINDOWED if "meta group without" in name else SPREAD)).all()
 
 
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEG2000, uid.JPEGBaseline8Bit])
-def test_native_pixels_that_are_called_compressed_are_native(syntax: uid.UID) -> None:
-    assert (pixels_of(called(dicom(), syntax)) == SPREAD).all()
+def test_native_pixels_with_a_compressed_syntax_are_read(syntax: uid.UID) -> None:
+    assert (decode_pixels(called(dicom(), syntax)) == SPREAD).all()
 
 
 @pytest.mark.parametrize("bits", [10, 16])
-def test_a_codestream_says_how_many_bits_it_has(bits: int) -> None:
+def test_the_bits_are_read_from_the_codestream(bits: int) -> None:
     data = enclosed(j2k(), uid.JPEG2000Lossless, BitsStored=bits, HighBit=bits - 1)
-    assert (pixels_of(data) == SPREAD).all()
+    assert (decode_pixels(data) == SPREAD).all()
 
 
 def test_eight_bits_in_words_of_sixteen_are_read() -> None:
-    narrow = frame_of(jpeg())
-    found = enclosed(narrow, uid.JPEGBaseline8Bit, 8, BitsAllocated=16)
-    assert (pixels_of(found) == pixels_of(jpeg())).all()
+    narrow = extract_frame(jpeg())
+    file = enclosed(narrow, uid.JPEGBaseline8Bit, 8, BitsAllocated=16)
+    assert (decode_pixels(file) == decode_pixels(jpeg())).all()
 
 
-def test_boxes_that_lead_nowhere_hold_no_codestream() -> None:
+def test_broken_boxes_hold_no_codestream() -> None:
     assert find_codestream(boxed()) == j2k()
     assert find_codestream(boxed()[:32]) is None
     assert find_codestream(boxed()[:12] + bytes(8)) is None
     assert find_codestream(b"") is None
+
+
+def test_an_error_does_not_contain_the_name_of_the_patient() -> None:
+    near = dict.fromkeys(("Manufacturer", "ManufacturerModelName"))
+    whole = dicom(chest(), Modality="XX", PatientName="Nobody^At^All", **near)
+    start = whole.index(b"\x08\x00\x60\x00CS")
+    end = whole.index(b"Nobody^At^All") + len(b"Nobody^At^All")
+    length = struct.pack("<H", end - start - 8)
+    damaged = whole[: start + 6] + length + whole[start + 8 :]
+    with pytest.raises(ImageRejectedError) as rejected:
+        decode_image(damaged, SIZE)
+    assert "XX" in rejected.value.detail
+    assert "nobody" not in rejected.value.detail.lower()

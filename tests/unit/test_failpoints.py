@@ -1,4 +1,4 @@
-"""Steps at which a job stands still if somebody asks for it."""
+"""Failpoints: a job pauses at a named point if a test activates it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ import pytest
 
 from eagle_spark.errors import EagleError
 from eagle_spark.testing import failpoints as steps
-from eagle_spark.testing.failpoints import STEPS, VARIABLE, reached
+from eagle_spark.testing.failpoints import ENV_VARIABLE, FAILPOINTS, failpoint
 
 
-def test_nothing_stands_still_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    reached("written")
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+def test_an_inactive_failpoint_does_not_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENV_VARIABLE, raising=False)
+    failpoint("written")
+    monkeypatch.setenv(ENV_VARIABLE, str(tmp_path))
     (tmp_path / "audited").touch()
-    reached("written")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
-    reached("written")
+    failpoint("written")
+    monkeypatch.setenv(ENV_VARIABLE, str(tmp_path / "nowhere"))
+    failpoint("written")
     assert [path.name for path in tmp_path.iterdir()] == ["audited"]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_job_stands_where_it_was_asked_to_until_it_is_let_go(
+@pytest.mark.parametrize("step", FAILPOINTS)
+def test_a_failpoint_pauses_until_its_file_is_deleted(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(ENV_VARIABLE, str(tmp_path))
     (tmp_path / step).touch()
-    job = threading.Thread(target=reached, args=(step,), daemon=True)
+    job = threading.Thread(target=failpoint, args=(step,), daemon=True)
     job.start()
     deadline = time.monotonic() + 10
     while (tmp_path / step).read_text() != str(os.getpid()):
@@ -41,13 +43,15 @@ def test_a_job_stands_where_it_was_asked_to_until_it_is_let_go(
     (tmp_path / step).unlink()
     job.join(10)
     assert not job.is_alive()
-    reached(step)
+    failpoint(step)
 
 
-def test_a_job_that_nobody_lets_go_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    monkeypatch.setattr(steps, "PATIENCE", 0.1)
+def test_a_failpoint_raises_after_its_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENV_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(steps, "MAX_WAIT_SECONDS", 0.1)
     (tmp_path / "written").touch()
-    with pytest.raises(EagleError, match=r"stood at .*written for"):
-        reached("written")
+    with pytest.raises(EagleError, match=r"failpoint .*written: "):
+        failpoint("written")
     assert not (tmp_path / "written").exists()

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits, and images that show nothing."""
+"""Images of more than 8 bits, and images without contrast."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.imaging.decode import read_radiograph
-from eagle_spark.imaging.deep import MAX_MARKED, grey_range
-from eagle_spark.imaging.png import SIGNATURE, chunk
-from tests.helpers.planted import deep, encoded, grey, picture
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.imaging.decode import decode_image
+from eagle_spark.imaging.deep import MAX_MARKER_AREA, compute_grey_range
+from eagle_spark.imaging.png import SIGNATURE, encode_chunk
+from tests.helpers.sample_images import deep, encode_image, grey, picture
 
 SIDE = 64
 WORDS = picture(SIDE).astype(np.uint16) * 12 + 500  # 12 bits in 16
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
 
 
-def pixels_of(data: bytes, size: int = SIDE) -> NDArray[np.int64]:
-    return read_radiograph(data, size).pixels.astype(np.int64)
+def decode_pixels(data: bytes, size: int = SIDE) -> NDArray[np.int64]:
+    return decode_image(data, size).pixels.astype(np.int64)
 
 
 def png16(kind: int, *layers: NDArray[np.uint16]) -> bytes:
@@ -34,7 +34,11 @@ def png16(kind: int, *layers: NDArray[np.uint16]) -> bytes:
     rows = np.stack(layers, axis=2).astype(">u2")
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(raw)), chunk(b"IEND", b""))
+    parts = (
+        encode_chunk(b"IHDR", header),
+        encode_chunk(b"IDAT", zlib.compress(raw)),
+        encode_chunk(b"IEND", b""),
+    )
     return SIGNATURE + b"".join(parts)
 
 
@@ -42,7 +46,7 @@ def tiff(
     pixels: bytes, bits: int, order: str = "<", samples: int = 1, **tags: int | Sequence[int]
 ) -> bytes:
     """A TIFF of one strip; further tags by number, as `t339=1`."""
-    found: dict[int, tuple[int, list[int]]] = {
+    entries_by_tag: dict[int, tuple[int, list[int]]] = {
         256: (4, [SIDE]),
         257: (4, [SIDE]),
         258: (3, [bits] * samples),
@@ -53,17 +57,17 @@ def tiff(
         278: (4, [SIDE]),
         279: (4, [len(pixels)]),
     }
-    found |= {
+    entries_by_tag |= {
         int(tag[1:]): (3, [value] if isinstance(value, int) else list(value))
         for tag, value in tags.items()
     }
     letters = {3: "H", 4: "I"}
-    behind = 8 + 2 + 12 * len(found) + 4
+    behind = 8 + 2 + 12 * len(entries_by_tag) + 4
     extra = b""
     entries = b""
-    longer = {tag: len(v) * struct.calcsize(letters[f]) for tag, (f, v) in found.items()}
-    found[273] = (4, [behind + sum(size for size in longer.values() if size > 4)])
-    for tag, (form, values) in sorted(found.items()):
+    longer = {tag: len(v) * struct.calcsize(letters[f]) for tag, (f, v) in entries_by_tag.items()}
+    entries_by_tag[273] = (4, [behind + sum(size for size in longer.values() if size > 4)])
+    for tag, (form, values) in sorted(entries_by_tag.items()):
         packed = struct.pack(f"{order}{len(values)}{letters[form]}", *values)
         entries += struct.pack(f"{order}HHI", tag, form, len(values))
         if len(packed) > 4:
@@ -71,7 +75,9 @@ def tiff(
             extra += packed
         else:
             entries += packed.ljust(4, b"\0")
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(found))
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(
+        f"{order}IH", 8, len(entries_by_tag)
+    )
     return head + entries + bytes(4) + extra + pixels
 
 
@@ -112,30 +118,30 @@ OPAQUE = np.full_like(WORDS, 65535)
         *("tiff_32_beyond_signed", "tiff_32_unsigned", "tiff_32_signed"),
     ],
 )
-def test_every_way_to_store_many_bits_shows_the_same(data: bytes) -> None:
-    expected = pixels_of(encoded(deep(), "PNG"))
+def test_every_encoding_of_many_bits_gives_the_same_image(data: bytes) -> None:
+    expected = decode_pixels(encode_image(deep(), "PNG"))
     assert np.ptp(expected) == 255
-    assert np.abs(pixels_of(data) - expected).max() <= 1
+    assert np.abs(decode_pixels(data) - expected).max() <= 1
 
 
-def test_colours_of_16_bits_are_weighted_as_those_of_8() -> None:
+def test_16_bit_colours_are_weighted_as_8_bit_colours() -> None:
     red, green, blue = WORDS, WORDS[::-1], WORDS[:, ::-1]
     luma = (299 * red.astype(int) + 587 * green.astype(int) + 114 * blue.astype(int)) // 1000
-    expected = pixels_of(png16(GREY, luma.astype(np.uint16)))
-    assert np.abs(pixels_of(png16(RGB, red, green, blue)) - expected).max() <= 1
+    expected = decode_pixels(png16(GREY, luma.astype(np.uint16)))
+    assert np.abs(decode_pixels(png16(RGB, red, green, blue)) - expected).max() <= 1
 
 
 def test_transparent_pixels_of_16_bits_are_black() -> None:
     alpha = OPAQUE.copy()
     alpha[:8] = 0
     for data in (png16(RGBA, WORDS, WORDS, WORDS, alpha), png16(GREY_ALPHA, WORDS, alpha)):
-        found = pixels_of(data)
-        assert (found[:7] == 0).all()
-        assert found[9:].min() > 0
+        pixels = decode_pixels(data)
+        assert (pixels[:7] == 0).all()
+        assert pixels[9:].min() > 0
 
 
 @pytest.mark.parametrize("mode", ["RGB;16", "RGBX;16", "RGBa;16"])
-def test_further_samples_of_a_tiff_are_understood(mode: str) -> None:
+def test_extra_samples_of_a_tiff_are_supported(mode: str) -> None:
     kinds: dict[str, dict[str, Any]] = {
         "RGB;16": {"samples": 3},
         "RGBX;16": {"samples": 4, "t338": 0},
@@ -143,13 +149,13 @@ def test_further_samples_of_a_tiff_are_understood(mode: str) -> None:
     }
     layers = [WORDS] * 3 + [OPAQUE] * (kinds[mode]["samples"] - 3)
     data = tiff(np.stack(layers, axis=2).astype("<u2").tobytes(), 16, t262=2, **kinds[mode])
-    assert np.abs(pixels_of(data) - pixels_of(png16(GREY, WORDS))).max() <= 1
+    assert np.abs(decode_pixels(data) - decode_pixels(png16(GREY, WORDS))).max() <= 1
 
 
-def test_colours_of_16_bits_that_lie_apart_are_not_misread() -> None:
+def test_planar_16_bit_colours_are_not_misread() -> None:
     planes = np.stack([WORDS] * 3).astype("<u2").tobytes()
-    with pytest.raises(ImageRejected) as rejected:
-        read_radiograph(tiff(planes, 16, samples=3, t284=2), SIDE)
+    with pytest.raises(ImageRejectedError) as rejected:
+        decode_image(tiff(planes, 16, samples=3, t284=2), SIDE)
     assert rejected.value.reason == Reason.NO_DECODER
 
 
@@ -163,27 +169,30 @@ def test_a_marker_leaves_the_other_grey_values_as_they_are(
     marked = words.copy()
     edge = 1 if area == 1 else max(1, int(side * area**0.5))
     marked[4 : 4 + edge, 4 : 4 + edge] = value
-    expected, found = pixels_of(png16(GREY, words), side), pixels_of(png16(GREY, marked), side)
+    expected, pixels = (
+        decode_pixels(png16(GREY, words), side),
+        decode_pixels(png16(GREY, marked), side),
+    )
     outside = np.ones((side, side), bool)
     outside[2 : 6 + edge, 2 : 6 + edge] = False
-    assert np.abs(found - expected)[outside].max() <= 3
+    assert np.abs(pixels - expected)[outside].max() <= 3
 
 
-def test_a_large_image_keeps_what_its_sample_lacks() -> None:
+def test_values_outside_the_sample_of_a_large_image_are_kept() -> None:
     values = np.tile(np.arange(2100, dtype=np.uint16), (2100, 1))
     values[1, 1], values[3, 3] = 2110, 2105
     values[-1, -1] = 2120
-    assert grey_range(values) == (0, 2120)
+    assert compute_grey_range(values) == (0, 2120)
 
 
-def test_what_is_cut_off_is_in_the_detail() -> None:
+def test_clipped_values_are_in_the_detail() -> None:
     marked = WORDS.copy()
     marked[2:6, 2:6] = 65535
-    detail = read_radiograph(png16(GREY, marked), SIDE).detail
+    detail = decode_image(png16(GREY, marked), SIDE).detail
     assert detail is not None
     assert f"{WORDS.max()} are shown" in detail
     assert "65535" in detail
-    assert read_radiograph(png16(GREY, WORDS), SIDE).detail is None
+    assert decode_image(png16(GREY, WORDS), SIDE).detail is None
 
 
 def test_a_burnt_in_letter_with_soft_edges_is_a_marker() -> None:
@@ -193,51 +202,51 @@ def test_a_burnt_in_letter_with_soft_edges_is_a_marker() -> None:
     letter[20:40, 20:24] = letter[20:24, 20:32] = 1
     soft = (letter + np.roll(letter, 1, 0) + np.roll(letter, 1, 1)) / 3
     marked = words * (1 - soft) + 65535 * soft
-    low, high = grey_range(marked.astype(np.uint16))
+    low, high = compute_grey_range(marked.astype(np.uint16))
     assert low <= words.min() + 1
     assert high <= words.max() * 1.02
 
 
-def test_a_range_without_extremes_is_whole() -> None:
+def test_a_range_without_extremes_is_kept() -> None:
     values = np.linspace(100, 5000, SIDE * SIDE).reshape(SIDE, SIDE)
-    assert grey_range(values) == (100, 5000)
+    assert compute_grey_range(values) == (100, 5000)
     two = np.repeat([[3.0], [90.0]], 40, axis=1)
-    assert grey_range(two) == (3, 90)
+    assert compute_grey_range(two) == (3, 90)
 
 
-def test_more_than_a_marker_is_the_image() -> None:
+def test_many_extreme_pixels_belong_to_the_image() -> None:
     values = np.full((100, 100), 1000, np.uint16)
     values[:50] += np.arange(50, dtype=np.uint16)[:, None]
     values[-3:] = 60_000  # 3 % of the area
-    assert 2 * MAX_MARKED < 0.03
-    assert grey_range(values)[1] == 60_000
+    assert 2 * MAX_MARKER_AREA < 0.03
+    assert compute_grey_range(values)[1] == 60_000
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        encoded(Image.new("L", (SIDE, SIDE)), "PNG"),
-        encoded(Image.new("L", (SIDE, SIDE), 255), "BMP"),
-        encoded(Image.fromarray((100 + (np.eye(SIDE) * 2)).astype(np.uint8)), "PNG"),
-        encoded(Image.fromarray(np.full((SIDE, SIDE), 700, np.uint16)), "PNG"),
-        encoded(Image.new("RGBA", (SIDE, SIDE), (9, 9, 9, 255)), "PNG"),
-        encoded(Image.new("F", (SIDE, SIDE), 0.5), "TIFF"),
+        encode_image(Image.new("L", (SIDE, SIDE)), "PNG"),
+        encode_image(Image.new("L", (SIDE, SIDE), 255), "BMP"),
+        encode_image(Image.fromarray((100 + (np.eye(SIDE) * 2)).astype(np.uint8)), "PNG"),
+        encode_image(Image.fromarray(np.full((SIDE, SIDE), 700, np.uint16)), "PNG"),
+        encode_image(Image.new("RGBA", (SIDE, SIDE), (9, 9, 9, 255)), "PNG"),
+        encode_image(Image.new("F", (SIDE, SIDE), 0.5), "TIFF"),
     ],
     ids=["black", "white", "two_levels", "16_bit", "rgba", "float"],
 )
 def test_an_image_without_contrast_is_rejected(data: bytes) -> None:
-    with pytest.raises(ImageRejected) as rejected:
-        read_radiograph(data, SIDE)
+    with pytest.raises(ImageRejectedError) as rejected:
+        decode_image(data, SIDE)
     assert rejected.value.reason == Reason.NO_CONTRAST
 
 
-def test_little_contrast_is_contrast() -> None:
+def test_low_contrast_is_accepted() -> None:
     faint = Image.fromarray((100 + np.tri(SIDE) * 3).astype(np.uint8))
-    assert np.ptp(pixels_of(encoded(faint, "PNG"))) == 3
+    assert np.ptp(decode_pixels(encode_image(faint, "PNG"))) == 3
 
 
 def twelve_bit_jpeg() -> bytes:
-    data = encoded(grey(), "JPEG")
+    data = encode_image(grey(), "JPEG")
     precision = data.index(b"\xff\xc0") + 4
     return data[:precision] + b"\x0c" + data[precision + 1 :]
 
@@ -252,7 +261,7 @@ def twelve_bit_jpeg() -> bytes:
     ],
     ids=["jpeg_12", "tiff_float64", "tiff_white_is_zero_big_endian", "tiff_grey_alpha_16"],
 )
-def test_sound_files_that_nothing_here_reads_are_not_called_damaged(data: bytes) -> None:
-    with pytest.raises(ImageRejected) as rejected:
-        read_radiograph(data, SIDE)
+def test_unsupported_files_are_not_reported_as_damaged(data: bytes) -> None:
+    with pytest.raises(ImageRejectedError) as rejected:
+        decode_image(data, SIDE)
     assert rejected.value.reason == Reason.NO_DECODER

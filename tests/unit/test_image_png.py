@@ -1,4 +1,4 @@
-"""PNG: chunks of the pixels are checked; others cost nothing, whatever they hold."""
+"""PNG: chunks of the pixels are checked, others are ignored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from eagle_spark.errors import ImageRejected, Reason
-from eagle_spark.imaging.decode import read_radiograph
-from eagle_spark.imaging.png import SIGNATURE, checked_png, chunk
-from tests.helpers.planted import encoded, grey, picture
+from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.imaging.decode import decode_image
+from eagle_spark.imaging.png import SIGNATURE, encode_chunk, sanitise_png
+from tests.helpers.sample_images import encode_image, grey, picture
 
 SIZE = 48
-PLAIN = encoded(grey(), "PNG")
+PLAIN = encode_image(grey(), "PNG")
 HEADER = len(SIGNATURE) + 25  # signature and IHDR
 ORIENTATION_3 = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"
 
@@ -29,8 +29,8 @@ def unsound(part: bytes) -> bytes:
     return part[:-4] + bytes(byte ^ 0xFF for byte in part[-4:])
 
 
-def pixels_of(data: bytes) -> NDArray[np.uint8]:
-    return read_radiograph(data, SIZE).pixels
+def decode_pixels(data: bytes) -> NDArray[np.uint8]:
+    return decode_image(data, SIZE).pixels
 
 
 def large_profile() -> bytes:
@@ -41,19 +41,19 @@ def large_profile() -> bytes:
 @pytest.mark.parametrize(
     "part",
     [
-        unsound(chunk(b"tEXt", b"Software\0old")),
-        unsound(chunk(b"pHYs", bytes(9))),
-        chunk(b"iCCP", large_profile()),
-        chunk(b"iCCP", b"ICC\0\x01" + zlib.compress(b"x" * 100)),
-        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**23))),
-        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**22))),
-        chunk(b"tEXt", b""),
-        chunk(b"gAMA", b"\0"),
-        chunk(b"pHYs", b"\0"),
-        unsound(chunk(b"acTL", struct.pack(">II", 9, 0))),
-        unsound(chunk(b"eXIf", ORIENTATION_3)),
-        chunk(b"eXIf", b"MM\0*\0\0"),
-        chunk(b"zzZz", bytes(1000)),
+        unsound(encode_chunk(b"tEXt", b"Software\0old")),
+        unsound(encode_chunk(b"pHYs", bytes(9))),
+        encode_chunk(b"iCCP", large_profile()),
+        encode_chunk(b"iCCP", b"ICC\0\x01" + zlib.compress(b"x" * 100)),
+        encode_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**23))),
+        encode_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**22))),
+        encode_chunk(b"tEXt", b""),
+        encode_chunk(b"gAMA", b"\0"),
+        encode_chunk(b"pHYs", b"\0"),
+        unsound(encode_chunk(b"acTL", struct.pack(">II", 9, 0))),
+        unsound(encode_chunk(b"eXIf", ORIENTATION_3)),
+        encode_chunk(b"eXIf", b"MM\0*\0\0"),
+        encode_chunk(b"zzZz", bytes(1000)),
     ],
     ids=[
         *("text_checksum", "size_checksum", "large_profile", "profile_of_no_method", "text_bomb"),
@@ -61,31 +61,31 @@ def large_profile() -> bytes:
         *("orientation_checksum", "short_orientation", "unknown"),
     ],
 )
-def test_what_no_pixel_depends_on_costs_nothing(part: bytes) -> None:
-    assert (pixels_of(with_chunk(part)) == pixels_of(PLAIN)).all()
+def test_damage_outside_the_pixels_is_ignored(part: bytes) -> None:
+    assert (decode_pixels(with_chunk(part)) == decode_pixels(PLAIN)).all()
 
 
-def test_a_sound_orientation_is_kept() -> None:
-    turned = pixels_of(with_chunk(chunk(b"eXIf", ORIENTATION_3)))
-    assert (turned == pixels_of(PLAIN)[::-1, ::-1]).all()
+def test_a_valid_orientation_is_kept() -> None:
+    turned = decode_pixels(with_chunk(encode_chunk(b"eXIf", ORIENTATION_3)))
+    assert (turned == decode_pixels(PLAIN)[::-1, ::-1]).all()
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
 def test_a_wrong_checksum_of_the_pixels_is_damage(kind: bytes) -> None:
     place = PLAIN.index(kind) - 4
     end = place + 12 + int.from_bytes(PLAIN[place : place + 4], "big")
-    with pytest.raises(ImageRejected) as rejected:
-        read_radiograph(PLAIN[:place] + unsound(PLAIN[place:end]) + PLAIN[end:], SIZE)
+    with pytest.raises(ImageRejectedError) as rejected:
+        decode_image(PLAIN[:place] + unsound(PLAIN[place:end]) + PLAIN[end:], SIZE)
     assert rejected.value.reason == Reason.CORRUPT
 
 
-def test_palette_and_transparency_stay() -> None:
+def test_palette_and_transparency_are_kept() -> None:
     image = Image.fromarray(picture()).quantize(16)
-    data = encoded(image, "PNG", transparency=0)
-    assert {b"PLTE", b"tRNS"} <= {kind for kind in (b"PLTE", b"tRNS") if kind in checked_png(data)}
-    assert pixels_of(data).min() == 0
+    data = encode_image(image, "PNG", transparency=0)
+    assert {b"PLTE", b"tRNS"} <= {kind for kind in (b"PLTE", b"tRNS") if kind in sanitise_png(data)}
+    assert decode_pixels(data).min() == 0
 
 
-def test_a_plain_png_is_what_it_was() -> None:
-    assert checked_png(PLAIN) == PLAIN
-    assert checked_png(PLAIN + b"\r\n") == PLAIN
+def test_a_plain_png_is_unchanged() -> None:
+    assert sanitise_png(PLAIN) == PLAIN
+    assert sanitise_png(PLAIN + b"\r\n") == PLAIN

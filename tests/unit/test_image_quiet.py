@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import warnings
 
-from eagle_spark.imaging.quiet import no_warnings
+from eagle_spark.imaging.quiet import suppress_warnings
 
 
-def test_filters_come_back_when_blocks_overlap_as_threads_do() -> None:
+def test_filters_are_restored_after_overlapping_blocks() -> None:
     before = list(warnings.filters)
-    first, second = no_warnings(), no_warnings()
+    first, second = suppress_warnings(), suppress_warnings()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

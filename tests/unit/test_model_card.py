@@ -1,26 +1,29 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from eagle_spark.metrics.calibration import Calibration, ReliabilityCurve, RiskCoverage
 from eagle_spark.metrics.evaluation import summarise
-from eagle_spark.model.card import model_card
+from eagle_spark.model.card import render_model_card
+from eagle_spark.model.metadata import GateResult, InputContract, ModelMetadata, Training
+from eagle_spark.model.review import ReviewThresholds
 
 CLASSES = ("A", "B|C")
-BARE: dict[str, Any] = {
-    "model_id": "abc",
-    "intended_use": "Research use only.",
-    "classes": list(CLASSES),
-    "input": {"size": 64},
-    "engines": {"keras": {"passed": True}},
-}
+BARE = ModelMetadata(
+    model_id="abc",
+    intended_use="Research use only.",
+    classes=CLASSES,
+    input=InputContract(size=64),
+    mask_threshold=0.5,
+    review=ReviewThresholds(confidence=0.5, novelty={}, mask={}),
+    engines={"keras": GateResult(passed=True)},
+)
 
 
 @pytest.fixture
-def card() -> dict[str, Any]:
+def metadata() -> ModelMetadata:
     draw = np.random.default_rng(0)
     sure = draw.uniform(0, 1, 40)
     rows = pd.DataFrame(
@@ -32,40 +35,39 @@ def card() -> dict[str, Any]:
             **dict.fromkeys(("dice", "iou", "hausdorff95"), np.nan),
         }
     )
-    found = summarise(rows, CLASSES)
-    return BARE | {
-        "metrics": {"test": found},
-        "left_out": found,
-        "training": {
-            "table": "t",
-            "snapshot_id": 5,
-            "audited": 40,
-            "temperature": 1.5,
-            "images": {"train": {"A": 7, "B|C": 9}, "test": {"A": 1}},
-            "sources": {"one": {"A": 3}},
-            "settings": {"seed": 7, "warehouse": "/secret/place"},
-        },
-    }
+    metrics = summarise(rows, CLASSES)
+    training = Training(
+        table="t",
+        snapshot_id=5,
+        audited=40,
+        temperature=1.5,
+        images={"train": {"A": 7, "B|C": 9}, "test": {"A": 1}},
+        sources={"one": {"A": 3}},
+        settings={"seed": 7, "warehouse": "/secret/place"},
+    )
+    return BARE.model_copy(
+        update={"metrics": {"test": metrics}, "left_out": metrics, "training": training}
+    )
 
 
 def lines(text: str, start: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
-def test_a_model_of_which_nothing_is_known_says_so() -> None:
-    text = model_card(BARE)
+def test_a_card_without_metrics() -> None:
+    text = render_model_card(BARE)
     assert "Research use only." in text
-    for heading in ("Data", "Figures", "Confidence"):
+    for heading in ("Data", "Metrics", "Confidence"):
         section = text.split(f"## {heading}\n\n")[1].splitlines()[0]
         assert section in ("Not recorded.", "Not measured.")
-    assert "Not known: the model was trained on one source" in text
+    assert "requires several sources and cached features" in text
     assert lines(text, "| keras") == ["| keras |  | yes | - |"]
 
 
-def test_figures_stand_with_their_intervals_by_source_and_class(card: dict[str, Any]) -> None:
-    text, test = model_card(card), card["metrics"]["test"]
-    low, high = test["intervals"]["accuracy"]
-    wanted = f"| all | 40 | {test['accuracy']:.3f} ({low:.3f} to {high:.3f}) |"
+def test_metrics_have_intervals_by_source_and_class(metadata: ModelMetadata) -> None:
+    text, test = render_model_card(metadata), metadata.test_metrics
+    low, high = test.intervals.accuracy
+    wanted = f"| all | 40 | {test.accuracy:.3f} ({low:.3f} to {high:.3f}) |"
     (all_row,) = lines(text, "| all |")
     assert all_row.startswith(wanted)
     assert len(lines(text, "| one | 20 |")) == 2  # figures, and what to expect elsewhere
@@ -73,21 +75,30 @@ def test_figures_stand_with_their_intervals_by_source_and_class(card: dict[str, 
     assert "/secret/place" not in text
 
 
-def test_the_section_on_confidence_says_when_a_person_has_to_look(card: dict[str, Any]) -> None:
+def test_the_section_on_confidence_gives_the_review_thresholds(metadata: ModelMetadata) -> None:
     shares = {"any": 0.09, "confidence": 0.04, "novelty": 0.05, "mask": 0.01}
-    found = {
-        "calibration": {"test": {"ece_before": 0.1, "ece": 0.02, "coverage_98": 0.9}},
-        "review": {"confidence": 0.8, "novelty": {"detail": [0.5, 0.7]}, "mask": {}},
+    curve = ReliabilityCurve(images=[4], confidence=[0.9], accuracy=[0.8])
+    calibration = Calibration(
+        ece_before=0.1,
+        ece=0.02,
+        reliability_before=curve,
+        reliability=curve,
+        risk_coverage=RiskCoverage(coverage=[1.0], risk=[0.1]),
+        coverage_98=0.9,
+    )
+    sections = {
+        "calibration": {"test": calibration},
+        "review": ReviewThresholds(confidence=0.8, novelty={"detail": (0.5, 0.7)}, mask={}),
         "flagged": {"val": shares, "test": shares},
     }
-    text = model_card(card | found)
+    text = render_model_card(metadata.model_copy(update=sections))
     assert "its confidence is below 0.800" in text
     assert lines(text, "| test | 0.090 | 0.040 | 0.050 | 0.010 |")
-    assert "novelty" not in model_card(card)
+    assert "novelty" not in render_model_card(metadata)
 
 
-def test_what_names_hold_does_not_break_a_table(card: dict[str, Any]) -> None:
-    text = model_card(card)
+def test_names_do_not_break_a_table(metadata: ModelMetadata) -> None:
+    text = render_model_card(metadata)
     assert lines(text, "| B\\|C |")
     for table in text.split("\n\n"):
         if table.startswith("| "):

@@ -12,7 +12,7 @@ from eagle_spark.datasets import near_duplicates as duplicates
 from eagle_spark.datasets.near_duplicates import (
     MAX_DISTANCE,
     connected_components,
-    near_duplicate_groups,
+    group_near_duplicates,
 )
 
 Bits = NDArray[np.bool_]
@@ -49,59 +49,61 @@ def crowd(seed: int, flips: float, families: int = 5, members: int = 30) -> Bits
 @pytest.mark.parametrize("max_distance", [0, 1, 7, MAX_DISTANCE])
 def test_groups_are_those_of_all_pairs(flips: float, max_distance: int) -> None:
     bits = crowd(int(flips * 100) + max_distance, flips)
-    found = near_duplicate_groups(packed(bits), max_distance)
-    assert found.tolist() == by_definition(bits, max_distance)
+    groups = group_near_duplicates(packed(bits), max_distance)
+    assert groups.tolist() == by_definition(bits, max_distance)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**16 - 1), max_size=40), st.integers(0, 16))
-def test_short_hashes_and_any_distance_agree_with_all_pairs(values: list[int], most: int) -> None:
+def test_short_hashes_and_any_distance_agree_with_all_pairs(
+    values: list[int], max_distance: int
+) -> None:
     hashes = [value.to_bytes(2, "big") for value in values]
     bits = np.unpackbits(np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 2), axis=1)
-    expected = by_definition(bits.astype(bool), most)
-    assert near_duplicate_groups(hashes, most).tolist() == expected
+    expected = by_definition(bits.astype(bool), max_distance)
+    assert group_near_duplicates(hashes, max_distance).tolist() == expected
 
 
-@pytest.mark.parametrize("apart", [MAX_DISTANCE, MAX_DISTANCE + 1])
-def test_no_pair_at_the_limit_is_missed_and_none_beyond_is_taken(apart: int) -> None:
-    rng = np.random.default_rng(apart)
+@pytest.mark.parametrize("distance", [MAX_DISTANCE, MAX_DISTANCE + 1])
+def test_pairs_are_grouped_up_to_the_limit_and_not_beyond(distance: int) -> None:
+    rng = np.random.default_rng(distance)
     left = rng.random((400, 256)) < 0.5
     right = left.copy()
     for row in right:
-        row[rng.choice(256, apart, replace=False)] ^= True
-    found = near_duplicate_groups(packed(np.concatenate([left, right])))
-    assert (found[:400] == found[400:]).all() == (apart <= MAX_DISTANCE)
-    assert len(np.unique(found)) == (400 if apart <= MAX_DISTANCE else 800)
+        row[rng.choice(256, distance, replace=False)] ^= True
+    groups = group_near_duplicates(packed(np.concatenate([left, right])))
+    assert (groups[:400] == groups[400:]).all() == (distance <= MAX_DISTANCE)
+    assert len(np.unique(groups)) == (400 if distance <= MAX_DISTANCE else 800)
 
 
 def test_groups_do_not_depend_on_how_many_pairs_are_held_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hashes = packed(crowd(3, 0.06))
-    expected = near_duplicate_groups(hashes).tolist()
-    monkeypatch.setattr(duplicates, "_PAIRS_AT_ONCE", 3)
-    assert near_duplicate_groups(hashes).tolist() == expected
+    expected = group_near_duplicates(hashes).tolist()
+    monkeypatch.setattr(duplicates, "_PAIRS_PER_CHUNK", 3)
+    assert group_near_duplicates(hashes).tolist() == expected
 
 
 def test_no_hashes_no_groups() -> None:
-    assert near_duplicate_groups([]).tolist() == []
+    assert group_near_duplicates([]).tolist() == []
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: near_duplicate_groups([b"abcd", b"abc"]),
-        lambda: near_duplicate_groups([b"abcd"], max_distance=-1),
+        lambda: group_near_duplicates([b"abcd", b"abc"]),
+        lambda: group_near_duplicates([b"abcd"], max_distance=-1),
     ],
     ids=["lengths", "distance"],
 )
 def test_wrong_arguments_are_refused(call: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"wanted; got \[3, 4\]|0 or more; got -1"):
+    with pytest.raises(ValueError, match=r"one length; got \[3, 4\]|0 or more; got -1"):
         call()
 
 
-def test_many_equal_hashes_cost_nothing() -> None:
-    assert (near_duplicate_groups([bytes(32)] * 100_000) == 0).all()
+def test_many_equal_hashes_are_fast() -> None:
+    assert (group_near_duplicates([bytes(32)] * 100_000) == 0).all()
 
 
 @pytest.mark.extended("100,000 hashes", seconds=5)
@@ -109,9 +111,9 @@ def test_100_000_hashes_with_a_crowd_of_copies_take_seconds() -> None:
     rng = np.random.default_rng(0)
     others = packed(rng.random((80_000, 256)) < 0.5)
     copies = packed(np.ones((20_000, 256), bool) ^ (rng.random((20_000, 256)) < 0.03))
-    found = near_duplicate_groups(others + copies)
-    assert len(np.unique(found[:80_000])) == 80_000
-    assert (found[80_000:] == found[-1]).all()
+    groups = group_near_duplicates(others + copies)
+    assert len(np.unique(groups[:80_000])) == 80_000
+    assert (groups[80_000:] == groups[-1]).all()
 
 
 @pytest.mark.parametrize(
@@ -125,8 +127,8 @@ def test_100_000_hashes_with_a_crowd_of_copies_take_seconds() -> None:
     ],
 )
 def test_components(count: int, edges: list[tuple[int, int]], expected: list[int]) -> None:
-    found = connected_components(count, np.array(edges, np.int64).reshape(-1, 2))
-    assert found.tolist() == expected
+    components = connected_components(count, np.array(edges, np.int64).reshape(-1, 2))
+    assert components.tolist() == expected
 
 
 @pytest.mark.parametrize("shape", ["path", "shuffled", "star"])

@@ -15,11 +15,11 @@ from PIL import Image
 from eagle_spark.datasets.synthetic.sample import (
     CLASSES,
     SampleCounts,
-    main,
     write_sample,
     write_unlabelled,
 )
 from eagle_spark.errors import OutputError, SettingsError
+from tests.helpers.processes import run_eagle
 
 FOLDERS = [kind.folder for kind in CLASSES]
 
@@ -45,9 +45,9 @@ def test_layout_is_that_of_the_radiography_database(sample: tuple[Path, SampleCo
     assert sorted(path.name for path in out.iterdir()) == sorted(
         FOLDERS + [f"{folder}.metadata.xlsx" for folder in FOLDERS]
     )
-    for folder, wanted in counts.by_class.items():
+    for folder, count in counts.by_class.items():
         images = sorted(path.name for path in (out / folder / "images").iterdir())
-        assert images == sorted(f"{folder}-{place}.png" for place in range(1, wanted + 1))
+        assert images == sorted(f"{folder}-{place}.png" for place in range(1, count + 1))
         assert images == sorted(path.name for path in (out / folder / "masks").iterdir())
     assert sum(counts.by_class.values()) == counts.images == 40
 
@@ -81,7 +81,7 @@ def test_workbooks_name_every_file_with_the_databases_quirks(
     assert workbook(out, "Viral Pneumonia")[1][0] == "Viral Pneumonia-1"
 
 
-def test_patients_have_one_to_four_films_and_belong_to_one_class(
+def test_patients_have_one_to_four_images_of_one_class(
     sample: tuple[Path, SampleCounts],
 ) -> None:
     out, counts = sample
@@ -93,7 +93,7 @@ def test_patients_have_one_to_four_films_and_belong_to_one_class(
     assert max(sizes) <= 5  # four films and a copy
 
 
-def test_duplicates_stand_under_other_names_of_the_same_patient(
+def test_duplicates_have_other_names_of_the_same_patient(
     sample: tuple[Path, SampleCounts],
 ) -> None:
     out, counts = sample
@@ -108,7 +108,7 @@ def test_duplicates_stand_under_other_names_of_the_same_patient(
     assert extra == counts.duplicates > 0
 
 
-def test_lungs_are_two_fields_darker_than_what_lies_between_them(
+def test_lungs_are_two_fields_darker_than_the_mediastinum(
     sample: tuple[Path, SampleCounts],
 ) -> None:
     for path in sorted((sample[0] / "Normal" / "images").iterdir()):
@@ -135,14 +135,14 @@ def test_heart_lies_mainly_on_the_right_of_the_image(sample: tuple[Path, SampleC
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
         write_sample(tmp_path / name, images=4, seed=seed)
-    one, two, other = (tree(tmp_path / name) for name in ("one", "two", "other"))
-    assert one == two
-    images = [name for name in one if name.endswith(".png")]
+    first, second, other = (tree(tmp_path / name) for name in ("one", "two", "other"))
+    assert first == second
+    images = [name for name in first if name.endswith(".png")]
     assert images
-    assert all(one[name] != other[name] for name in images)
+    assert all(first[name] != other[name] for name in images)
 
 
-def test_a_larger_set_begins_with_the_films_of_a_smaller_one(
+def test_a_larger_set_begins_with_the_images_of_a_smaller_one(
     sample: tuple[Path, SampleCounts], tmp_path: Path
 ) -> None:
     write_sample(tmp_path, images=10, seed=7)
@@ -159,15 +159,15 @@ def test_every_class_has_an_image_however_small_the_set(tmp_path: Path, images: 
 
 
 def test_too_few_images_or_a_negative_seed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--images must be at least 3; got 2"):
+    with pytest.raises(SettingsError, match="`images` must be at least 3; got 2"):
         write_sample(tmp_path / "new", images=2, seed=1)
-    with pytest.raises(SettingsError, match="--seed must be 0 or more; got -1"):
+    with pytest.raises(SettingsError, match="`seed` must be 0 or more; got -1"):
         write_sample(tmp_path / "new", images=3, seed=-1)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("write", [write_sample, write_unlabelled])
-def test_a_folder_that_holds_something_is_refused_and_left_alone(
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(
     tmp_path: Path, write: Callable[[Path, int, int], object]
 ) -> None:
     (tmp_path / "mine.txt").write_text("keep")
@@ -176,7 +176,7 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_at_the_path_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot write to the folder"):
         write_sample(tmp_path / "taken", images=3, seed=1)
@@ -209,27 +209,23 @@ def test_the_truncated_file_is_an_image_that_cannot_be_read_to_its_end(tmp_path:
         image.load()
 
 
-def test_command_prints_its_counts_as_one_json_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_its_counts_as_one_json_line(tmp_path: Path) -> None:
     out, score = tmp_path / "set", tmp_path / "score"
-    options = ["--out", str(out), "--images", "5", "--seed", "2"]
-    assert main([*options, "--unlabelled-out", str(score), "--unlabelled", "2"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    options = ["--out", out, "--images", "5", "--seed", "2"]
+    done = run_eagle("sample", *options, "--unlabelled-out", score, "--unlabelled", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = json.loads(done.stdout)
     assert printed["images"] == 5
     assert sum(printed["by_class"].values()) == 5
     assert len(list(score.rglob("*.*"))) == 2 + 4
 
 
-def test_command_refuses_with_one_line_and_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_refuses_with_one_line_and_code_2(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    assert main(["--out", str(tmp_path)]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith(f"error: {tmp_path} must be a new or empty folder")
-    assert printed.err.count("\n") == 1
+    done = run_eagle("sample", "--out", tmp_path)
+    assert done.returncode == json.loads(done.stdout)["exit_code"] == 2
+    assert done.stderr.startswith(f"error: {tmp_path} must be a new or empty folder")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_loads_neither_spark_nor_tensorflow_nor_openpyxl() -> None:

@@ -7,12 +7,12 @@ from scipy import ndimage
 from scipy.spatial import distance
 
 from eagle_spark.metrics.scores import (
+    compute_overlap_metrics,
     confusion_matrix,
     dice,
     expected_calibration_error,
     hausdorff95,
     iou,
-    overlap_figures,
 )
 
 
@@ -89,7 +89,7 @@ def test_the_edge_of_the_image_is_an_edge_and_an_empty_mask_has_none() -> None:
     assert np.isnan(hausdorff95(np.zeros((64, 64), bool), square(1, 3)))
 
 
-def test_one_image_has_all_figures_of_overlap_or_none() -> None:
-    found = overlap_figures(square(0, 2), square(0, 1))
+def test_one_image_has_all_overlap_metrics_or_none() -> None:
+    found = compute_overlap_metrics(square(0, 2), square(0, 1))
     assert found == {"dice": 0.4, "iou": 0.25, "hausdorff95": pytest.approx(2**0.5, abs=0.1)}
-    assert np.isnan(list(overlap_figures(None, square(0, 1)).values())).all()
+    assert np.isnan(list(compute_overlap_metrics(None, square(0, 1)).values())).all()

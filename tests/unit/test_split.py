@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eagle_spark.datasets.split import (
     SPLITS,
     assign_splits,
-    conflicting_labels,
+    find_conflicting_labels,
     group_images,
     parse_fractions,
 )
@@ -40,11 +40,11 @@ def together(groups: Sequence[int]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [("0.7,0.1,0.2", (0.7, 0.1, 0.2)), (" 1, 0 ,0", (1, 0, 0)), (".5,.2,0.3000001", None)],
 )
-def test_fractions_are_read(text: str, wanted: tuple[float, float, float] | None) -> None:
-    assert parse_fractions(text) == (wanted or (0.5, 0.2, 0.3000001))
+def test_fractions_are_read(text: str, expected: tuple[float, float, float] | None) -> None:
+    assert parse_fractions(text) == (expected or (0.5, 0.2, 0.3000001))
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_fractions_are_read(text: str, wanted: tuple[float, float, float] | None
         "0.7;0.1;0.2",
     ],
 )
-def test_bad_fractions_are_refused_by_the_options_name(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"^--split wants three numbers") as error:
+def test_bad_fractions_are_refused_with_the_parameter(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^`split`: wanted three numbers") as error:
         parse_fractions(text)
     assert str(error.value).endswith(repr(text))
 
@@ -74,7 +74,7 @@ def test_images_of_one_patient_are_one_group() -> None:
     assert groups.dtype == np.int64
 
 
-def test_images_of_no_known_patient_are_groups_of_their_own() -> None:
+def test_each_image_without_a_patient_is_a_group() -> None:
     assert together(group_images([None] * 3, ids(3), FAR[:3])) == [[0], [1], [2]]
 
 
@@ -117,18 +117,18 @@ def test_fractions_are_met_per_label() -> None:
     assert [counts["Viral Pneumonia", split] for split in SPLITS] == [70, 10, 20]
 
 
-def test_the_seed_draws_and_the_order_of_the_input_plays_no_part() -> None:
+def test_splits_depend_on_the_seed_and_not_on_the_order() -> None:
     groups = np.arange(300) // 2
     labels = [f"c{n % 3}" for n in groups]
-    one = assign_splits(groups, labels, ids(300), USUAL, 1)
-    assert one == assign_splits(groups, labels, ids(300), USUAL, 1)
-    assert one != assign_splits(groups, labels, ids(300), USUAL, 2)
+    splits = assign_splits(groups, labels, ids(300), USUAL, 1)
+    assert splits == assign_splits(groups, labels, ids(300), USUAL, 1)
+    assert splits != assign_splits(groups, labels, ids(300), USUAL, 2)
     order = random.Random(0).sample(range(300), 300)
     renumbered = [9999 - groups[at] for at in order]
     shuffled = assign_splits(
         np.array(renumbered), [labels[at] for at in order], [ids(300)[at] for at in order], USUAL, 1
     )
-    assert shuffled == [one[at] for at in order]
+    assert shuffled == [splits[at] for at in order]
 
 
 def test_large_groups_do_not_all_go_to_train() -> None:
@@ -140,7 +140,7 @@ def test_large_groups_do_not_all_go_to_train() -> None:
     assert [splits.count(split) for split in SPLITS] == [700, 100, 200]
 
 
-def test_small_groups_make_up_for_a_large_one() -> None:
+def test_small_groups_compensate_for_a_large_one() -> None:
     groups = np.repeat(np.arange(71), [30] + [1] * 70)
     splits = assign_splits(groups, ["A"] * 100, ids(100), USUAL, 3)
     assert [splits.count(split) for split in SPLITS] == [70, 10, 20]
@@ -152,12 +152,12 @@ def test_a_label_of_three_groups_is_in_every_split() -> None:
     assert sorted(splits[:3]) == sorted(SPLITS)
 
 
-def test_a_share_of_nothing_gets_nothing() -> None:
+def test_a_fraction_of_0_gets_no_image() -> None:
     splits = assign_splits(np.arange(50), ["A"] * 50, ids(50), (0.8, 0.0, 0.2), 5)
     assert Counter(splits) == {"train": 40, "test": 10}
 
 
-def test_rows_of_the_table_keep_their_splits_and_new_ones_make_up_for_them() -> None:
+def test_existing_rows_keep_their_splits_and_new_rows_compensate() -> None:
     fixed = ["train"] * 100 + [None] * 100
     splits = assign_splits(np.arange(200), ["A"] * 200, ids(200), USUAL, 5, fixed)
     assert splits[:100] == ["train"] * 100
@@ -230,7 +230,9 @@ def test_fifty_thousand_images_take_seconds() -> None:
 
 
 def test_equal_bytes_under_two_labels_are_all_marked() -> None:
-    found = conflicting_labels(["a", "b", "a", "c", "b", "a"], ["X", "X", "Y", "Y", "X", "X"])
-    assert found.tolist() == [True, False, True, False, False, True]
-    assert found.dtype == np.bool_
-    assert conflicting_labels([], []).shape == (0,)
+    conflicts = find_conflicting_labels(
+        ["a", "b", "a", "c", "b", "a"], ["X", "X", "Y", "Y", "X", "X"]
+    )
+    assert conflicts.tolist() == [True, False, True, False, False, True]
+    assert conflicts.dtype == np.bool_
+    assert find_conflicting_labels([], []).shape == (0,)

@@ -29,12 +29,12 @@ def test_a_path_is_the_end_of_one_images_uri(tmp_path: Path, text: str) -> None:
 
 
 def test_a_patient_is_one_line(tmp_path: Path) -> None:
-    found = written(tmp_path, "patient_id,split\np,test\nq,train\n")
-    assert found.assign([*PATHS[::2], PATHS[1]], ["p", "q", "p"]) == ["test", "train", "test"]
+    split_file = written(tmp_path, "patient_id,split\np,test\nq,train\n")
+    assert split_file.assign([*PATHS[::2], PATHS[1]], ["p", "q", "p"]) == ["test", "train", "test"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("path,split\n1.png,val\n2.png,val\n", "'1.png' fits 2 images, such as .*A/images/1.png"),
         ("path,split\n2.png,val\n", "got no line for file:///set/A/images/1.png"),
@@ -42,13 +42,13 @@ def test_a_patient_is_one_line(tmp_path: Path) -> None:
         ("patient_id,split\np,val\nq,val\n", r"got no line for .*B/images/1.png \(patient None\)"),
     ],
 )
-def test_every_image_wants_one_split(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_every_image_needs_one_split(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         written(tmp_path, text).assign(PATHS, PATIENTS)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "header path,split"),
         ("name,split\na,val\n", "got name,split"),
@@ -59,11 +59,11 @@ def test_every_image_wants_one_split(tmp_path: Path, text: str, said: str) -> No
         ('path,split\n"a,val\n', "wanted a CSV"),
     ],
 )
-def test_a_file_that_is_none_is_refused_by_line(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(InputError, match=f"--split-file .*{said}"):
+def test_an_invalid_file_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"`split_file` .*{message}"):
         written(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--split-file .*gone\.csv cannot be read"):
+def test_a_missing_split_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`split_file` .*gone\.csv cannot be read"):
         read_split_file(str(tmp_path / "gone.csv"))

@@ -15,10 +15,10 @@ from typing import IO, ClassVar
 
 import pytest
 
-from eagle_spark.errors import ImageRejected, InputError, Reason, SettingsError
-from eagle_spark.io import absolute_uri, is_hidden, join, list_folder, locate, read_image
-from eagle_spark.io.hadoop_conf import _read as site_cache
-from eagle_spark.io.hadoop_conf import file_permission
+from eagle_spark.errors import ImageRejectedError, InputError, Reason, SettingsError
+from eagle_spark.io import absolute_uri, is_hidden, join, list_folder, read_bytes, resolve
+from eagle_spark.io.hadoop_conf import _read_settings as site_cache
+from eagle_spark.io.hadoop_conf import read_file_permission
 
 
 @pytest.mark.parametrize("uri", ["/a/b", "file:///a/b", "file:/a/b", "/a/./b/", "file:///a/b/"])
@@ -30,7 +30,7 @@ def test_every_spelling_of_a_local_path_is_one_uri(uri: str) -> None:
     "name",
     [".DS_Store", "_SUCCESS", "Thumbs.db", "ehthumbs.db", "Desktop.ini", "a:Zone.Identifier"],
 )
-def test_what_systems_leave_in_folders_is_hidden(name: str) -> None:
+def test_files_of_the_system_are_hidden(name: str) -> None:
     assert is_hidden(name)
     assert not is_hidden(f"{name}.png" if name[0] not in "._" else "DS_Store")
 
@@ -50,12 +50,12 @@ def test_listing_is_recursive_and_leaves_hidden_names_out(tmp_path: Path) -> Non
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"12345")
-    found = {entry.uri: entry for entry in list_folder(str(tmp_path))}
-    assert set(found) == {f"file://{tmp_path}/a b/ü#1?%20.png", f"file://{tmp_path}/c.txt"}
-    entry = found[f"file://{tmp_path}/a b/ü#1?%20.png"]
+    entries = {entry.uri: entry for entry in list_folder(str(tmp_path))}
+    assert set(entries) == {f"file://{tmp_path}/a b/ü#1?%20.png", f"file://{tmp_path}/c.txt"}
+    entry = entries[f"file://{tmp_path}/a b/ü#1?%20.png"]
     assert entry.length == 5
     assert entry.name == "ü#1?%20.png"
-    assert read_image(entry.uri, 10) == b"12345"
+    assert read_bytes(entry.uri, 10) == b"12345"
 
 
 def test_links_are_listed_but_folders_behind_them_are_not_entered(tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ def test_links_are_listed_but_folders_behind_them_are_not_entered(tmp_path: Path
     assert names == {"loop", "broken"}
 
 
-def test_what_is_gone_before_it_is_looked_at_is_not_listed(tmp_path: Path) -> None:
+def test_an_entry_deleted_during_the_listing_is_not_listed(tmp_path: Path) -> None:
     for name in ("1.png", "2.png", "3.png", "kept/a.png", "gone/b.png", "replaced/c.png"):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.touch()
     entries = list_folder(str(tmp_path))
-    first = next(entries).name  # the names of the others are known by now, no more of them
+    first = next(entries).name  # the names of the others are listed by now
     for file in tmp_path.glob("?.png"):
         file.unlink()
     shutil.rmtree(tmp_path / "gone")
@@ -97,14 +97,14 @@ class LosingClient:
     def list_status(self, path: str, recursive: bool) -> Iterator[SimpleNamespace]:
         self.get_file_info(path)
         for name in self.FOLDERS[path]:
-            one = name.rstrip("/")
-            folder = one != name
-            yield SimpleNamespace(path=one, isdir=folder, length=1, modification_time=2)
+            child = name.rstrip("/")
+            folder = child != name
+            yield SimpleNamespace(path=child, isdir=folder, length=1, modification_time=2)
             if folder and recursive:
-                yield from self.list_status(one, recursive)
+                yield from self.list_status(child, recursive)
 
 
-def test_a_folder_that_is_gone_from_hdfs_is_not_listed() -> None:
+def test_a_folder_deleted_from_hdfs_is_not_listed() -> None:
     from eagle_spark.io.hdfs import HdfsStorage
 
     storage = HdfsStorage.__new__(HdfsStorage)
@@ -117,7 +117,7 @@ def test_a_folder_that_is_gone_from_hdfs_is_not_listed() -> None:
         list(storage.list_files("/nowhere"))
 
 
-def test_a_missing_folder_and_a_file_in_its_place_are_named(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_file_at_its_path_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder: /nowhere/at/all"):
         list(list_folder("/nowhere/at/all"))
     (tmp_path / "file").write_text("x")
@@ -134,10 +134,10 @@ def make_loop(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_fifo, make_loop, Path.mkdir], ids=["fifo", "loop", "folder"])
-def test_what_is_no_regular_file_is_unreadable(tmp_path: Path, make: object) -> None:
+def test_a_file_that_is_not_regular_is_unreadable(tmp_path: Path, make: object) -> None:
     make(tmp_path / "x.png")  # type: ignore[operator]
-    with pytest.raises(ImageRejected) as caught:
-        read_image(str(tmp_path / "x.png"), 10)
+    with pytest.raises(ImageRejectedError) as caught:
+        read_bytes(str(tmp_path / "x.png"), 10)
     assert caught.value.reason is Reason.UNREADABLE
 
 
@@ -153,7 +153,7 @@ def test_a_file_without_read_permission_is_unreadable(tmp_path: Path) -> None:
             os.chdir(tmp_path)
             os.setresuid(65534, 65534, 65534)
         try:
-            locate("x.png" if os.getcwd() == str(tmp_path) else str(secret))[0].read("x.png", 1)
+            resolve("x.png" if os.getcwd() == str(tmp_path) else str(secret))[0].read("x.png", 1)
         except PermissionError:
             os._exit(13)
         except BaseException:
@@ -162,13 +162,13 @@ def test_a_file_without_read_permission_is_unreadable(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 13
 
 
-def test_reading_stops_one_byte_behind_the_limit(tmp_path: Path) -> None:
+def test_reading_stops_one_byte_after_the_limit(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"1234567890")
-    assert len(read_image(str(tmp_path / "x"), 4)) == 5
+    assert len(read_bytes(str(tmp_path / "x"), 4)) == 5
 
 
 def test_writing_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    storage, path = locate(str(tmp_path / "deep" / "x"))
+    storage, path = resolve(str(tmp_path / "deep" / "x"))
     storage.write(path, b"one")
     storage.write(path, b"two")
     assert Path(path).read_bytes() == b"two"
@@ -188,16 +188,16 @@ def breaking() -> IO[bytes]:
     return Breaking(b"half")
 
 
-def test_a_source_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
-    storage, path = locate(str(tmp_path / "x"))
+def test_a_failing_source_leaves_the_old_file(tmp_path: Path) -> None:
+    storage, path = resolve(str(tmp_path / "x"))
     storage.write(path, b"old")
     with pytest.raises(OSError, match="the line is cut"):
         storage.put(path, breaking)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x", b"old")]
 
 
-def test_a_name_as_long_as_the_disk_takes_can_be_written(tmp_path: Path) -> None:
-    storage, path = locate(str(tmp_path / ("ü" * 127 + "x")))
+def test_the_longest_name_of_the_disk_can_be_written(tmp_path: Path) -> None:
+    storage, path = resolve(str(tmp_path / ("ü" * 127 + "x")))
     storage.write(path, b"1")
     assert storage.read(path, 2) == b"1"
 
@@ -206,7 +206,7 @@ def test_a_name_as_long_as_the_disk_takes_can_be_written(tmp_path: Path) -> None
 def test_renaming_onto_anything_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "a")
     make(tmp_path / "b")
-    storage, path = locate(str(tmp_path))
+    storage, path = resolve(str(tmp_path))
     with pytest.raises(FileExistsError):
         storage.rename(f"{path}/a", f"{path}/b")
     assert (tmp_path / "a").exists()
@@ -228,13 +228,13 @@ def test_join_does_not_double_slashes() -> None:
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        locate(uri)
+        resolve(uri)
     for part in ("secret", "sec", "ret@", "user:"):
         assert part not in str(caught.value)
 
 
 def write_site(folder: Path, name: str, **settings: str) -> None:
-    """Write a site file; `__` in a key stands for a dot."""
+    """Write a site file; `__` in a key is a dot."""
     properties = (
         f"<property><name>{key.replace('__', '.')}</name><value>\n {value}\n</value></property>"
         for key, value in settings.items()
@@ -259,7 +259,7 @@ def test_hdfs_without_a_host_is_the_default_file_system(site: Path, address: str
 
 
 @pytest.mark.parametrize("address", ["file:///", "s3a://key:secret@bucket", "hdfs:///x", None])
-def test_a_default_file_system_that_is_no_hdfs_is_refused(site: Path, address: str | None) -> None:
+def test_a_default_file_system_other_than_hdfs_is_refused(site: Path, address: str | None) -> None:
     if address:
         write_site(site, "core-site.xml", fs__defaultFS=address)
     with pytest.raises(SettingsError, match=r"fs\.defaultFS") as caught:
@@ -277,21 +277,19 @@ def test_hdfs_without_a_host_and_without_configuration_is_refused(
 
 
 @pytest.mark.parametrize(("umask", "bits"), [(None, 0o644), ("027", 0o640), ("0077", 0o600)])
-def test_new_files_are_as_private_as_the_umask_wants(
-    site: Path, umask: str | None, bits: int
-) -> None:
+def test_new_files_have_the_mode_of_the_umask(site: Path, umask: str | None, bits: int) -> None:
     if umask:
         write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": umask})
-    assert file_permission() == bits
+    assert read_file_permission() == bits
 
 
 def test_a_umask_in_symbols_is_refused(site: Path) -> None:
     write_site(site, "core-site.xml", **{"fs__permissions__umask-mode": "u=rwx,g=rx,o="})
-    with pytest.raises(SettingsError, match=r"umask-mode.*027, got u=rwx"):
-        file_permission()
+    with pytest.raises(SettingsError, match=r"umask-mode.*027; got u=rwx"):
+        read_file_permission()
 
 
-def test_the_name_of_hadoop_1_is_understood(site: Path) -> None:
+def test_the_key_of_hadoop_1_is_supported(site: Path) -> None:
     write_site(site, "core-site.xml", fs__default__name="hdfs://old:9000")
     assert absolute_uri("hdfs:///a") == "hdfs://old:9000/a"
 
@@ -306,7 +304,7 @@ def test_variables_are_replaced(site: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("value", ["${loop}", "${nothing}", "${env.A:B}"])
-def test_a_variable_that_leads_nowhere_stays(site: Path, value: str) -> None:
+def test_an_undefined_variable_is_kept(site: Path, value: str) -> None:
     write_site(site, "core-site.xml", fs__defaultFS=f"hdfs://{value}", loop="${loop}")
     with pytest.raises(SettingsError):
         absolute_uri("hdfs:///a")
@@ -342,7 +340,7 @@ def test_an_included_file_that_is_missing_is_named_or_replaced(site: Path) -> No
     assert absolute_uri("hdfs:///a") == "hdfs://nn:1/a"
 
 
-def test_files_that_include_each_other_come_to_an_end(site: Path) -> None:
+def test_cyclic_includes_end(site: Path) -> None:
     (site / "core-site.xml").write_text(INCLUDE.format('<xi:include href="core-site.xml"/>'))
     with pytest.raises(SettingsError, match="include each other"):
         absolute_uri("hdfs:///a")
@@ -356,20 +354,20 @@ def test_a_damaged_site_file_is_named(site: Path) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """Return a port that takes connections and never says a word."""
+    """Return a port that accepts connections and never responds."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         yield server.getsockname()[1]
 
 
-def test_what_does_not_answer_is_named_in_time(
+def test_a_server_that_does_not_respond_is_named_in_time(
     site: Path, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from eagle_spark.io import hdfs
 
-    monkeypatch.setattr(hdfs, "REACH_SECONDS", 0)
-    monkeypatch.setattr(hdfs, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(hdfs, "CONNECT_SECONDS", 0)
+    monkeypatch.setattr(hdfs, "_PROBE_SECONDS", 0.5)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, not listening
         uris = [f"127.0.0.1:{port}" for port in (closed.getsockname()[1], silent)]
@@ -382,12 +380,12 @@ def test_what_does_not_answer_is_named_in_time(
         )
         for authority in [*uris, "away", "no.such.host.invalid:8020", "a..b"]:
             with pytest.raises(InputError, match=f"^hdfs://{authority}: HDFS cannot be reached"):
-                locate(f"hdfs://{authority}/x")
+                resolve(f"hdfs://{authority}/x")
 
 
-def test_a_port_that_is_none_is_refused() -> None:
+def test_an_invalid_port_is_refused() -> None:
     with pytest.raises(SettingsError, match="host:port"):
-        locate("hdfs://host:99999/x")
+        resolve("hdfs://host:99999/x")
 
 
 def test_the_module_loads_nothing_heavy() -> None:

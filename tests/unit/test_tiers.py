@@ -1,4 +1,4 @@
-"""How tests are shared out: each file is in one shard, and shards take about as long."""
+"""Distribution of tests: each file is in one shard, and shards take similar time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from tests.helpers.tiers import group_of, parse_shard, share
+from tests.helpers.tiers import group_name, parse_shard, share
 
 
-def test_every_file_is_in_one_shard_and_the_longest_stands_alone() -> None:
+def test_every_file_is_in_one_shard_and_the_longest_is_alone() -> None:
     seconds = {"a": 600.0, "b": 200.0, "c": 190.0, "d": 100.0, "e": 90.0, "f": 0.0}
     shards = share(seconds, 3)
     assert shards[0] == {"a"}
@@ -18,14 +18,16 @@ def test_every_file_is_in_one_shard_and_the_longest_stands_alone() -> None:
     assert max(loads) - min(loads) <= 100
 
 
-def test_the_shards_are_those_of_every_worker() -> None:
+def test_shards_do_not_depend_on_the_worker() -> None:
     seconds = dict.fromkeys("abcdefgh", 10.0)
     assert share(seconds, 3) == share(dict(reversed(seconds.items())), 3)
 
 
 def test_tests_on_a_cluster_are_one_group_and_others_one_a_file() -> None:
-    assert group_of("tests/cluster/test_a.py::test_x[1]") == group_of("tests/cluster/test_b.py::y")
-    assert group_of("tests/test_a.py::test_x[a::b]") == "tests/test_a.py"
+    assert group_name("tests/cluster/test_a.py::test_x[1]") == group_name(
+        "tests/cluster/test_b.py::y"
+    )
+    assert group_name("tests/test_a.py::test_x[a::b]") == "tests/test_a.py"
 
 
 def test_a_shard_is_a_part_of_all() -> None:

@@ -1,4 +1,4 @@
-"""A folder or zip archive goes up: what is taken, refused, resumed. Local targets, no cluster."""
+"""Upload of a folder or zip archive: accepted, refused, resumed. Local targets, no cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from eagle_spark.errors import EagleError, InputError, OutputError
 from eagle_spark.io import zip_source as rules
-from eagle_spark.io.upload import main, upload
+from eagle_spark.io.upload import upload
+from tests.helpers.processes import run_eagle
 
 FILES = {
     "COVID.metadata.xlsx": b"book",
@@ -37,8 +38,8 @@ def make_folder(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(params=["folder", "zip"])
@@ -51,7 +52,7 @@ def figures(result: dict[str, object]) -> tuple[object, ...]:
     return tuple(result[key] for key in ("listed", "uploaded", "skipped", "bytes"))
 
 
-def test_all_files_arrive_hidden_ones_stay_behind(source: Path, tmp_path: Path) -> None:
+def test_all_files_but_hidden_ones_are_uploaded(source: Path, tmp_path: Path) -> None:
     assert figures(upload(str(source), f"file://{tmp_path}/to")) == (4, 4, 0, 3005)
     assert content(tmp_path / "to") == FILES
 
@@ -72,7 +73,7 @@ def test_only_what_is_missing_or_of_another_length_is_uploaded(
     assert content(tmp_path / "to") == FILES | {"stranger": b"stays"}
 
 
-def test_an_interrupted_upload_leaves_whole_files_only_and_goes_on(
+def test_an_interrupted_upload_leaves_complete_files_and_resumes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(stream: object, sink: object, size: int) -> None:
@@ -81,7 +82,7 @@ def test_an_interrupted_upload_leaves_whole_files_only_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfileobj", broken)
-        with pytest.raises(EagleError, match="the line is cut; run it again") as caught:
+        with pytest.raises(EagleError, match="the line is cut; run the command again") as caught:
             upload(str(source), str(tmp_path / "to"))
     assert caught.value.exit_code == 1
     assert content(tmp_path / "to") == {}
@@ -92,7 +93,7 @@ def test_a_file_that_arrives_shorter_fails_the_run(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "copyfileobj", lambda _stream, sink, _size: sink.write(b"x"))
-    with pytest.raises(EagleError, match=r"wanted \d+ bytes, there are 1"):
+    with pytest.raises(EagleError, match=r"wanted \d+ bytes; got 1"):
         upload(str(source), str(tmp_path / "to"))
 
 
@@ -109,7 +110,7 @@ CLIMBING = [
 
 
 @pytest.mark.parametrize("name", CLIMBING)
-def test_an_entry_that_climbs_out_stops_all_before_the_first(name: str, tmp_path: Path) -> None:
+def test_an_entry_outside_of_the_target_stops_the_upload(name: str, tmp_path: Path) -> None:
     source = make_zip(tmp_path / "x.zip", {"good.png": b"x", name: b"x" * (name != "../")})
     with pytest.raises(InputError) as caught:
         upload(str(source), str(tmp_path / "deep" / "to"))
@@ -152,7 +153,7 @@ def test_an_archive_beyond_the_total_is_refused(
 
 
 @pytest.mark.parametrize("second", ["a.png", "a.png/b.png"], ids=["twice", "file and folder"])
-def test_two_entries_for_one_place_are_refused(second: str, tmp_path: Path) -> None:
+def test_two_entries_with_one_path_are_refused(second: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.png", b"1")
         if second == "a.png":
@@ -160,7 +161,7 @@ def test_two_entries_for_one_place_are_refused(second: str, tmp_path: Path) -> N
                 archive.writestr(second, b"2")
         else:
             archive.writestr(second, b"2")
-    with pytest.raises(InputError, match=r"'a.png' (comes twice|is a file and a folder)"):
+    with pytest.raises(InputError, match=r"'a.png' (occurs twice|is a file and a folder)"):
         upload(str(tmp_path / "x.zip"), str(tmp_path / "to"))
 
 
@@ -175,7 +176,7 @@ def test_a_damaged_entry_is_named_and_not_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive"])
-def test_what_is_no_zip_is_refused(data: bytes, tmp_path: Path) -> None:
+def test_an_invalid_zip_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(InputError, match=r"x.zip: cannot be read as a zip archive"):
         upload(str(tmp_path / "x.zip"), str(tmp_path / "to"))
@@ -189,33 +190,27 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "to").exists()
 
 
-def test_a_file_in_the_targets_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_at_the_target_is_refused(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "source", {"a.png": b"x"})
     (tmp_path / "to").write_bytes(b"x")
-    with pytest.raises(OutputError, match="has to be a folder"):
+    with pytest.raises(OutputError, match="must be a folder"):
         upload(str(source), str(tmp_path / "to"))
 
 
-def test_the_command_ends_with_one_json_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_ends_with_one_json_line(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "x.zip", FILES)
-    monkeypatch.setattr("sys.argv", ["put", str(source), str(tmp_path / "to"), "--jobs", "2"])
-    assert main() == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    done = run_eagle("upload", source, tmp_path / "to", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
     assert result["listed"] == result["uploaded"] + result["skipped"] == 4
 
 
-def test_a_refusal_is_one_line_and_exit_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refusal_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "x.zip", {"../x\ny.png": b"x"})
-    monkeypatch.setattr("sys.argv", ["put", str(source), str(tmp_path / "to")])
-    assert main() == 2
-    shown = capsys.readouterr()
-    assert len(shown.err.splitlines()) == 1
-    assert "../x\\ny.png" in shown.err
-    assert json.loads(shown.out)["exit_code"] == 2
+    done = run_eagle("upload", source, tmp_path / "to")
+    assert done.returncode == json.loads(done.stdout)["exit_code"] == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "../x\\ny.png" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -227,14 +222,8 @@ def test_a_refusal_is_one_line_and_exit_code_2(
         ["source", "to", "--jobs", "hdfs://u:secret@h/x"],
     ],
 )
-def test_a_password_is_refused_and_not_repeated(
-    words: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        code: object = main(words)
-    except SystemExit as ended:  # argparse
-        code = ended.code
-    printed = capfd.readouterr()
-    assert code == 2
-    assert printed.err
-    assert "secret" not in printed.out + printed.err
+def test_a_password_is_refused_and_not_printed(words: list[str]) -> None:
+    done = run_eagle("upload", *words)
+    assert done.returncode == 2
+    assert done.stderr
+    assert "secret" not in done.stdout + done.stderr

@@ -65,12 +65,12 @@ def test_header_need_not_be_the_first_row_of_the_sheet() -> None:
     assert [row.row for row in good] == [4]
 
 
-def test_a_column_that_stands_twice_is_kept_twice() -> None:
+def test_a_duplicate_column_is_kept_twice() -> None:
     row = only_row("a", *REST, "one", "two", header=(*HEADER, "Note", "Note"))
     assert row.metadata == METADATA | {"Note": "one", "Note (2)": "two"}
 
 
-def test_cells_under_no_header_are_left_out() -> None:
+def test_cells_without_a_header_are_left_out() -> None:
     assert only_row("a", *REST, "stray", "n", header=(*HEADER, None, "Note")).metadata == {
         **METADATA,
         "Note": "n",
@@ -106,7 +106,7 @@ def test_dates_as_metadata_become_iso_text() -> None:
         (datetime.time(12, 30), "time: 12:30"),
         (True, "bool: True"),
         ("#N/A", "error cell: #N/A"),
-        ("=A1", "FILE NAME is empty"),  # a formula that nobody has computed
+        ("=A1", "FILE NAME is empty"),  # a formula without a cached value
     ],
 )
 def test_a_row_without_a_text_for_name_is_bad(cell: object, detail: str) -> None:
@@ -143,7 +143,7 @@ def test_a_long_run_of_empty_rows_ends_the_sheet(monkeypatch: pytest.MonkeyPatch
     assert [row.file_name for row in read_workbook(far, "x")[0]] == ["a"]
 
 
-def test_a_row_number_of_billions_costs_nothing() -> None:
+def test_a_row_number_of_billions_is_fast() -> None:
     data = packed([HEADER, ("a", *REST), ("b", *REST)])
     part = "xl/worksheets/sheet1.xml"
     far = rewritten(data, part, lambda xml: xml.replace(b'<row r="3"', b'<row r="9999999999"'))
@@ -173,18 +173,18 @@ def test_a_second_sheet_with_notes_is_left_out() -> None:
     assert (len(good), bad) == (1, [])
 
 
-def test_a_second_sheet_that_lacks_a_wanted_column_is_an_error() -> None:
+def test_a_second_sheet_without_a_required_column_is_an_error() -> None:
     with pytest.raises(WorkbookError, match="sheet 2: no column URL"):
         read_workbook(packed([HEADER, ("a", *REST)], [HEADER[:3], ("b", "PNG", "1")]), "x")
 
 
-def test_a_missing_column_is_named_with_file_wanted_and_found() -> None:
+def test_a_missing_column_is_named_with_file_and_header() -> None:
     with pytest.raises(WorkbookError) as error:
         read_workbook(packed([("FILE NAME", "SIZE", "Age"), ("a", "1", 3)]), "Normal.metadata.xlsx")
     message = str(error.value)
     assert message.startswith("Normal.metadata.xlsx, sheet 1: no column FORMAT, URL;")
     assert "wanted FILE NAME, FORMAT, SIZE, URL" in message
-    assert "found FILE NAME, SIZE, Age" in message
+    assert "got FILE NAME, SIZE, Age" in message
 
 
 @pytest.mark.parametrize("sheets", [[[]], [[("Notes",)], [HEADER]]])
@@ -225,7 +225,7 @@ def entity_bomb() -> bytes:
     [bytes, truncated, zip_of_something_else, broken_sheet, encrypted, entity_bomb],
     ids=lambda make: str(make.__name__),
 )
-def test_what_is_no_workbook_is_named_in_one_line(make: Callable[[], bytes]) -> None:
+def test_an_invalid_workbook_is_one_line(make: Callable[[], bytes]) -> None:
     with pytest.raises(WorkbookError) as error:
         read_workbook(make(), "COVID.metadata.xlsx")
     message = str(error.value)
@@ -242,7 +242,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyP
         read_workbook(bomb, "x.xlsx")
 
 
-def test_a_part_that_swells_a_hundredfold_is_refused() -> None:
+def test_a_part_that_inflates_a_hundredfold_is_refused() -> None:
     part = "xl/styles.xml"
     bomb = rewritten(packed([HEADER]), part, lambda xml: xml + b" " * 2**21, zipfile.ZIP_DEFLATED)
     with pytest.raises(WorkbookError, match=r"100 times its size; xl/styles.xml has"):
@@ -284,7 +284,7 @@ def test_any_damage_gives_rows_or_a_workbook_error() -> None:
     ["\ufeffFILE NAME", "FILE NAME\u200b", "FILE\nNAME", "FILE\u00a0NAME", "FILE NAME_x000D_"],
     ids=ascii,
 )
-def test_a_header_is_what_is_seen_of_it(title: str) -> None:
+def test_a_header_is_compared_by_its_visible_characters(title: str) -> None:
     assert only_row("a", *REST, header=(title, *HEADER[1:])).file_name == "a"
 
 
@@ -293,7 +293,7 @@ def test_a_header_is_what_is_seen_of_it(title: str) -> None:
     ["\ufeffA-1", "A-1\u200b", "A-1\u200e", "A-1_x000D_", "A-1_x000D_\n", "\u00a0A-1 "],
     ids=ascii,
 )
-def test_a_name_is_what_is_seen_of_it(cell: str) -> None:
+def test_a_name_is_compared_by_its_visible_characters(cell: str) -> None:
     assert only_row(cell, *REST).file_name == "A-1"
 
 
@@ -311,7 +311,7 @@ def test_a_name_is_what_is_seen_of_it(cell: str) -> None:
     ],
     ids=["fill", "font", "properties", "theme"],
 )
-def test_looks_and_properties_cost_nothing(part: str, old: bytes, new: bytes) -> None:
+def test_styles_and_properties_are_not_read(part: str, old: bytes, new: bytes) -> None:
     data = packed([HEADER, ("A-1", *REST)])
     changed = rewritten(data, part, lambda text: text.replace(old, new, 1))
     assert changed != data
@@ -319,7 +319,7 @@ def test_looks_and_properties_cost_nothing(part: str, old: bytes, new: bytes) ->
     assert ([row.file_name for row in good], bad) == (["A-1"], [])
 
 
-def test_dates_are_known_by_the_styles_that_are_read() -> None:
+def test_dates_are_detected_from_number_formats() -> None:
     data = packed([HEADER, (datetime.datetime(2020, 3, 1), *REST)])
     changed = rewritten(
         data, "xl/styles.xml", lambda text: text.replace(b"</fills>", b"<fill/></fills>", 1)
@@ -351,7 +351,7 @@ def test_strict_open_xml_is_named() -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_part_that_no_workbook_compresses_so_is_refused_unread(method: int) -> None:
+def test_a_part_with_an_implausible_compression_is_refused_unread(method: int) -> None:
     data = rewritten(packed([HEADER]), "xl/workbook.xml", lambda text: text, method)
     with pytest.raises(WorkbookError, match="not compressed by deflate"):
         read_workbook(data, "x.xlsx")

@@ -1,4 +1,4 @@
-"""Qt without a display, and settings that are nobody's."""
+"""Run Qt without a display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both languages say everything."""
+"""Both languages define every string."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from typing import Any
 import pytest
 
 from eagle_spark.errors import Reason
-from eagle_spark.viewer.words import ENGLISH, LANGUAGES, SPANISH, Words, words_of
+from eagle_spark.viewer.words import ENGLISH, LANGUAGES, SPANISH, Strings, get_strings
 
 IMAGES = Path(__file__).resolve().parents[2] / "eagle_spark/imaging"
 
 
-def texts(words: Words) -> dict[str, str]:
-    """Every text of a language by its name, those of mappings too."""
-    found: dict[str, str] = {}
-    for field in fields(words):
-        value: Any = getattr(words, field.name)
+def flatten(strings: Strings) -> dict[str, str]:
+    """Return every text of a language by its name, including those of mappings."""
+    texts: dict[str, str] = {}
+    for field in fields(strings):
+        value: Any = getattr(strings, field.name)
         if isinstance(value, str):
-            found[field.name] = value
+            texts[field.name] = value
         else:
-            found |= {f"{field.name}.{key}": text for key, text in value.items()}
-    return found
+            texts |= {f"{field.name}.{key}": text for key, text in value.items()}
+    return texts
 
 
-def test_no_text_is_left_in_english() -> None:
-    english, spanish = texts(ENGLISH), texts(SPANISH)
+def test_every_text_is_translated() -> None:
+    english, spanish = flatten(ENGLISH), flatten(SPANISH)
     assert english.keys() == spanish.keys()
     assert all(text.strip() for text in spanish.values())
     assert [name for name in english if english[name] == spanish[name]] == []
 
 
-def test_the_same_is_filled_in() -> None:
-    for name, text in texts(ENGLISH).items():
-        assert text.count("{}") == texts(SPANISH)[name].count("{}"), name
+def test_translations_have_the_same_placeholders() -> None:
+    for name, text in flatten(ENGLISH).items():
+        assert text.count("{}") == flatten(SPANISH)[name].count("{}"), name
 
 
-@pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
-def test_every_reason_to_reject_an_image_is_told(words: Words) -> None:
+@pytest.mark.parametrize("strings", LANGUAGES.values(), ids=LANGUAGES)
+def test_every_rejection_reason_has_a_text(strings: Strings) -> None:
     sources = "".join(path.read_text() for path in IMAGES.rglob("*.py") if path.name != "mask.py")
     raised = {Reason[name] for name in re.findall(r"\bReason\.(\w+)", sources)}
     assert len(raised) >= 9
-    assert raised | {Reason.UNREADABLE} == words.reasons.keys()
+    assert raised | {Reason.UNREADABLE} == strings.rejection_reasons.keys()
 
 
-@pytest.mark.parametrize("words", LANGUAGES.values(), ids=LANGUAGES)
-def test_a_key_stands_once_in_each_menu(words: Words) -> None:
+@pytest.mark.parametrize("strings", LANGUAGES.values(), ids=LANGUAGES)
+def test_mnemonics_are_unique_in_each_menu(strings: Strings) -> None:
     menus = (
-        ("file", "view", "languages", "help"),
-        ("open_image", "open_folder", "open_model", "save_overlay", "save_result", "leave"),
-        ("following", "preceding", "whole_window", "lungs_on_off"),
+        ("file_menu", "view_menu", "language_menu", "help_menu"),
+        ("open_images", "open_folder", "open_model", "save_overlay", "save_result", "quit"),
+        ("next_image", "previous_image", "reset_window", "show_lungs"),
     )
     for names in menus:
-        keys = [re.findall(r"&(\w)", getattr(words, name)) for name in names]
-        flat = [key.lower() for found in keys for key in found]
-        assert len(flat) == len(set(flat)) == len(names)
+        texts = [getattr(strings, name) for name in names]
+        mnemonics = [key.lower() for text in texts for key in re.findall(r"&(\w)", text)]
+        assert len(mnemonics) == len(set(mnemonics)) == len(names)
 
 
-def test_rounding_makes_nothing_certain() -> None:
-    assert ENGLISH.chance(0.99996) == "> 99.9 %"
-    assert SPANISH.chance(0.00004) == "< 0,1 %"
-    assert SPANISH.chance(0.5) == "50,0 %"
+def test_probabilities_are_not_rounded_to_0_or_100_percent() -> None:
+    assert ENGLISH.format_probability(0.99996) == "> 99.9 %"
+    assert SPANISH.format_probability(0.00004) == "< 0,1 %"
+    assert SPANISH.format_probability(0.5) == "50,0 %"
 
 
-def test_an_unknown_language_is_english() -> None:
-    assert words_of("es_MX") is SPANISH
-    assert words_of("C") is ENGLISH
+def test_an_unsupported_language_falls_back_to_english() -> None:
+    assert get_strings("es_MX") is SPANISH
+    assert get_strings("C") is ENGLISH

@@ -1,4 +1,4 @@
-"""The night shift: quiet nights end with 0, those that a person must look at with 3."""
+"""The scheduled run: it ends with 0, or with 3 if a person must check the result."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SUNDAY = 7
 
 
-def night(
-    *given: object, script: Path = ROOT / "submit" / "night.sh", **environment: str
+def run_script(
+    *words: object, script: Path = ROOT / "submit" / "scheduled_run.sh", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/bash", str(script), *map(str, given)],
+        ["/bin/bash", str(script), *map(str, words)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -41,61 +41,62 @@ def program(path: Path, text: str) -> str:
 
 
 def path_with_date(folder: Path, day: int) -> str:
-    """Return a PATH on which `date +%u` says that day of the week, whatever day it is."""
+    """Return a PATH with a `date` whose `+%u` is the given day of the week."""
     program(folder / "date", f'[ "$1" = +%u ] && echo {day} || exec /bin/date "$@"')
     return f"{folder}:{os.environ['PATH']}"
 
 
-@pytest.mark.extended("two nights by spark-submit", seconds=60)
+@pytest.mark.extended("two runs by spark-submit", seconds=60)
 @pytest.mark.spark
 @pytest.mark.train
-def test_a_night_of_broken_files_is_to_be_looked_at_and_the_next_is_quiet(
+def test_a_run_with_many_rejected_files_ends_with_3_and_the_next_with_0(
     model_folder: Path, tmp_path: Path
 ) -> None:
     write_unlabelled(tmp_path / "images", 12, 5)  # and four broken ones
-    given = (tmp_path / "images", model_folder, tmp_path / "warehouse")
+    words = (tmp_path / "images", model_folder, tmp_path / "warehouse")
     cluster = program(
         tmp_path / "submit", '"$PWD/.venv/bin/spark-submit" "$@" > /dev/null || exit 1'
     )
     path = path_with_date(tmp_path / "bin", SUNDAY)
-    first = night(*given, SUBMIT=cluster, PATH=path)
+    first = run_script(*words, SUBMIT=cluster, PATH=path)
     assert first.returncode == 3, first.stderr[-3000:]
-    assert "look: 25% of 16 new files were rejected" in first.stderr
+    assert "attention: 25% of 16 new files were rejected" in first.stderr
     assert json.loads(first.stdout.splitlines()[-1])["scored"] == 12
-    second = night(*given, PATH=path)
+    second = run_script(*words, PATH=path)
     assert second.returncode == 0, second.stderr[-3000:]
     assert json.loads(second.stdout.splitlines()[-1])["already_scored"] == 12
 
 
-@pytest.mark.extended("a night by spark-submit", seconds=10)
+@pytest.mark.extended("a run by spark-submit", seconds=10)
 @pytest.mark.spark
-def test_a_night_that_fails_has_the_code_of_the_job(tmp_path: Path) -> None:
-    done = night(tmp_path / "gone", tmp_path / "model", tmp_path / "warehouse")
+def test_a_failed_run_ends_with_the_exit_code_of_the_job(tmp_path: Path) -> None:
+    done = run_script(tmp_path / "gone", tmp_path / "model", tmp_path / "warehouse")
     assert done.returncode == 2
-    assert night(tmp_path).returncode == 2
+    assert run_script(tmp_path).returncode == 2
 
 
 class Site:
-    """A folder with `night.sh`, where stand-ins print what jobs would."""
+    """A folder with `scheduled_run.sh` and stubs of the jobs."""
 
     def __init__(self, place: Path, day: int) -> None:
         self.place = place
-        python, script = place / ".venv/bin/python", place / "submit/night.sh"
-        for link, target in ((python, sys.executable), (script, ROOT / "submit/night.sh")):
+        python, script = place / ".venv/bin/python", place / "submit/scheduled_run.sh"
+        for link, target in ((python, sys.executable), (script, ROOT / "submit/scheduled_run.sh")):
             link.parent.mkdir(parents=True)
             link.symlink_to(target)
         self.path = path_with_date(place / "bin", day)
-        self.runs("exit 1")
+        self.set_runs("exit 1")
 
-    def runs(self, text: str) -> None:
-        """What spark-sql finds in the table `runs`."""
+    def set_runs(self, text: str) -> None:
+        """Set the shell command that replaces the query of the table `runs`."""
         program(self.place / "conf/sql/open.sh", text)
 
-    def night(self, **jobs: str) -> subprocess.CompletedProcess[str]:
-        told = "".join(f"submit/{job}.py) {text} ;;\n" for job, text in jobs.items())
-        submit = program(self.place / "spark-submit", f"case $1 in\n{told}esac")
-        script = self.place / "submit/night.sh"
-        return night("images", "model", "warehouse", script=script, PATH=self.path, SUBMIT=submit)
+    def run(self, **jobs: str) -> subprocess.CompletedProcess[str]:
+        cases = "".join(f"submit/{job}.py) {text} ;;\n" for job, text in jobs.items())
+        submit = program(self.place / "spark-submit", f"case $1 in\n{cases}esac")
+        script = self.place / "submit/scheduled_run.sh"
+        words = ("images", "model", "warehouse")
+        return run_script(*words, script=script, PATH=self.path, SUBMIT=submit)
 
 
 @pytest.fixture
@@ -105,8 +106,8 @@ def site(tmp_path: Path) -> Site:
 
 def figures(code: int, **others: object) -> str:
     line = {"scored": 100, "rejected": 0, "already_rejected": 0, "exit_code": code}
-    told = {"shift_by": {"training": {"novelty": 9.0}}, "flagged": {"any": 7}}
-    return f"echo '{json.dumps({**line, **told, **others})}'"
+    drift = {"drift_by": {"training": {"novelty": 9.0}}, "flagged": {"any": 7}}
+    return f"echo '{json.dumps({**line, **drift, **others})}'"
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -114,12 +115,12 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("code", [3, 0, 2])
-def test_the_night_ends_as_its_score_did(site: Site, code: int) -> None:
-    """With 2 where masks could not be written: rows are published."""
-    done = site.night(score=f"{figures(code)}; exit {code}", maintain="echo maintained")
+def test_the_exit_code_is_that_of_score(site: Site, code: int) -> None:
+    """Exit code 2 if masks could not be written: rows are published."""
+    done = site.run(score=f"{figures(code)}; exit {code}", maintain="echo maintained")
     assert done.returncode == code, done.stderr
     assert [line["scored"] for line in lines(done)] == [100]
-    assert ("look: shift" in done.stderr) == (code == 3)
+    assert ("attention: drift" in done.stderr) == (code == 3)
     assert "maintained" in done.stderr
 
 
@@ -132,18 +133,16 @@ def test_the_night_ends_as_its_score_did(site: Site, code: int) -> None:
         (figures(0), 1),
     ],
 )
-def test_whatever_fails_after_score_a_person_is_told_to_look(
-    site: Site, score: str, code: int
-) -> None:
-    done = site.night(score=score, maintain="echo no room >&2; exit 1")
+def test_a_failure_after_score_keeps_exit_code_3(site: Site, score: str, code: int) -> None:
+    done = site.run(score=score, maintain="echo no room >&2; exit 1")
     assert done.returncode == code
     assert [line["scored"] for line in lines(done)] == [100]
-    assert ("look: " in done.stderr) == (code == 3)
+    assert ("attention: " in done.stderr) == (code == 3)
     assert "no room" in done.stderr
 
 
-def test_why_score_failed_is_in_the_log_and_in_the_mail(site: Site) -> None:
-    done = site.night(
+def test_the_error_of_score_is_on_both_outputs(site: Site) -> None:
+    done = site.run(
         score="""echo 'error: no such folder'; echo '{"error": "no such folder"}'; exit 2""",
         maintain="echo maintained",
     )
@@ -162,29 +161,30 @@ def test_why_score_failed_is_in_the_log_and_in_the_mail(site: Site) -> None:
         ("exit 1", f"{figures(3)}; {figures(0)}", 3),  # a second attempt of YARN's
         ("exit 1", figures(0), 1),
         ("exit 1", "exit 1", 1),
-        ("exit 0", "exit 1", 3),  # nobody can say that it was quiet
+        ("exit 0", "exit 1", 3),  # the result is unknown
     ],
 )
-def test_in_cluster_mode_the_table_of_runs_is_asked(
+def test_in_cluster_mode_the_result_is_read_from_the_table_runs(
     site: Site, ended: str, runs: str, code: int
 ) -> None:
-    """There score prints nothing, and `spark-submit` makes 1 of 3."""
-    site.runs(runs)
-    done = site.night(score=ended)
+    """There score prints nothing, and `spark-submit` turns exit code 3 into 1."""
+    site.set_runs(runs)
+    done = site.run(score=ended)
     assert done.returncode == code, done.stderr
     assert len(lines(done)) == runs.count("echo")
-    assert ("look: " in done.stderr) == (code == 3)
+    assert ("attention: " in done.stderr) == (code == 3)
 
 
-def test_the_schedules_name_what_is_there() -> None:
+def test_schedules_call_the_script() -> None:
     for name in ("crontab", "eagle_spark_dag.py"):
-        assert "submit/night.sh hdfs:///archive" in (ROOT / "conf" / "night" / name).read_text()
+        text = (ROOT / "conf" / "schedule" / name).read_text()
+        assert "submit/scheduled_run.sh hdfs:///archive" in text
 
 
-def test_the_dag_fails_without_a_retry_where_a_person_must_look(
+def test_the_dag_fails_without_a_retry_on_exit_code_3(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Airflow is stood in for: it is not installed."""
+    """With a stub of Airflow, which is not installed."""
 
     class Skip(Exception):
         pass
@@ -212,8 +212,8 @@ def test_the_dag_fails_without_a_retry_where_a_person_must_look(
     }
     for name, inside in modules.items():
         monkeypatch.setitem(sys.modules, name, cast(ModuleType, SimpleNamespace(**inside)))
-    runpy.run_path(str(ROOT / "conf/night/eagle_spark_dag.py"))
+    runpy.run_path(str(ROOT / "conf/schedule/eagle_spark_dag.py"))
     (task,) = made
     task.execute(0)
-    with pytest.raises(Fail, match="a person must look"):
+    with pytest.raises(Fail, match="needs attention"):
         task.execute(3)

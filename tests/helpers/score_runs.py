@@ -1,4 +1,4 @@
-"""Nights that the tests of the score job look at."""
+"""Queries and checks of runs of the job `score`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from eagle_spark.spark.session import open_session
 from eagle_spark.tables import PREDICTIONS
 
 ROWS = f"SELECT * FROM {PREDICTIONS.full_name}"
-# All that does not tell of the run.
-SAID_ROWS = f"SELECT * EXCEPT (run_id, scored_at) FROM {PREDICTIONS.full_name} ORDER BY path"
+# Without the columns that differ between runs.
+PREDICTION_ROWS = f"SELECT * EXCEPT (run_id, scored_at) FROM {PREDICTIONS.full_name} ORDER BY path"
 
 
 def query(warehouse: Path, sql: str = ROWS) -> list[Any]:
@@ -18,10 +18,12 @@ def query(warehouse: Path, sql: str = ROWS) -> list[Any]:
         return session.sql(sql).collect()
 
 
-def sound_images(folder: Path) -> list[Path]:
+def list_valid_images(folder: Path) -> list[Path]:
+    """Return the PNG files of `write_unlabelled` that are not broken."""
     files = sorted(folder.rglob("*.png"))
     return [path for path in files if path.stat().st_size > 10_000 and "truncated" not in path.name]
 
 
-def balanced(result: dict[str, Any]) -> bool:
+def is_balanced(result: dict[str, Any]) -> bool:
+    """Whether the counts of a result add up."""
     return result["listed"] == result["already_scored"] + result["scored"] + result["rejected"]
