@@ -1,1 +1,1 @@
-"""Speed and memory beside a reference, run side by side. Not part of the package."""
+"""Speed and memory compared with a reference in the same run. Not part of the package."""

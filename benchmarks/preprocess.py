@@ -1,11 +1,11 @@
-"""preprocess beside a bare loop: images/s, and the memory of one task against the folder's size.
+"""preprocess compared with a bare loop: images/s, and memory of a task by size of the folder.
 
     python -m benchmarks.preprocess --data DIR [--rounds 3]
 
 DIR is a labelled folder (<Class>/images). The reference does the same work per image (read, decode,
-resize, SHA-256, perceptual hash, mask) in one plain process per core, writing Parquet with pyarrow,
-without Spark, tables, splits or guarantees. Ours is timed as a whole, from `spark-submit` to the
-published table, and in its steady part: the decoding stage alone, in a session that runs already.
+resize, SHA-256, perceptual hash, mask) in one process per core and writes Parquet with pyarrow,
+without Spark, tables, splits or guarantees. The job is timed as a whole, from `spark-submit` to the
+published table, and its decoding stage alone in a session that is already open.
 """
 
 from __future__ import annotations
@@ -20,51 +20,59 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eagle_spark.datasets.decode_worker import (
     DECODED,
-    Stager,
+    CandidateRow,
+    DecodeWorker,
     candidate_rows,
+    decode_candidates,
     decode_one,
     distribute,
-    stage_decoded,
 )
-from eagle_spark.datasets.ingest import list_candidates
+from eagle_spark.datasets.ingest import match_candidates, read_layout
+from eagle_spark.datasets.matching import Candidate
+from eagle_spark.io import absolute_uri, list_folder
+from eagle_spark.spark.batches import map_batches
 from tests.helpers.processes import submit_words
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 SIZE = 224
 CORES = len(os.sched_getaffinity(0))
-ROWS = 64
+BATCH = 64
+PEAK = pa.schema([("peak", pa.int64())])
 
 
-def bare_loop(share: tuple[list[dict[str, Any]], str]) -> int:
-    """Decode one process' share and write it as Parquet; return this process' peak memory."""
+def run_bare_loop(share: tuple[list[CandidateRow], str]) -> None:
+    """Decode the share of one process and write it as Parquet."""
     candidates, target = share
     with pq.ParquetWriter(target, DECODED) as writer:
-        for start in range(0, len(candidates), ROWS):
-            rows = [{**row, **decode_one(row, SIZE)} for row in candidates[start : start + ROWS]]
+        for start in range(0, len(candidates), BATCH):
+            rows = [{**row, **decode_one(row, SIZE)} for row in candidates[start : start + BATCH]]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=DECODED))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def time_bare_loop(rows: list[dict[str, Any]], folder: Path) -> float:
+def time_bare_loop(rows: list[CandidateRow], folder: Path) -> float:
     shares = [(rows[i::CORES], str(folder / f"bare-{i}.parquet")) for i in range(CORES)]
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
-        pool.map(bare_loop, shares)
+        pool.map(run_bare_loop, shares)
     return time.perf_counter() - start
 
 
-def time_stage(spark: Any, candidates: list[Any], folder: Path) -> float:
+def time_stage(spark: SparkSession, candidates: Sequence[Candidate], folder: Path) -> float:
     """Time the decoding stage, its rows written as Parquet, in a warm session."""
     shutil.rmtree(folder / "stage", ignore_errors=True)
     start = time.perf_counter()
-    stage_decoded(spark, candidates, SIZE, f"file://{folder / 'stage'}")
+    decode_candidates(spark, candidates, SIZE, f"file://{folder / 'stage'}")
     return time.perf_counter() - start
 
 
@@ -76,44 +84,46 @@ def time_job(data: str, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def task_memory(spark: Any, candidates: list[Any], folder: Path) -> int:
-    """Return the largest resident set, bytes, that a Python worker reached staging these."""
-    stager = Stager(SIZE, f"file://{folder / 'memory'}")
+def measure_task_memory(spark: SparkSession, candidates: Sequence[Candidate], folder: Path) -> int:
+    """Return the peak resident memory, bytes, of a Python worker that decodes the candidates."""
+    worker = DecodeWorker(SIZE, f"file://{folder / 'memory'}")
 
-    def peak(batches: Any) -> Any:
-        for _ in stager(batches):
+    def measure_peak(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in worker(batches):
             pass
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        yield pa.RecordBatch.from_pydict({"peak": [used]})
+        yield pa.RecordBatch.from_pydict({"peak": [used]}, schema=PEAK)
 
-    peaks = distribute(spark, candidates).mapInArrow(peak, "peak long")
-    return int(peaks.agg({"peak": "max"}).first()[0])
+    peaks = map_batches(distribute(spark, candidates), measure_peak, PEAK)
+    ((peak,),) = peaks.agg({"peak": "max"}).collect()
+    return int(peak)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    options = parser.parse_args()
     from eagle_spark.spark.session import open_session
 
-    candidates = list_candidates(given.data, None)
+    root = absolute_uri(options.data)
+    candidates = match_candidates(read_layout(root, list_folder(root)), None, "benchmark")
     rows, count = candidate_rows(candidates), len(candidates)
     bare, stage, job = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for _ in range(given.rounds):
+        for _ in range(options.rounds):
             bare.append(time_bare_loop(rows, folder))
-            job.append(time_job(given.data, folder))
+            job.append(time_job(options.data, folder))
         with open_session("bench", str(folder / "wh")) as spark:
-            time_stage(spark, candidates[:512], folder)  # Spark and its workers warm
-            for _ in range(given.rounds):
+            time_stage(spark, candidates[:512], folder)  # warms up Spark and its workers
+            for _ in range(options.rounds):
                 bare.append(time_bare_loop(rows, folder))
                 stage.append(time_stage(spark, candidates, folder))
         memory = {}
-        for some in sorted({min(1221, count), count}):
+        for images in sorted({min(1221, count), count}):
             with open_session("bench", str(folder / "wh")) as spark:
-                memory[some] = task_memory(spark, candidates[:some], folder)
+                memory[images] = measure_task_memory(spark, candidates[:images], folder)
     loop = statistics.median(bare)
     figures = {
         "images": count,

@@ -1,259 +1,389 @@
-"""What a year of 10^6, 10^8 and 10^10 images costs clusters of 10, 100 and 1,000 nodes.
+"""Model of a year of 10^6, 10^8 and 10^10 images on clusters of 10, 100 and 1,000 nodes.
 
-    python -m benchmarks.scale
-    python -m benchmarks.scale --measure [PART,…] --images DIR
+    python -m benchmarks.scale > docs/scale.md
 
-The first writes docs/scale.md and results/scale.png from results/scale.json. The second measures
-what stands there: tasks, entries, commits, expiry, readers, archive, storage, driver, rows. Parts
-that are not named keep what was measured before.
+Renders docs/scale.md from results/scale.json, which holds the coefficients of the model and the
+measurements that they come from. Commit a475b60 has the code that measured them
+(`git show a475b60:benchmarks/scale_measure.py`) and that drew results/scale.png.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scale_measure as measure
-from benchmarks.scale_coefficients import coefficients
-from benchmarks.scale_driver import driver
-from benchmarks.scale_model import (
-    IMAGES,
-    LIMITS,
-    NODES,
-    Coefficient,
-    Figures,
-    Model,
-    Year,
-    broken,
-)
-from benchmarks.scale_readers import readers
-from benchmarks.scale_storage import FILES_PER_FOLDER, storage
-from eagle_spark.model.card import table
-from tests.helpers.processes import ROOT
+from eagle_spark.model.card import render_table
 
-FIGURES, PAGE, PLOT = "results/scale.json", "docs/scale.md", "results/scale.png"
-TEMPLATE = ROOT / "benchmarks" / "scale.md.j2"
-STOPPED = f" Stopped after {measure.SECONDS:,} s, short of {measure.COMMITS:,}."
-PARTS: dict[str, Callable[..., measure.Figures]] = {
-    "tasks": measure.tasks,
-    "entries": measure.entries,
-    "commits": measure.commits,
-    "expiry": measure.expiry,
-    "readers": readers,
-    "archive": measure.archive,
-    "storage": storage,
-    "driver": driver,
-    "rows": measure.rows,
-}
-# A memory that fills with every known image: its limit, what is there before, and of each image.
-FULL = {
-    "the driver's Python": (
-        "driver_python",
-        "driver_python_bytes",
-        "driver_python_bytes_per_image",
-    ),
-    "its heap": ("driver_java", "driver_java_bytes", "driver_java_bytes_per_image"),
-    "its results": ("result", "", "result_bytes_per_image"),
-    "a worker": ("worker", "worker_bytes", "known_bytes_per_image"),
-}
+ROOT = Path(__file__).resolve().parent.parent
+STUDY = ROOT / "results" / "scale.json"
+IMAGES, NODES = (10**6, 10**8, 10**10), (10, 100, 1_000)
 
 
-def render(found: Mapping[str, Any]) -> str:
-    """Return the page, from what stands in the JSON alone."""
-    from jinja2 import Environment, StrictUndefined
+@dataclass(frozen=True)
+class Coefficient:
+    """A number of the model, its unit and its origin."""
 
-    known = {name: Coefficient(**each) for name, each in found["coefficients"].items()}
-    measured = found["measured"]
-    model = Model(known)
-    asked = {
-        moved: {(i, n): model.ask(Year(i, n, moved)) for i in IMAGES for n in NODES}
-        for moved in (False, True)
-    }
-    entries, commits, expiry = (measured[part] for part in ("entries", "commits", "expiry"))
-    last, asis, read = commits["ours"][-1], commits["iceberg"][-1], measured["readers"]
-    pages = Environment(undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
-    pages.filters["comma"] = "{:,}".format
-    template = pages.from_string(TEMPLATE.read_text())
-    return template.render(
-        by=lambda name: short(known[name].value),
-        ms=lambda seconds: f"{1e3 * seconds['cpu_seconds']:.0f} ms",
-        took=took,
-        mb=lambda size: short(size / 1e6),
-        as_it_comes=years(asked[False]),
-        moved=years(asked[True]),
-        full=full(known),
-        most_snapshots=max(each.snapshots for each in asked[False].values()),
-        storage_lines=storage_lines(measured["storage"]),
-        per_folder=FILES_PER_FOLDER,
-        steps=steps(asked, known),
-        limits=[
-            {
-                "name": limit.name,
-                "value": short(limit.of(known).value),
-                "unit": limit.of(known).unit,
-                "source": limit.of(known).source,
-                "moves": limit.moves,
-            }
-            for limit in LIMITS
-        ],
-        year_files=short(max(each.year_files for each in asked[True].values())),
-        feature_images=short(
-            known["feature_budget_gb"].value * 1e9 / known["feature_bytes_per_image"].value
-        ),
-        entries=entries,
-        entry_lines=entry_lines(entries),
-        last=last,
-        asis={"commits": short(asis["commits"]), "gb": short(asis["folder_bytes"] / 1e9)},
-        expiry=expiry,
-        snapshot_ms=f"{1e3 * known['commit_seconds_per_snapshot'].value:.3f}",
-        commit_loads=" to ".join(map(str, measured["machine"]["loads"]["commits"])),
-        stopped="" if last["commits"] == measure.COMMITS else STOPPED,
-        commits=commit_table(commits),
-        readers=read,
-        nights={
-            name: f"{statistics.median(read[name]):.3g} s ({min(read[name]):.3g} to "
-            f"{max(read[name]):.3g})"
-            for name in ("nights_alone", "nights_with_readers")
-        },
-        not_whole=sum(read["not_whole"].values()),
-        coefficients=[
-            (name, {"shown": short(each.value), "unit": each.unit, "source": each.source})
-            for name, each in sorted(known.items())
-        ],
-        cores=measured["machine"]["cores"],
-        least_load=min(map(min, measured["machine"]["loads"].values())),
-        most_load=max(map(max, measured["machine"]["loads"].values())),
+    value: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of the last run of the first year, just before a weekly `maintain`."""
+
+    executors: int
+    commits: int
+    scoring_hours: float
+    passes_hours: float
+    listing_hours: float
+    other_hours: float
+    week_files: int
+    year_files: int
+    manifests: int
+    snapshots: int
+    commit_seconds: float
+    objects: int
+    heap_gb: float
+    driver_python_gb: float
+    driver_java_gb: float
+    result_gb: float
+    worker_gb: float
+
+    @property
+    def hours(self) -> float:
+        return self.scoring_hours + self.passes_hours + self.listing_hours + self.other_hours
+
+
+def compute_figures(
+    images: int, nodes: int, coefficients: Mapping[str, Coefficient], *, moved: bool = False
+) -> Figures:
+    """Return the figures of a load on a cluster.
+
+    Args:
+        images: per year.
+        nodes: of the cluster.
+        coefficients: of the model.
+        moved: False: default settings, single files. True: `--chunk` a tenth of the run, or a full
+            task per slot; `--images` the folder of the run; an archive of zips.
+    """
+    c = {name: coefficient.value for name, coefficient in coefficients.items()}
+    run_images = math.ceil(images / c["nights_per_year"])
+    slots, chunk = int(nodes * c["cores_per_node"]), int(c["chunk"])
+    if moved:
+        chunk = max(chunk, int(slots * c["images_per_task"]), math.ceil(run_images / 10))
+    chunk = min(chunk, run_images)
+    chunks = math.ceil(run_images / chunk)
+    tasks = min(chunk, max(slots, math.ceil(chunk / c["images_per_task"])))
+    snapshots = math.ceil(2 * c["keep_days"] * (chunks + 1))  # just before a weekly maintain
+    commit = c["commit_seconds"] + c["commit_seconds_per_snapshot"] * snapshots
+    cores = min(tasks, slots) * c["images_per_core"]
+    network = nodes * c["node_mb_per_second"] / c["image_mb"]
+    per_chunk = commit + tasks * c["task_seconds"] + c["chunk_seconds"]
+    other = c["start_seconds"] + c["night_core_seconds_per_image"] * images / slots
+    listing = c["list_seconds_per_file"] * images
+    archive_objects = 2 * images
+    if moved:
+        listing = c["list_seconds_per_member"] * run_images
+        blocks = math.ceil(c["zip_images"] * c["image_mb"] * 1e6 / c["block_bytes"])
+        archive_objects = math.ceil(images / c["zip_images"]) * (1 + blocks)
+    week_files = 7 * chunks * tasks
+    year_files = math.ceil(images * c["bytes_per_row"] / c["target_bytes"])
+    entries = week_files + year_files
+    manifests = math.ceil(entries * c["manifest_bytes_per_file"] / c["manifest_target_bytes"])
+    objects = archive_objects + 2 * entries + 2 * snapshots + manifests
+    chunk_bytes = c["chunk_row_bytes"] * chunk
+    python_bytes = c["driver_python_bytes"] + c["driver_python_bytes_per_image"] * images
+    java_bytes = c["driver_java_bytes"] + c["driver_java_bytes_per_image"] * images
+    java_bytes += c["heap_bytes_per_file"] * entries
+    return Figures(
+        executors=slots,
+        commits=chunks,
+        scoring_hours=run_images / min(cores, network) / 3600,
+        passes_hours=chunks * c["pass_core_seconds_per_image"] * images / slots / 3600,
+        listing_hours=listing / 3600,
+        other_hours=(other + chunks * per_chunk) / 3600,
+        week_files=week_files,
+        year_files=year_files,
+        manifests=manifests,
+        snapshots=snapshots,
+        commit_seconds=commit,
+        objects=objects,
+        heap_gb=objects * c["heap_bytes_per_object"] / 1e9,
+        driver_python_gb=(python_bytes + chunk_bytes) / 1e9,
+        driver_java_gb=(java_bytes + chunk_bytes) / 1e9,
+        result_gb=max(c["result_bytes_per_image"] * images, chunk_bytes) / 1e9,
+        worker_gb=(c["worker_bytes"] + c["known_bytes_per_image"] * images) / 1e9,
     )
 
 
-def years(asked: Mapping[tuple[int, int], Figures]) -> str:
-    rows = []
-    for (images, nodes), its in asked.items():
-        rows.append(
-            {
-                "images a year": power(images),
-                "nodes": f"{nodes:,}",
-                "executors": f"{its.executors:,}",
-                "commits a night": short(its.commits),
-                "hours a night": hours(its.hours),
-                "of it scoring": hours(its.scoring_hours),
-                "of it passes": hours(its.passes_hours),
-                "of it listing": hours(its.listing_hours),
-                "HDFS objects": short(its.objects),
-                "NameNode GB": short(its.heap_gb),
-                "driver's Python GB": short(its.driver_python_gb),
-                "its heap GB": short(its.driver_java_gb),
-                "results GB": short(its.result_gb),
-                "worker GB": short(its.worker_gb),
-                "files a week": short(its.week_files),
-                "manifests": short(its.manifests),
-                "snapshots": short(its.snapshots),
-                "commit s": short(its.commit_seconds),
-            }
-        )
-    return markdown(rows)
+# Name of each limit in the page, and the attribute of `Figures` that it bounds.
+LIMITS = {
+    "night": "hours",
+    "NameNode heap": "heap_gb",
+    "driver's Python": "driver_python_gb",
+    "driver's heap": "driver_java_gb",
+    "results": "result_gb",
+    "worker memory": "worker_gb",
+    "files a week": "week_files",
+    "snapshots": "snapshots",
+}
 
 
-def steps(
-    asked: Mapping[bool, Mapping[tuple[int, int], Figures]], known: Mapping[str, Coefficient]
-) -> str:
-    """Return a table of what breaks, in order, before and after settings are moved."""
-    rows = []
-    for images, nodes in asked[False]:
-        row = {"images a year": power(images), "nodes": f"{nodes:,}"}
-        for moved, title in ((False, "as it comes"), (True, "moved")):
-            found = broken(asked[moved][images, nodes], known, moved)
-            over = [f"{limit.name} x {short(times)}" for limit, times in found if times > 1]
-            nearest = f"nothing; nearest: {found[0][0].name}, {short(found[0][1])} of its limit"
-            row[title] = "; ".join(over) or nearest
-        rows.append(row)
-    return markdown(rows)
+Years = Mapping[tuple[str, str], Figures]
+"""Images per year and number of nodes to figures."""
 
 
-def full(known: Mapping[str, Coefficient]) -> str:
-    """Return how many known images fill each memory as it comes."""
-    found = []
-    for name, (limit, start, each) in FULL.items():
-        free = 1e9 * known[f"limit_{limit}_gb"].value - (known[start].value if start else 0)
-        found.append(f"{name} at {short(free / known[each].value)}")
-    return ", ".join(found)
+def rank_limits(
+    figures: Figures, coefficients: Mapping[str, Coefficient], moved: bool
+) -> list[tuple[str, float]]:
+    """Return the name of each limit and figure / limit, the largest ratio first."""
+    ratios = []
+    for name, attribute in LIMITS.items():
+        limit = coefficients[f"limit_{attribute}"]
+        if moved:
+            limit = coefficients.get(f"limit_{attribute}_moved", limit)
+        ratios.append((name, getattr(figures, attribute) / limit.value))
+    return sorted(ratios, key=lambda entry: -entry[1])
 
 
-def storage_lines(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    disk, hdfs = found["disk"], found["hdfs"]
-    lines = {
-        f"{hdfs['files']:,} files listed": "list",
-        f"a zip of {hdfs['members']:,} files listed": "list_members",
-        f"a commit of one file, the mean of {hdfs['commits']}": "commit",
-    }
-    return [(name, took(disk[key]), took(hdfs[key])) for name, key in lines.items()]
+def read_coefficients(study: Mapping[str, Any]) -> dict[str, Coefficient]:
+    """Return the coefficients by name from the content of `STUDY`."""
+    return {name: Coefficient(**entry) for name, entry in study["coefficients"].items()}
 
 
-def took(seconds: Mapping[str, float]) -> str:
-    return f"{short(seconds['seconds'])} s ({short(seconds['cpu_seconds'])} s of CPU)"
-
-
-def entry_lines(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
-    size, count = entries["manifest_bytes"], entries["planned"]
-    some, snapshots = entries["planned_filtered"], entries["commits"] + 5
-    return [
-        (
-            "manifests",
-            f"{entries['manifests']:,}, {short(size / 1e6)} MB: {size / count:.0f} bytes a file",
-        ),
-        ("planning a scan of all", took(entries["plan_all"])),
-        ("planning a scan of one run", f"{took(entries['plan_filtered'])}; {some:,} files"),
-        ("heap of a planned scan", f"{entries['heap_bytes_per_file']} bytes a file"),
-        (f"append of {measure.FILES_PER_COMMIT:,} files", took(entries["append"])),
-        ("append of one file", took(entries["append_one"])),
-        ("`DELETE` of one run, as whole files", took(entries["delete"])),
-        ("publish (`fast_forward`)", took(entries["publish"])),
-        ("`count(*)` of `.files`", took(entries["files"])),
-        (f"`expire_snapshots` of {snapshots:,} snapshots", took(entries["expire"])),
+def render(study: Mapping[str, Any]) -> str:
+    """Return the page for the content of `STUDY`."""
+    coefficients = read_coefficients(study)
+    c = {name: format_number(entry.value) for name, entry in coefficients.items()}
+    measured = study["measured"]
+    entries, commits, expiry = measured["entries"], measured["commits"], measured["expiry"]
+    disk, hdfs = measured["storage"]["disk"], measured["storage"]["hdfs"]
+    cores, loads = measured["machine"]["cores"], measured["machine"]["loads"]
+    readers, last, iceberg = measured["readers"], commits["ours"][-1], commits["iceberg"][-1]
+    default, moved = (
+        {
+            (f"10^{math.log10(images):.0f}", f"{nodes:,}"): compute_figures(
+                images, nodes, coefficients, moved=moved
+            )
+            for images, nodes in product(IMAGES, NODES)
+        }
+        for moved in (False, True)
+    )
+    budget = 1e9 * coefficients["feature_budget_gb"].value
+    feature_images = format_number(budget / coefficients["feature_bytes_per_image"].value)
+    sources = [
+        (f"`{name}`", c[name], entry.unit, entry.source)
+        for name, entry in sorted(coefficients.items())
     ]
 
+    def limit(attribute: str) -> str:
+        entry = coefficients[f"limit_{attribute}"]
+        return f"{format_number(entry.value)} {entry.unit} ({entry.source})"
 
-def commit_table(commits: Mapping[str, Any]) -> str:
-    """Return the growth with and without the tables' own properties."""
-    without = {row["commits"]: row for row in commits["iceberg"]}
+    def capacity(memory: str, key: str | None = None) -> str:
+        """Return the number of scored images that fills a memory with default settings."""
+        free = 1e9 * coefficients[f"limit_{memory}_gb"].value
+        free -= coefficients[f"{memory}_bytes"].value if f"{memory}_bytes" in c else 0
+        return format_number(free / coefficients[f"{key or memory}_bytes_per_image"].value)
+
+    return f"""# Scale, past this machine
+
+Computed by `python -m benchmarks.scale` from [results/scale.json](../results/scale.json). No cluster was at
+hand: coefficients were measured on {cores} cores with a local disk, some with an HDFS on them too, or are
+assumed, as the last table says. Commit a475b60 has the code that measured them:
+`git show a475b60:benchmarks/scale_measure.py`.
+Other programs kept the cores busy meanwhile (load {min(map(min, loads.values()))} to {max(map(max, loads.values()))}), so seconds by the clock are too many;
+the coefficients are seconds of CPU, but for listing and commits, which wait for storage: these are by the clock.
+
+A night is one of {c["nights_per_year"]} and has {c["limit_hours"]} hours; figures are those of the last night of the first
+year, just before a weekly `maintain`. A node has {c["cores_per_node"]} cores and {c["node_gb"]} GB, and an executor for each core, as
+in `conf/yarn-cluster.conf`. A file is {c["image_mb"]} MB, one HDFS block, and new once; there is one model. A node reads
+{c["node_mb_per_second"]} MB/s at most. What Spark shares out is divided by the slots, what the driver does alone is not.
+Stragglers, failures and other users of the cluster are left out.
+
+## As it comes
+
+Single files, `--images` the whole archive, `--chunk` {c["chunk"]}.
+
+{render_years(default)}
+
+`Scoring` is what the images take; `passes` is that score reads the whole table again after each chunk.
+`files a week` are those of `predictions` before `maintain`, which leaves at most {format_number(max(f.year_files for f in moved.values()))} for a year.
+The driver's Python and its heap have a limit each; the heap is what lives after a collection, garbage
+comes on top. `results` are what tasks send to the driver at once. All of them, and a worker, grow with
+every image that has a row; by these alone are full the driver's Python at {capacity("driver_python")}, its heap at {capacity("driver_java")}, its results at {capacity("result")}, a worker at {capacity("worker", "known")}.
+
+## With settings and the archive's form moved
+
+Zips of {c["zip_images"]} images; `--images` the night's own folder; `--chunk` a tenth of the night, or
+{c["images_per_task"]} images for each slot if that is more; the driver has a node of its own. `passes` is an upper bound here: it was measured with a listing as long
+as the table.
+
+{render_years(moved)}
+
+## What breaks first, and what moves it
+
+Limits that are passed, and how many times; the worst first.
+
+{render_exceeded_limits(default, moved, coefficients)}
+
+| limit | is | what moves it |
+| --- | --- | --- |
+| night | {limit("hours")} | a larger `--chunk`: after each chunk the whole table is read again; then nodes; then a warehouse for each year or hospital, as every night compares with all rows |
+| NameNode heap | {limit("heap_gb")} | zips instead of single files, which score reads where they are; then a second namespace |
+| driver's Python | {limit("driver_python_gb")} | `spark.driver.memoryOverhead`; it collects and sorts a key of every known image: then a warehouse for each year or hospital |
+| driver's heap | {limit("driver_java_gb")} | `spark.driver.memory`: keys to be sent to workers, planned files, a chunk |
+| results | {limit("result_gb")} | `spark.driver.maxResultSize`: the same keys on their way to the driver, or a chunk |
+| worker memory | {limit("worker_gb")} | `spark.executor.memoryOverhead`; a worker takes a key of every known image: then a warehouse for each year or hospital |
+| files a week | {limit("week_files")} | a larger `--chunk`: one that gives a slot fewer than 512 images makes smaller files, not fewer; `maintain` every night |
+| snapshots | {limit("snapshots")} | a larger `--chunk`; `maintain` every night, with a smaller `--keep-days` |
+
+Training and preprocess grow with what people label, not with the nights: `--feature-budget`
+({c["feature_budget_gb"]} GB) is full at {feature_images} images with masks, and the driver of preprocess, at {c["preprocess_bytes_per_image"]} bytes
+an image, fills its 1 GB at a million.
+
+## A table of {entries["planned"]:,} data files
+
+Real metadata, written by Iceberg's own API in {entries["commits"]} commits; the files themselves are not there. The
+heap may be {entries["driver_heap_limit"]}.
+
+| what | takes |
+| --- | --- |
+| manifests | {entries["manifests"]}, {format_number(entries["manifest_bytes"] / 1e6)} MB: {entries["manifest_bytes"] / entries["planned"]:.0f} bytes a file |
+| planning a scan of all | {format_seconds(entries["plan_all"])} |
+| planning a scan of one run | {format_seconds(entries["plan_filtered"])}; {entries["planned_filtered"]:,} files |
+| heap of a planned scan | {entries["heap_bytes_per_file"]} bytes a file |
+| append of 10,000 files | {format_seconds(entries["append"])} |
+| append of one file | {format_seconds(entries["append_one"])} |
+| `DELETE` of one run, as whole files | {format_seconds(entries["delete"])} |
+| publish (`fast_forward`) | {format_seconds(entries["publish"])} |
+| `count(*)` of `.files` | {format_seconds(entries["files"])} |
+| `expire_snapshots` of {entries["commits"] + 5} snapshots | {format_seconds(entries["expire"])} |
+
+## Storage
+
+Listed as score does, from the storage into Parquet; files are empty, 1,000 in a folder. HDFS is a NameNode
+and two DataNodes on the same {cores} cores, which nobody else asks: across a network and among others it
+takes longer. What is listed is taken to cost the same each up to 10^10.
+
+| what | local disk | HDFS |
+| --- | --- | --- |
+| {hdfs["files"]:,} files listed | {format_seconds(disk["list"])} | {format_seconds(hdfs["list"])} |
+| a zip of {hdfs["members"]:,} files listed | {format_seconds(disk["list_members"])} | {format_seconds(hdfs["list_members"])} |
+| a commit of one file, the mean of {hdfs["commits"]} | {format_seconds(disk["commit"])} | {format_seconds(hdfs["commit"])} |
+
+## {last["commits"]:,} commits on a branch
+
+A file each, on the local disk. Every commit writes `metadata.json` with all snapshots anew. The
+tables above take a commit to a small table on HDFS, {c["commit_seconds"]} s, and for each snapshot {1e3 * coefficients["commit_seconds_per_snapshot"].value:.3f} ms: the line
+by the clock (load {" to ".join(map(str, loads["commits"]))}) through the later half, which rises more steeply than the first. They
+extend it to {max(f.snapshots for f in default.values()):,} snapshots; {last["commits"]:,} were tried.
+
+![a commit's time, and the metadata folder, by commits](../results/scale.png)
+
+{render_commits(commits)}
+
+Iceberg's default keeps every `metadata.json`, {format_number(iceberg["folder_bytes"] / 1e9)} GB after {format_number(iceberg["commits"])} commits, and grows as the square of their
+number. Tables made here keep the last 100 (`write.metadata.delete-after-commit.enabled`). One of an
+earlier version keeps all until `maintain` removes them, or until
+`ALTER TABLE … SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true')`.
+
+Forgetting {expiry["snapshots"]:,} snapshots but one, as `maintain` does, took {format_seconds(expiry["expire"])}; `metadata.json` went from {format_number(expiry["metadata_bytes_before"] / 1e6)} to
+{format_number(expiry["metadata_bytes"] / 1e6)} MB, a commit from {cpu_ms(expiry["commit_before"])} ms to {cpu_ms(expiry["commit"])} ms of CPU.
+
+## {readers["readers"]} readers while a writer publishes
+
+{readers["readers"]} threads load the table, plan and read `main`, again and again without a pause, while a night of three chunks
+is committed to a branch and published: {readers["nights"]} such nights, in turn with as many without readers, after
+one that does not count. {readers["looks"]:,} looks, of which {readers["in_flight"]} in the median were under way at a time, saw {readers["states_seen"]} states;
+{sum(readers["not_whole"].values())} saw part of one, or an error. A look took {readers["median_seconds"]} s in the median, {readers["p95_seconds"]} s at 95 %; a night
+{format_range(readers["nights_with_readers"])}, without readers {format_range(readers["nights_alone"])}. Nobody waits for a lock; all of them share {cores} cores.
+
+## Coefficients
+
+{render_table(("name", "value", "unit", "from"), sources)}
+"""  # noqa: E501
+
+
+def render_years(years: Years) -> str:
+    """Return a table with one row per number of images and nodes."""
+    header = ["images a year", "nodes", "executors", "commits a night", "hours a night"]
+    header += ["of it scoring", "of it passes", "of it listing", "HDFS objects", "NameNode GB"]
+    header += ["driver's Python GB", "its heap GB", "results GB", "worker GB", "files a week"]
+    header += ["manifests", "snapshots", "commit s"]
+    rows = []
+    for scenario, f in years.items():
+        hours = (f.hours, f.scoring_hours, f.passes_hours, f.listing_hours)
+        sizes = [f.objects, f.heap_gb, f.driver_python_gb, f.driver_java_gb, f.result_gb]
+        sizes += [f.worker_gb, f.week_files, f.manifests, f.snapshots, f.commit_seconds]
+        row = (*scenario, f"{f.executors:,}", format_number(f.commits))
+        rows.append((*row, *map(format_hours, hours), *map(format_number, sizes)))
+    return render_table(header, rows)
+
+
+def render_exceeded_limits(
+    default: Years, moved: Years, coefficients: Mapping[str, Coefficient]
+) -> str:
+    """Return a table of the limits that are exceeded, before and after settings are moved."""
+
+    def describe(figures: Figures, is_moved: bool) -> str:
+        ratios = rank_limits(figures, coefficients, is_moved)
+        exceeded = [f"{name} x {format_number(ratio)}" for name, ratio in ratios if ratio > 1]
+        name, ratio = ratios[0]
+        nearest = f"nothing; nearest: {name}, {format_number(ratio)} of its limit"
+        return "; ".join(exceeded) or nearest
+
+    rows = [
+        (*scenario, describe(figures, False), describe(moved[scenario], True))
+        for scenario, figures in default.items()
+    ]
+    return render_table(("images a year", "nodes", "as it comes", "moved"), rows)
+
+
+def render_commits(commits: Mapping[str, Any]) -> str:
+    """Return the growth of metadata with the tables' properties, and with Iceberg's defaults."""
+    defaults = {row["commits"]: row for row in commits["iceberg"]}
+    header = ["commits", "a commit, ms of CPU", "by the clock", "metadata.json, MB"]
+    header += ["metadata folder, GB", "Iceberg's default: ms of CPU", "folder, GB"]
     rows = []
     for row in commits["ours"]:
-        other = without.get(row["commits"])
-        rows.append(
-            {
-                "commits": f"{row['commits']:,}",
-                "a commit, ms of CPU": f"{1e3 * row['commit']['cpu_seconds']:.0f}",
-                "by the clock": f"{1e3 * row['commit']['seconds']:.0f}",
-                "metadata.json, MB": short(row["metadata_bytes"] / 1e6),
-                "metadata folder, GB": short(row["folder_bytes"] / 1e9),
-                "Iceberg's default: ms of CPU": (
-                    f"{1e3 * other['commit']['cpu_seconds']:.0f}" if other else ""
-                ),
-                "folder, GB": short(other["folder_bytes"] / 1e9) if other else "",
-            }
-        )
-    return markdown(rows)
+        times = (cpu_ms(row["commit"]), f"{1e3 * row['commit']['seconds']:.0f}")
+        sizes = (row["metadata_bytes"] / 1e6, row["folder_bytes"] / 1e9)
+        other = ("", "")
+        if default := defaults.get(row["commits"]):
+            other = (cpu_ms(default["commit"]), format_number(default["folder_bytes"] / 1e9))
+        rows.append((f"{row['commits']:,}", *times, *map(format_number, sizes), *other))
+    return render_table(header, rows)
 
 
-def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    names = list(rows[0])
-    return table(names, ([row[name] for name in names] for row in rows))
+def format_seconds(measured: Mapping[str, float]) -> str:
+    """Return the seconds of an operation, by the clock and of CPU."""
+    clock, cpu = format_number(measured["seconds"]), format_number(measured["cpu_seconds"])
+    return f"{clock} s ({cpu} s of CPU)"
 
 
-def power(number: float) -> str:
-    return f"10^{len(str(int(number))) - 1}"
+def cpu_ms(seconds: Mapping[str, float]) -> str:
+    return f"{1e3 * seconds['cpu_seconds']:.0f}"
 
 
-def hours(number: float) -> str:
-    return short(number) if number >= 0.01 else "< 0.01"
+def format_range(seconds: Sequence[float]) -> str:
+    low, high = min(seconds), max(seconds)
+    return f"{statistics.median(seconds):.3g} s ({low:.3g} to {high:.3g})"
 
 
-def short(number: float) -> str:
-    """Return a number with two or three digits that count."""
+def format_hours(hours: float) -> str:
+    return format_number(hours) if hours >= 0.01 else "< 0.01"
+
+
+def format_number(number: float) -> str:
+    """Return a number with two or three significant digits."""
     for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if number >= size:
             return f"{number / size:.3g} {name}"
@@ -262,72 +392,5 @@ def short(number: float) -> str:
     return f"{number:.2g}" if number < 10 else f"{number:.3g}"
 
 
-def draw(commits: Mapping[str, Any], target: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from eagle_spark.report.curves import FAINT, GRID, TRAIN, VALIDATION
-
-    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    both = figure.subplots(1, 2)
-    for axes, value, name in (
-        (both[0], lambda row: 1e3 * row["commit"]["cpu_seconds"], "a commit, ms of CPU"),
-        (both[1], lambda row: 1e-9 * row["folder_bytes"], "metadata folder, GB"),
-    ):
-        for part, label, colour in (
-            ("ours", "tables of eagle_spark", TRAIN),
-            ("iceberg", "Iceberg's default", VALIDATION),
-        ):
-            rows = commits[part]
-            axes.plot(
-                [row["commits"] for row in rows],
-                [value(row) for row in rows],
-                *("o-",),
-                color=colour,
-                markersize=4,
-                label=label,
-            )
-        axes.set_xlabel("commits on the branch", color=FAINT)
-        axes.set_ylabel(name, color=FAINT)
-        axes.set_ylim(bottom=0)
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.legend(frameon=False)
-    figure.savefig(target, dpi=110, metadata={"Software": None})
-
-
-def remeasure(parts: Sequence[str], images: Path, target: Path) -> None:
-    """Measure the parts, and write the coefficients that follow once all parts are there."""
-    import os
-
-    found = json.loads(target.read_text()) if target.exists() else {"measured": {}}
-    for part in parts:
-        given = (images,) if part == "rows" else ()
-        loads = [round(os.getloadavg()[0], 1)]
-        found["measured"][part] = PARTS[part](*given)
-        machine = found["measured"].setdefault("machine", {})
-        machine["cores"] = os.cpu_count()
-        machine.setdefault("loads", {})[part] = [*loads, round(os.getloadavg()[0], 1)]
-        if set(PARTS) <= set(found["measured"]):
-            derived = coefficients(found["measured"])
-            found["coefficients"] = {name: vars(each) for name, each in derived.items()}
-        target.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", nargs="?", const=",".join(PARTS), metavar="PART,…")
-    parser.add_argument("--images", type=Path, help="folder with masks, for rows")
-    given = parser.parse_args()
-    if given.measure:
-        remeasure(given.measure.split(","), given.images, ROOT / FIGURES)
-    found = json.loads((ROOT / FIGURES).read_text())
-    if missing := [part for part in PARTS if part not in found["measured"]]:
-        raise SystemExit(f"no page yet, to be measured: {', '.join(missing)}")
-    (ROOT / PAGE).parent.mkdir(exist_ok=True)
-    (ROOT / PAGE).write_text(render(found))
-    draw(found["measured"]["commits"], ROOT / PLOT)
-
-
 if __name__ == "__main__":
-    main()
+    print(render(json.loads(STUDY.read_text())), end="")

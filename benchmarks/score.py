@@ -1,18 +1,19 @@
-"""score beside other ways to do the same: a bare loop, Ray Data, Daft, Spark as most write it.
+"""score compared with other programs: a bare loop, Ray Data, Daft, a pandas UDF over Keras.
 
     python -m benchmarks.score --images DIR --model DIR [--count 2000] [--large 300] [--rounds 3]
                                [--systems ours,loop,engine,udf,ray,daft]
 
-From DIR `count` images are taken as they are, and `large` of them as JPEGs of 2000 x 2000 pixels.
-Every system reads the same files and writes Parquet; all but `udf` use the same decoder and the
-same exported model (`udf` is a pandas UDF over `keras.predict`, Pillow without draft mode, masks as
-lists of floats). Ours is `spark-submit submit/score.py` into an empty warehouse, guarantees and
-all. Ray and Daft are installed into `build/rivals` on first use.
+Uses `count` images of DIR unchanged, and `large` of them as JPEGs of 2000 x 2000 pixels. Every
+system reads the same files and writes Parquet; all but `udf` use the same decoder and the same
+exported model (`udf` is a pandas UDF over `keras.predict`, Pillow without draft mode, masks as
+lists of floats). `ours` is `spark-submit submit/score.py` into an empty warehouse, with all its
+guarantees. Ray and Daft are installed into `build/rivals` on first use.
 
-Systems take turns, `rounds` times; figures are medians. `seconds` are those from start to end of
-the process; `steady` is the rate between the 20 % and the 80 % of rows that were scored first;
-`first_batch` the seconds from start to the first row. `engine` is the upper bound: a process a core
-on decoded images, reading and writing nothing. `ratio` is ours to theirs, of `steady`.
+Systems take turns, `rounds` times; figures are medians. `seconds` count from start to end of the
+process; `steady` is the rate between the first 20 % and the first 80 % of the scored rows;
+`first_batch` the seconds from start to the first row. `engine` is the upper bound: one process per
+core on decoded images, without reading and writing. `ratio` is `steady` of `ours` divided by
+`steady` of the system.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ import sys
 import tempfile
 import time
 import venv
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.types as pt
 
-from tests.helpers.processes import ROOT, images_in, run_watched, submit_words
+from tests.helpers.processes import ROOT, link_images, run_watched, submit_words
 
 RIVALS = ROOT / "build" / "rivals"
 TIMEOUT = 1800  # seconds
@@ -42,8 +42,8 @@ SYSTEMS = ("ours", "loop", "engine", "udf", "ray", "daft")
 LARGE_SIDE = 2000
 
 
-def interpreter(system: str) -> str:
-    """Return the Python of a system: ours, or one that has Ray and Daft beside all of ours."""
+def find_interpreter(system: str) -> str:
+    """Return the Python of a system: this one, or one that has Ray and Daft as well."""
     if system not in ("ray", "daft"):
         return sys.executable
     python = RIVALS / "bin" / "python"
@@ -51,25 +51,14 @@ def interpreter(system: str) -> str:
         venv.create(RIVALS, clear=True, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "ray[data]", "daft"], check=True)
         (packages,) = RIVALS.glob("lib/python*/site-packages")
-        (own,) = {path for path in sys.path if path.endswith("site-packages")}
-        (packages / "eagle.pth").write_text(f"{own}\n")
+        (ours,) = {path for path in sys.path if path.endswith("site-packages")}
+        (packages / "eagle.pth").write_text(f"{ours}\n")
         (RIVALS / ".ready").touch()
     return str(python)
 
 
-def choose(folder: Path, count: int, target: Path) -> Path:
-    """Put links to some images of a folder, by a hash of their path, into a new one."""
-    files = sorted(
-        images_in(folder),
-        key=lambda path: sha256(str(path.relative_to(folder)).encode()).digest(),
-    )
-    target.mkdir()
-    for number, path in enumerate(files[:count]):
-        (target / f"{number:06d}{path.suffix.lower()}").symlink_to(path.resolve())
-    return target
-
-
 def enlarge(folder: Path, count: int, target: Path) -> Path:
+    """Write the first images of a folder as large JPEGs into a new folder."""
     from PIL import Image
 
     target.mkdir()
@@ -83,10 +72,10 @@ def enlarge(folder: Path, count: int, target: Path) -> Path:
 def run(
     system: str, folder: Path, model: str, engine: str, work: Path, *, keep: bool = False
 ) -> dict[str, Any]:
-    """Run one system once over a folder; return seconds, memory, and rates from its rows.
+    """Run one system once over a folder; return seconds, memory, and rates of its rows.
 
     Args:
-        keep: leave what an earlier run wrote; ours then finds nothing new.
+        keep: keep the output of an earlier run; `ours` then has nothing to score.
     """
     out = work / "out"
     if not keep:
@@ -98,17 +87,17 @@ def run(
         paths = work / "paths"
         paths.write_text("\n".join(str(path) for path in sorted(folder.iterdir())))
         module = {"ray": "ray_data", "daft": "daft_data"}.get(system, system)
-        words = [interpreter(system), "-m", f"benchmarks.rivals.{module}"]
+        words = [find_interpreter(system), "-m", f"benchmarks.rivals.{module}"]
         words += [str(paths), model, engine, str(out)]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYSPARK_PYTHON": sys.executable}
-    # Spark and Ray say so to their workers; without it those of a loop fight over the cores.
+    # Spark and Ray set it for their workers; without it the processes of a loop compete for cores.
     environment["OMP_NUM_THREADS"] = "1"
     started = time.time()
     _, load = run_watched(words, TIMEOUT, **environment)
     if system == "engine":
         rates = [json.loads(path.read_text()) for path in out.glob("*.json")]
         return {"steady": round(sum(rates), 1)}
-    times = scored_at(out / "cxr" / "predictions" / "data" if system == "ours" else out)
+    times = read_scored_at(out / "cxr" / "predictions" / "data" if system == "ours" else out)
     count = len(list(folder.iterdir()))
     if len(times) != count:
         raise SystemExit(f"error: {system}: {len(times)} rows of {count} images")
@@ -123,8 +112,8 @@ def run(
     }
 
 
-def scored_at(folder: Path) -> list[float]:
-    """Return when each row was scored, seconds since the epoch, in order."""
+def read_scored_at(folder: Path) -> list[float]:
+    """Return `scored_at` of all rows, seconds since the epoch, in order."""
     files = [str(path) for path in folder.rglob("*.parquet")]
     column = ds.dataset(files).to_table(["scored_at"])["scored_at"].drop_null()
     values = column.to_pylist()
@@ -140,35 +129,35 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--systems", default=",".join(SYSTEMS))
-    given = parser.parse_args()
-    systems = given.systems.split(",")
-    model = str(Path(given.model).resolve())
-    figures: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "rounds": given.rounds}
+    options = parser.parse_args()
+    systems = options.systems.split(",")
+    model = str(Path(options.model).resolve())
+    figures: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "rounds": options.rounds}
     with tempfile.TemporaryDirectory(prefix="eagle-bench-") as name:
         work = Path(name)
-        sets = {"small": choose(given.images, given.count, work / "small")}
-        if given.large:
-            sets["large"] = enlarge(sets["small"], given.large, work / "large")
+        sets = {"small": link_images(options.images, options.count, work / "small")}
+        if options.large:
+            sets["large"] = enlarge(sets["small"], options.large, work / "large")
         for kind, folder in sets.items():
-            found: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
-            for number in range(given.rounds):
+            runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
+            for number in range(options.rounds):
                 for system in systems:
-                    found[system].append(run(system, folder, model, given.engine, work))
-                    told = json.dumps(found[system][-1])
-                    print(f"{kind}, round {number + 1}: {system}: {told}", file=sys.stderr)
-            figures[kind] = summary(found)
+                    runs[system].append(run(system, folder, model, options.engine, work))
+                    line = json.dumps(runs[system][-1])
+                    print(f"{kind}, round {number + 1}: {system}: {line}", file=sys.stderr)
+            figures[kind] = summarise(runs)
     print(json.dumps(figures, indent=1))
 
 
-def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """Return the medians, and how many times as fast as each of the others ours was."""
+def summarise(runs_by_system: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Return the medians of each system, and the ratio of `ours` to it."""
     table = {
         system: {
             name: statistics.median(run[name] for run in runs)
             for name in runs[0]
             if name != "process_gb"
         }
-        for system, runs in found.items()
+        for system, runs in runs_by_system.items()
     }
     if "ours" in table:
         for row in table.values():

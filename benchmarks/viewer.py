@@ -1,13 +1,13 @@
-"""What the window takes: memory, time to the first result, time to the next ones.
+"""Cost of the viewer window: memory, time to the first result, time to the next ones.
 
     python -m benchmarks.viewer --model DIR --images DIR [--count 50] [--rounds 5]
 
-The program is started anew in each of `rounds`, as `eagle-view` starts, without a display.
-`first_seconds` run from the start of the process until the first image stands in the window with
-its answer, Python and Qt included; `next_ms` from a key that asks for the next image until it has
-been drawn, over `count` images. `pause_ms` is the longest time without an answer of the window.
-`peak_mb` is the largest resident memory, `unique_mb` what is shared with no other process, both at
-the end. Medians of the rounds, but for `pause_ms` and `peak_mb`: the largest.
+Each of `rounds` starts a new process like `eagle-view`, without a display. `first_seconds` is the
+time from the start of the process until the first image and its prediction are in the window,
+Python and Qt included; `next_ms` the time from the key for the next image until that is drawn, over
+`count` images. `pause_ms` is the longest time in which the window handles no event. `peak_mb` is
+the largest resident memory, `unique_mb` the memory that no other process shares, both at the end.
+Medians of the rounds; of `pause_ms` and `peak_mb` the largest.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from typing import Any
 
 import psutil
 
-from tests.helpers.processes import ROOT
+from tests.helpers.processes import ROOT, link_images
 
-BEAT = 5  # milliseconds
-LONGEST = 300  # seconds
-WORST = ("pause_ms", "peak_mb")
+BEAT_MILLISECONDS = 5
+TIMEOUT = 300  # seconds
+MAXIMA = ("pause_ms", "peak_mb")
 
 
-def look(model: str, folder: str, count: int) -> dict[str, float]:
-    """Open the window in this process, step through a folder, and return what it took."""
+def run_window(model: str, folder: str, count: int) -> dict[str, float]:
+    """Open the window in this process and step through a folder; return times and memory."""
     from PySide6.QtCore import QSettings, QTimer
 
-    from eagle_spark.viewer.app import make_application
+    from eagle_spark.viewer.app import create_application
     from eagle_spark.viewer.window import Window
     from eagle_spark.viewer.words import ENGLISH
 
-    application = make_application()
+    application = create_application()
     settings = QSettings(os.path.join(folder, ".settings.ini"), QSettings.Format.IniFormat)
     window = Window(ENGLISH, settings)
     window.show()
@@ -50,18 +50,18 @@ def look(model: str, folder: str, count: int) -> dict[str, float]:
     window.open_files([folder])
     beats, waits = [time.perf_counter()], []
     first: list[float] = []
-    asked = 0.0
+    requested = 0.0
 
     def beat() -> None:
         beats.append(time.perf_counter())
 
-    def shown(_found: object) -> None:
-        nonlocal asked
+    def record(_analysis: object) -> None:
+        nonlocal requested
         window.canvas.repaint()
         if not first:
             first.append(time.time() - psutil.Process().create_time())
         else:
-            waits.append(time.perf_counter() - asked)
+            waits.append(time.perf_counter() - requested)
         if len(waits) == count:
             window.close()
             application.quit()
@@ -69,14 +69,14 @@ def look(model: str, folder: str, count: int) -> dict[str, float]:
         QTimer.singleShot(20, step)
 
     def step() -> None:
-        nonlocal asked
-        asked = time.perf_counter()
+        nonlocal requested
+        requested = time.perf_counter()
         window.step(1)
 
     timer = QTimer()
     timer.timeout.connect(beat)
-    timer.start(BEAT)
-    window.shown.connect(shown)
+    timer.start(BEAT_MILLISECONDS)
+    window.analysis_shown.connect(record)
     application.exec()
     memory = psutil.Process().memory_full_info()
     return {
@@ -90,13 +90,11 @@ def look(model: str, folder: str, count: int) -> dict[str, float]:
 
 
 def measure(model: str, images: Path, count: int, rounds: int) -> dict[str, Any]:
-    from benchmarks.score import choose  # brings Arrow, which the window is without
-
     with tempfile.TemporaryDirectory(prefix="eagle-bench-") as name:
-        folder = choose(images, count + 1, Path(name, "some"))
+        folder = link_images(images, count + 1, Path(name, "images"))
         words = [sys.executable, "-m", "benchmarks.viewer", "--inside"]
         words += ["--model", model, "--images", str(folder), "--count", str(count)]
-        found = []
+        figures = []
         for _ in range(rounds):
             done = subprocess.run(
                 words,
@@ -104,18 +102,18 @@ def measure(model: str, images: Path, count: int, rounds: int) -> dict[str, Any]
                 env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
                 capture_output=True,
                 text=True,
-                timeout=LONGEST,
+                timeout=TIMEOUT,
             )
             if done.returncode:
                 raise SystemExit(f"error: {done.stderr[-3000:]}")
-            found.append(json.loads(done.stdout.splitlines()[-1]))
-    together = {
-        key: max(one[key] for one in found)
-        if key in WORST
-        else statistics.median(one[key] for one in found)
-        for key in found[0]
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
+    summary = {
+        key: max(row[key] for row in figures)
+        if key in MAXIMA
+        else statistics.median(row[key] for row in figures)
+        for key in figures[0]
     }
-    return {**together, "rounds": found}
+    return {**summary, "rounds": figures}
 
 
 def main() -> None:
@@ -125,12 +123,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.inside:
-        found: dict[str, Any] = look(given.model, str(given.images), given.count)
-    else:
-        found = measure(os.path.abspath(given.model), given.images, given.count, given.rounds)
-    print(json.dumps(found))
+    options = parser.parse_args()
+    if options.inside:
+        print(json.dumps(run_window(options.model, str(options.images), options.count)))
+        return
+    model = os.path.abspath(options.model)
+    print(json.dumps(measure(model, options.images, options.count, options.rounds)))
 
 
 if __name__ == "__main__":

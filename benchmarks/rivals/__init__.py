@@ -1,1 +1,1 @@
-"""Other ways to score a folder, each a program of its own: the same work by the same engine."""
+"""Other programs that score a folder: the same work by the same engine."""

@@ -1,19 +1,19 @@
-"""Daft: a column of paths, `url.download`, a class with a process a core, Parquet."""
+"""Daft: a column of paths, `download`, a class with one process per core, Parquet."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from benchmarks.rivals.work import BATCH, rows_of, told
+from benchmarks.rivals.work import BATCH, parse_arguments, score_images
 
-KEPT = ("label", "confidence", "probabilities", "mask", "lung_area", "scored_at")
+COLUMNS = ("label", "confidence", "probabilities", "mask", "lung_area", "scored_at")
 
 
 def main() -> None:
     import daft
 
-    given = told()
+    arguments = parse_arguments()
     cores = len(os.sched_getaffinity(0))
     kind = daft.DataType.struct(
         {
@@ -30,15 +30,17 @@ def main() -> None:
     class Scorer:
         @daft.method.batch(return_dtype=kind, batch_size=BATCH)
         def score(self, paths: Any, blobs: Any) -> list[dict[str, Any]]:
-            rows = rows_of(paths.to_pylist(), blobs.to_pylist(), given.model, given.engine)
-            return [{name: row[name] for name in KEPT} for row in rows]
+            rows = score_images(
+                paths.to_pylist(), blobs.to_pylist(), arguments.model, arguments.engine
+            )
+            return [{name: row[name] for name in COLUMNS} for row in rows]
 
-    table = daft.from_pydict({"path": given.paths})
+    table = daft.from_pydict({"path": arguments.paths})
     table = table.with_column("bytes", daft.col("path").download())
-    table = table.with_column("said", Scorer().score(daft.col("path"), daft.col("bytes")))
-    table.select("path", *(daft.col("said").get(name).alias(name) for name in KEPT)).write_parquet(
-        given.out
-    )
+    row = Scorer().score(daft.col("path"), daft.col("bytes"))
+    table = table.with_column("row", row)
+    columns = (daft.col("row").get(name).alias(name) for name in COLUMNS)
+    table.select("path", *columns).write_parquet(arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every rival does with an image, and how it is told what to do."""
+"""The arguments of a rival, and the rows that it computes from images."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from eagle_spark.imaging.decode import read_radiograph
-from eagle_spark.model.answer import answers
-from eagle_spark.model.bundle import Bundle, open_bundle
-from eagle_spark.model.engines import Engine, load_engine
-from eagle_spark.scoring.predict import prediction
+from eagle_spark.imaging.decode import decode_image
+from eagle_spark.imaging.mask import encode_mask
+from eagle_spark.model.predictor import Model, load_model
 
 BATCH = 64
 
 
 @dataclass(frozen=True)
-class Told:
-    """Arguments of a rival: `PATHS MODEL ENGINE OUT`, the first a file of one path a line."""
+class Arguments:
+    """Arguments of a rival: `PATHS MODEL ENGINE OUT`; PATHS is a file with one path per line."""
 
     paths: list[str]
     model: str
@@ -30,30 +26,41 @@ class Told:
     out: str
 
 
-def told() -> Told:
+def parse_arguments() -> Arguments:
     parser = argparse.ArgumentParser()
     for name in ("paths", "model", "engine", "out"):
         parser.add_argument(name)
-    given = parser.parse_args()
-    return Told(Path(given.paths).read_text().splitlines(), given.model, given.engine, given.out)
+    values = parser.parse_args()
+    paths = Path(values.paths).read_text().splitlines()
+    return Arguments(paths, values.model, values.engine, values.out)
 
 
 @lru_cache(maxsize=1)
-def loaded(model: str, engine: str) -> tuple[Bundle, Engine]:
-    bundle = open_bundle(model)
-    return bundle, load_engine(bundle, engine, 1)
+def load(model: str, engine: str) -> Model:
+    """Load the engine with one thread, once per process."""
+    return load_model(model, engine, threads=1)
 
 
-def rows_of(paths: list[str], blobs: list[bytes], model: str, engine: str) -> list[dict[str, Any]]:
-    """Return a row for each image: what `predictions` holds of it that costs anything."""
-    bundle, loaded_engine = loaded(model, engine)
-    pixels = np.stack([read_radiograph(data, bundle.size).pixels for data in blobs])
-    rows = []
-    found = answers(bundle, pixels, loaded_engine.predict(pixels))
-    for path, answer in zip(paths, found, strict=True):
-        row = prediction(answer)
-        row["probabilities"] = [value for _, value in row["probabilities"]]
-        # Text: of lists that are all empty in a batch nobody can tell the type.
-        row["review_reasons"] = " ".join(row["review_reasons"])
-        rows.append({"path": path, **row, "scored_at": time.time()})
-    return rows
+def score_images(
+    paths: list[str], blobs: list[bytes], model: str, engine: str
+) -> list[dict[str, Any]]:
+    """Return a row per image, with every column of `predictions` that takes time to compute."""
+    loaded = load(model, engine)
+    predictions = loaded.predict_images([decode_image(data, loaded.size) for data in blobs])
+    return [
+        {
+            "path": path,
+            "status": prediction.status,
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "probabilities": list(prediction.probabilities.values()),
+            "needs_review": prediction.needs_review,
+            # A text: pyarrow cannot infer the type of lists that are all empty.
+            "review_reasons": " ".join(prediction.review_reasons),
+            "novelty": prediction.novelty,
+            "mask": encode_mask(prediction.mask),
+            "lung_area": prediction.lung_area,
+            "scored_at": time.time(),
+        }
+        for path, prediction in zip(paths, predictions, strict=True)
+    ]
