@@ -1,4 +1,4 @@
-"""`eagle resize `input` DIR `out` DIR`: resize a folder of images to one size."""
+"""`eagle resize --input DIR --out DIR`: resize a folder of images to one size."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Viewer for single images: the window `eagle-view` and the command `eagle-predict`."""
+"""Viewer for single images: the window `eagle-view` and the command `eagle predict`."""

@@ -1,4 +1,4 @@
-"""Prediction for a single image file; shared by `eagle-view` and `eagle-predict`."""
+"""Prediction for a single image file; shared by `eagle-view` and `eagle predict`."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class Window(QMainWindow):
             self.save_requested.emit(path, lambda: encode_png(rgb, comment))
 
     def save_result(self, path: str) -> None:
-        """Save the record that `eagle-predict` prints, indented."""
+        """Save the record that `eagle predict` prints, indented."""
         if self.analysis and self.analyzer:
             record = self.analyzer.to_record(self.analysis)
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
