@@ -17,7 +17,7 @@ from eagle_spark.training.feed import LABEL_COLUMNS
 from eagle_spark.training.leave_one_source_out import leave_sources_out
 from eagle_spark.training.plan import SplitRows, TrainPlan, read_footers, share_rows
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.train]  # the plan's backbone is TensorFlow's
 
 EACH = 60
 ODD, EVEN = "dark", "light"

@@ -339,13 +339,13 @@ def test_dynamic_allocation_is_refused(
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"feature_budget": 1e-3}, "SettingsError", r"--feature-budget 0.001: .* take \d"),
-    ({"batch_size": 7}, "SettingsError", r"--batch-size: wanted a multiple of 4, .*, got 7"),
+    ({"feature_budget": 1e-3}, "SettingsError", r"`feature_budget` 0.001: .* take \d"),
+    ({"batch_size": 7}, "SettingsError", r"`batch_size`: wanted a multiple of 4, .*got 7"),
     ({"batch_size": 500}, "InputError", "with a mask, fewer than one batch of 500 "),
-    ({"weights": "{tmp}/gone.h5"}, "InputError", r"--weights .*gone\.h5: no such file"),
-    ({"weights": "{tmp}/text.h5"}, "InputError", r"--weights .*text\.h5: not MobileNetV2"),
-    ({"ranks": 3}, "PlatformError", "--ranks 3: Spark has 2 task slots"),
-    ({"warehouse": "{tmp}/nowhere"}, "InputError", "--warehouse .*nowhere: no such folder"),
+    ({"weights": "{tmp}/gone.h5"}, "InputError", r"`weights` .*gone\.h5: no such file"),
+    ({"weights": "{tmp}/text.h5"}, "InputError", r"`weights` .*text\.h5: not MobileNetV2"),
+    ({"ranks": 3}, "PlatformError", "`ranks` 3: Spark has 2 task slots"),
+    ({"warehouse": "{tmp}/nowhere"}, "InputError", "`warehouse` .*nowhere: no such folder"),
     ({"warehouse": "{tmp}/odd"}, "SettingsError", "image size must be a multiple of 32, got 10"),
 ]
 TRAININGS = """

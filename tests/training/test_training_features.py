@@ -70,7 +70,7 @@ def image(i: int, split: str = "train") -> Key:
     label, source = "AB"[i % 2], "here"
     return (
         *(f"{i:064x}", f"file:///{i:02d}.png", label, None, source, split),
-        *(SIZE, SIZE, pixels, mask, b"", None, NOW, None, None),
+        *(SIZE, SIZE, pixels, mask, b"", None, NOW, None, None, "accepted", None, "run"),
     )
 
 
@@ -266,6 +266,11 @@ def test_two_that_compute_the_same_at_once_are_told_and_the_next_one_mends_it(
     assert keys(warehouse).keys() == expected_keys(warehouse)
 
 
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    backbone: str
+
+
 def pretend(warehouse: Warehouse, backbone: str, days: float, trained: float | None) -> None:
     """Leave features computed so many days ago; `trained` is when a training ended with them."""
     from pyspark.sql.functions import lit
@@ -278,7 +283,7 @@ def pretend(warehouse: Warehouse, backbone: str, days: float, trained: float | N
     if trained is not None:
         run = Run.begin("train", TrainSettings(warehouse="w", model="m"))
         begun = dataclasses.replace(run, started=run.started - timedelta(days=trained))
-        warehouse.record_run(begun, {"backbone": backbone, "seconds": 1})
+        warehouse.record_run(begun.record(Figures(backbone)))
 
 
 @pytest.mark.slow("maintenance of a table, twice")
