@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ S = TypeVar("S", bound=Settings)
 
 PREFIX = "EAGLE_"
 CONF_FILE = "--conf-file"
+_INNER_QUOTE = "\ue000"  # a private character of Unicode
 _PARAMETER = re.compile(r"`(\w+)`")
 
 
@@ -90,7 +90,7 @@ def parse_settings(kind: type[S], argv: Sequence[str] | None = None, program: st
         raise SettingsError(str(error)) from None
     except SettingsError as error:
         raise SettingsError(f"{add_dashes(str(error), kind)} (see --help)") from None
-    return kind(**{name: getattr(settings, name) for name in kind.model_fields})
+    return kind(**{name: _unquote(getattr(settings, name)) for name in kind.model_fields})
 
 
 def _add_argument(
@@ -100,7 +100,7 @@ def _add_argument(
     field = kind.model_fields.get(names[0].lstrip("-").replace("-", "_").lower())
     if field is not None:
         if options.get("nargs") in ("*", "+"):
-            options["type"] = _to_json
+            options["type"] = _quote
         extra = field.json_schema_extra
         metavar = extra.get("metavar") if isinstance(extra, dict) else None
         if metavar:
@@ -112,9 +112,16 @@ def _add_argument(
     parser.add_argument(*names, **options)
 
 
-def _to_json(text: str) -> str:
-    """Return a word as JSON without an inner quote: pydantic-settings splits others at commas."""
-    return json.dumps(text).replace('\\"', "\\u0022")
+def _quote(text: str) -> str:
+    """Return a word in quotes: pydantic-settings splits others at commas and brackets."""
+    return f'"{text.replace(chr(34), _INNER_QUOTE)}"'
+
+
+def _unquote(value: object) -> object:
+    """Return a value with the inner quotes that `_quote` replaced."""
+    if isinstance(value, list):
+        return [text.replace(_INNER_QUOTE, chr(34)) for text in value]
+    return value
 
 
 def _read_conf_file(kind: type[Settings], words: Sequence[str]) -> dict[str, object]:

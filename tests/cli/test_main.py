@@ -109,6 +109,16 @@ def test_an_unknown_option_is_an_error_of_every_command(name: str) -> None:
 
 
 def test_names_of_images_are_taken_as_they_are() -> None:
-    names = ["Doe,John.png", "[1].png", "{a}.png", '"q".png', "None", "null", "a b.png", ""]
+    names = [
+        "Doe,John.png",
+        "[1].png",
+        "{a}.png",
+        '"q".png',
+        "None",
+        "null",
+        "a b.png",
+        r"a\b.png",
+        "",
+    ]
     settings = parse_settings(PredictSettings, ["--model", "None", *names])
     assert settings == PredictSettings(model="None", images=names)

@@ -278,7 +278,7 @@ def test_a_failed_audit_publishes_nothing(warehouse: Warehouse) -> None:
 def test_a_branch_that_changes_after_its_audit_is_not_published(warehouse: Warehouse) -> None:
     warehouse.create_or_migrate(NOTES)
     warehouse.append(NOTES, notes(warehouse, "a"))
-    run = Run.begin("score", None)
+    run = Run.begin("score", ScoreSettings(images="i", model="m", warehouse="w"))
     with warehouse.branch(NOTES, "run") as branch:
         branch.append(notes(warehouse, "b"))
         with pytest.raises(AuditError, match="has changed since it was audited"):

@@ -118,7 +118,9 @@ VERSION_0_1 = {
 @pytest.mark.parametrize(
     ("threshold", "model_id"),
     [
+        # pragma: allowlist nextline secret
         (0.5, "45a232175065813a2eec29264260ee71d60e9c3d103848fd852e64674eb0494e"),
+        # pragma: allowlist nextline secret
         (1, "0133471a6964f1ce99a62119dda7dcadd0ab9ab09683d33cd7abe690b2bd310b"),
     ],
 )
