@@ -62,6 +62,14 @@ class Progress:
             print(text, end="", file=self._terminal, flush=True)
 
 
+def has_terminal() -> bool:
+    """Whether a person sees what this process shows, see `open_terminal`."""
+    terminal = open_terminal()
+    if terminal not in (None, sys.stderr):
+        terminal.close()
+    return terminal is not None
+
+
 def open_terminal() -> TextIO | None:
     """Return standard error if it is a terminal, else the terminal of this foreground process.
 

@@ -121,6 +121,10 @@ def count_option(default: Any, help: str, *, ge: int = 1) -> Any:
     return option(default, help=help, metavar="N", wanted=_FROM_1 if ge else _FROM_0, ge=ge)
 
 
+def _flag(help: str) -> Any:
+    return option(False, help=help, wanted="true or false")
+
+
 def warehouse_option() -> Any:
     """Return the field `warehouse`."""
     return uri_option("folder of the tables eagle.cxr.*")
@@ -143,11 +147,7 @@ def _failure_rate() -> Any:
 
 
 def _keep_patient_id() -> Any:
-    return option(
-        False,
-        help="store the PatientID of DICOM files instead of its SHA-256",
-        wanted="true or false",
-    )
+    return _flag("store the PatientID of DICOM files instead of its SHA-256")
 
 
 def _weights(help: str) -> Any:
@@ -233,14 +233,8 @@ class TrainSettings(Settings):
     max_restarts: Integer = count_option(
         3, "restarts of ranks that died or hang, from the last checkpoint", ge=0
     )
-    resume: bool = option(
-        False,
-        help="continue from the last checkpoint of the same training",
-        wanted="true or false",
-    )
-    overwrite: bool = option(
-        False, help="replace the model folder if it exists", wanted="true or false"
-    )
+    resume: bool = _flag("continue from the last checkpoint of the same training")
+    overwrite: bool = _flag("replace the model folder if it exists")
 
 
 class ScoreSettings(Settings):
@@ -262,9 +256,7 @@ class ScoreSettings(Settings):
     masks_out: Text | None = uri_option(
         "folder for the masks, a PNG per image, in the same tree", default=None
     )
-    retry_rejected: bool = option(
-        False, help="process rejected files again", wanted="true or false"
-    )
+    retry_rejected: bool = _flag("process rejected files again")
     keep_patient_id: bool = _keep_patient_id()
 
 

@@ -134,12 +134,12 @@ def _read_conf_file(kind: type[Settings], words: Sequence[str]) -> dict[str, obj
     if path is None:
         return {}
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{CONF_FILE} {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{CONF_FILE} {path} is not TOML: {error}") from error
-    values = {key.replace("-", "_"): value for key, value in found.items()}
+    values = {key.replace("-", "_"): value for key, value in document.items()}
     if unknown := sorted(set(values) - set(kind.model_fields)):
         known = ", ".join(name.replace("_", "-") for name in kind.model_fields)
         raise SettingsError(f"{CONF_FILE} {path}: unknown key {unknown[0]!r}; known are {known}")

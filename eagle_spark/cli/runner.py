@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from eagle_spark.cli.parse import add_dashes, parse_settings
 from eagle_spark.errors import EXIT_NEEDS_ATTENTION, EagleError
-from eagle_spark.progress import open_terminal
+from eagle_spark.progress import has_terminal, open_terminal
 from eagle_spark.settings import Settings
 from eagle_spark.spark.terminal import quiet_stderr
 
@@ -136,7 +136,7 @@ def configure_logging(kind: type[Settings]) -> None:
 def _report_trace() -> None:
     """Print the trace of an unexpected error; in a terminal write it to a file and name it."""
     with suppress(OSError):
-        if open_terminal() is None:
+        if not has_terminal():
             traceback.print_exc()
             return
         with tempfile.NamedTemporaryFile("w", prefix="eagle-", suffix=".log", delete=False) as log:

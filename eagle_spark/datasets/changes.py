@@ -55,7 +55,7 @@ class Changes:
     Attributes:
         accepted: facts of the images of this folder, with their `split`.
         moved: `path` and `to`, the new split, of other rows of the table.
-        written: rows of `accepted` that the table lacks or holds differently.
+        written: rows of `accepted` that are missing in the table or differ there.
         removed: paths of accepted rows that `written` or a rejection replaces.
         rejections: of this folder.
     """

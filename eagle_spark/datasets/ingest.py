@@ -32,7 +32,7 @@ from eagle_spark.tables.definitions import LEGACY_REJECTS
 from eagle_spark.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,6 @@ def preprocess(settings: PreprocessSettings) -> PreprocessResult:
     ):
         warehouse = Warehouse(spark)
         warehouse.create_or_migrate(IMAGES)
-        warehouse.record_published_run(IMAGES)
         move_rejects_table(warehouse, run)
         accepted = warehouse.read_images()
         _check_size(accepted, settings.size)
@@ -146,12 +145,6 @@ def preprocess(settings: PreprocessSettings) -> PreprocessResult:
         result = replace(result, snapshot_id=snapshot, seconds=run.seconds)
         warehouse.record_run(run.record(result), snapshot)
         return result
-
-
-def list_candidates(root: str, source: str | None) -> list[Candidate]:
-    """Return every entry of a folder with its workbook row and mask; no image is opened."""
-    root = absolute_uri(root)
-    return match_candidates(read_layout(root, list_folder(root)), source, _last_part(root))
 
 
 def match_candidates(layout: Layout, source: str | None, default: str) -> list[Candidate]:
@@ -208,16 +201,16 @@ def write_changes(
     """
     spark = decoded.sparkSession
     if changes.removed:
-        branch.delete_paths(_to_paths(decoded, changes.removed), ACCEPTED)
+        branch.delete_paths(_to_paths(spark, changes.removed), ACCEPTED)
     for split, paths in changes.moved.groupby("to")["path"]:
         branch.update_paths(
-            _to_paths(decoded, list(paths)), {"split": f"'{split}'"}, f"target.{ACCEPTED}"
+            _to_paths(spark, list(paths)), {"split": f"'{split}'"}, f"target.{ACCEPTED}"
         )
     with watch_tasks(spark, "write", len(changes.written)):
         if not changes.written.empty:
             splits = pa.Table.from_pandas(changes.written[["path", "split"]])
             branch.append(add_run(decoded, spark.createDataFrame(splits), run))
-    write_rejections(branch, changes.rejections, run)
+    write_rejections(spark, branch, changes.rejections, run)
 
 
 def add_run(decoded: DataFrame, splits: DataFrame, run: Run[PreprocessSettings]) -> DataFrame:
@@ -236,7 +229,10 @@ def add_run(decoded: DataFrame, splits: DataFrame, run: Run[PreprocessSettings])
 
 
 def write_rejections(
-    branch: Branch, rejections: Sequence[Rejection], run: Run[PreprocessSettings]
+    spark: SparkSession,
+    branch: Branch,
+    rejections: Sequence[Rejection],
+    run: Run[PreprocessSettings],
 ) -> None:
     """Replace the rejected rows of this input by `rejections`; unchanged rows stay."""
     root = absolute_uri(run.settings.input) + "/"
@@ -247,20 +243,20 @@ def write_rejections(
     }
     new = [entry for entry in rejections if entry not in present or entry.path in outdated]
     if outdated:
-        branch.delete_paths(_to_paths(branch.read(), sorted(outdated)), REJECTED)
+        branch.delete_paths(_to_paths(spark, sorted(outdated)), REJECTED)
     if new:
-        branch.append(rejected_rows(branch.read(), new, run))
+        branch.append(rejected_rows(spark, new, run))
 
 
 def rejected_rows(
-    images: DataFrame, rejections: Sequence[Rejection], run: Run[PreprocessSettings]
+    spark: SparkSession, rejections: Sequence[Rejection], run: Run[PreprocessSettings]
 ) -> DataFrame:
-    """Return rows of `images` for rejections, with the session of `images`."""
+    """Return rows of `images` for rejections."""
     from pyspark.sql.functions import lit
 
     rows = pa.Table.from_pylist([asdict(entry) for entry in rejections], schema=_REJECTION)
     values = {"status": lit("rejected"), "run_id": lit(run.run_id), "ingested_at": lit(run.started)}
-    return complete_rows(images.sparkSession.createDataFrame(rows).withColumns(values))
+    return complete_rows(spark.createDataFrame(rows).withColumns(values))
 
 
 def complete_rows(rows: DataFrame) -> DataFrame:
@@ -350,9 +346,8 @@ def move_rejects_table(warehouse: Warehouse, run: Run[PreprocessSettings]) -> No
     _log.info("moved the rows of the table rejects into images")
 
 
-def _to_paths(frame: DataFrame, paths: Sequence[str]) -> DataFrame:
-    table = pa.table({"path": pa.array(paths, pa.string())})
-    return frame.sparkSession.createDataFrame(table)
+def _to_paths(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
+    return spark.createDataFrame(pa.table({"path": pa.array(paths, pa.string())}))
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:

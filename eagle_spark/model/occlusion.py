@@ -7,13 +7,13 @@ al., AI for radiographic COVID-19 detection selects shortcuts over signal, 2021)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.model.engines import Engine
+from eagle_spark.model.engines import ModelOutputs
 
 AS_IS = "as_is"
 # The outline of removed lungs still shows their shape; that of removed boxes does not.
@@ -27,6 +27,7 @@ Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Probabilities = NDArray[np.float32]
 Patch = tuple[slice, slice]
+Predict = Callable[[Pixels], ModelOutputs]  # of images `(n, size, size)`
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Attribution:
 
 
 def predict_occluded(
-    engine: Engine, pixels: Pixels, lungs: Mask, probabilities: Probabilities
+    predict: Predict, pixels: Pixels, lungs: Mask, probabilities: Probabilities
 ) -> dict[str, Probabilities]:
     """Return the probabilities of an image `(size, size)` and of its occluded variants.
 
@@ -57,12 +58,12 @@ def predict_occluded(
     Returns:
         Variant, one of `IMAGE_VARIANTS` -> probabilities `(classes,)`.
     """
-    occluded = engine.predict(np.stack(blank_regions(pixels, lungs))).label
+    occluded = predict(np.stack(blank_regions(pixels, lungs))).label
     return dict(zip(IMAGE_VARIANTS, (probabilities, *occluded), strict=True))
 
 
 def compute_attribution(
-    engine: Engine, pixels: Pixels, lungs: Mask, probabilities: Probabilities
+    predict: Predict, pixels: Pixels, lungs: Mask, probabilities: Probabilities
 ) -> Attribution:
     """Compute the importance of each pixel of an image `(size, size)` by occlusion.
 
@@ -78,7 +79,7 @@ def compute_attribution(
     patches = list(iter_patches(len(pixels)))
     decrease = _compute_log_odds(probabilities[label]) - np.concatenate(
         [
-            _compute_log_odds(_predict_without_patches(engine, pixels, batch)[:, label])
+            _compute_log_odds(_predict_without_patches(predict, pixels, batch)[:, label])
             for batch in _batch_patches(patches)
         ]
     )
@@ -137,13 +138,13 @@ def _batch_patches(patches: list[Patch]) -> Iterator[list[Patch]]:
 
 
 def _predict_without_patches(
-    engine: Engine, pixels: Pixels, patches: list[Patch]
+    predict: Predict, pixels: Pixels, patches: list[Patch]
 ) -> NDArray[np.float32]:
     """Return the probabilities `(patches, classes)` of the image without each patch."""
     images = np.repeat(pixels[np.newaxis], len(patches), axis=0)
     for image, patch in zip(images, patches, strict=True):
         image[patch] = round(float(pixels[patch].mean()))
-    return engine.predict(images).label
+    return predict(images).label
 
 
 def _compute_log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -144,7 +144,25 @@ class ModelRef:
 @lru_cache(maxsize=1)
 def _load(ref: ModelRef) -> Model:
     bundle = open_bundle(ref.uri, expected_id=ref.model_id)
-    return Model(ref, bundle, ENGINES[ref.engine].load(bundle.path, ref.threads))
+    return start_engine(ref.uri, bundle, ref.engine, ref.threads)
+
+
+def start_engine(uri: str, bundle: Bundle, engine: str, threads: int | None = None) -> Model:
+    """Return the model of a checked folder with an engine started.
+
+    Args:
+        uri: of the folder.
+        bundle: the folder.
+        engine: a key of `ENGINES`.
+        threads: of the engine; None takes all cores that this process may use. Other processes,
+            such as Spark's workers, share the cores and then take one each.
+
+    Raises:
+        PlatformError: when the CPU cannot run the engine.
+    """
+    ref = ModelRef(absolute_uri(uri), bundle.metadata.model_id, engine, threads or 1)
+    cores = threads or len(os.sched_getaffinity(0))
+    return Model(ref, bundle, ENGINES[engine].load(bundle.path, cores))
 
 
 def load_model(uri: str, engine: str = "auto", threads: int | None = None) -> Model:
@@ -165,11 +183,7 @@ def load_model(uri: str, engine: str = "auto", threads: int | None = None) -> Mo
         model.classes
     """
     bundle = open_bundle(uri)
-    name = choose_engine(bundle, engine)
-    loaded = ENGINES[name].load(bundle.path, threads or len(os.sched_getaffinity(0)))
-    # Spark's workers share the cores of a machine: one thread each, if the caller named none.
-    ref = ModelRef(absolute_uri(uri), bundle.metadata.model_id, name, threads or 1)
-    return Model(ref, bundle, loaded)
+    return start_engine(uri, bundle, choose_engine(bundle, engine), threads)
 
 
 class Model:

@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from eagle_spark.imaging.mask import decode_mask, encode_mask
-from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import ENGINES
 from eagle_spark.model.occlusion import (
     AS_IS,
     IMAGE_VARIANTS,
@@ -81,23 +79,24 @@ class OcclusionWorker:
         row's mask, or the predicted ones for a row without mask. `_PATCH_COLUMNS` are null unless
         the row is `occluded`.
         """
-        bundle = open_bundle(self.model.uri, expected_id=self.model.model_id)
-        engine = ENGINES[self.model.engine].load(bundle.path, self.model.threads)
-        shape = (bundle.metadata.input.size, bundle.metadata.input.size)
+        model = self.model.load()
+        shape = (model.size, model.size)
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
                 pixels = np.frombuffer(row["pixels"], np.uint8).reshape(shape)
-                outputs = engine.predict(pixels[np.newaxis])
+                outputs = model.compute_outputs(pixels[np.newaxis])
                 probabilities = outputs.label[0]
-                predicted_mask = outputs.mask[0] >= bundle.metadata.mask_threshold
+                predicted_mask = outputs.mask[0] >= model.metadata.mask_threshold
                 mask = predicted_mask if row["mask"] is None else decode_mask(row["mask"])
-                lungs = dilate_mask(mask, round(MASK_MARGIN * bundle.metadata.input.size))
-                variants = predict_occluded(engine, pixels, lungs, probabilities)
+                lungs = dilate_mask(mask, round(MASK_MARGIN * model.size))
+                variants = predict_occluded(model.compute_outputs, pixels, lungs, probabilities)
                 row |= {name: variant.tolist() for name, variant in variants.items()}
                 row |= {"mask": encode_mask(predicted_mask), **dict.fromkeys(_PATCH_COLUMNS)}
                 if row["occluded"]:
-                    attribution = compute_attribution(engine, pixels, lungs, probabilities)
+                    attribution = compute_attribution(
+                        model.compute_outputs, pixels, lungs, probabilities
+                    )
                     row |= {"inside": attribution.inside, "area": attribution.area}
                     row |= {"importance": attribution.importance.astype(np.float16).tobytes()}
                 rows.append(row)

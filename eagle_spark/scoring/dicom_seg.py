@@ -44,7 +44,7 @@ def segment(data: bytes, model: Model) -> Segmentation:
 
     Raises:
         ImageRejectedError: as `decode_image`.
-        InputError: when the file is no DICOM, or lacks an attribute that is repeated.
+        InputError: when the file is no DICOM, or an attribute that is repeated is missing.
     """
     image = decode_image(data, model.size)
     if image.dicom is None:
@@ -128,7 +128,7 @@ def write_segmentation(image: str, model: str, out: Path) -> None:
 
     Raises:
         ImageRejectedError: as `decode_image`.
-        InputError: when the image is no DICOM, or lacks an attribute that is repeated.
+        InputError: when the image is no DICOM, or an attribute that is repeated is missing.
         OutputError: when `out` exists or cannot be written.
         PlatformError: when the extra `dicom` is not installed.
     """

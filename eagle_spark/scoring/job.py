@@ -143,7 +143,6 @@ def score(settings: ScoreSettings) -> ScoreResult:
             timer.end("list")
             warehouse = Warehouse(spark)
             warehouse.create_or_migrate(PREDICTIONS)
-            warehouse.record_published_run(PREDICTIONS)
             listing = read_listing(spark, staging)
             clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
             context = ScoreRun(
@@ -172,11 +171,9 @@ def delete_outdated(context: ScoreRun, branch: Branch) -> tuple[StatusCounts, St
         The listed files by status: those with a published row, those with a valid row on the
         branch.
     """
-    rows, published = context.select(branch.read()), context.warehouse.snapshot(PREDICTIONS)
-    if branch.snapshot is None:  # before the first rows
-        return {}, {}
+    published = context.warehouse.snapshot(PREDICTIONS)
     retry = context.run.settings.retry_rejected
-    diff = diff_against_table(rows, context.listing, retry_rejected=retry)
+    diff = diff_against_table(context.select(branch.read()), context.listing, retry_rejected=retry)
     before: StatusCounts = {}
     if published is not None and published == branch.snapshot:
         before = diff.unchanged
@@ -320,7 +317,7 @@ def finish(context: ScoreRun, timer: StageTimer, result: ScoreResult) -> ScoreRe
 
 
 def write_missing_masks(context: ScoreRun) -> Masks:
-    """Write the masks of the published rows that the folder `masks_out` lacks."""
+    """Write the masks of published rows that are missing in the folder `masks_out`."""
     settings = context.run.settings
     if not settings.masks_out:
         return Masks()

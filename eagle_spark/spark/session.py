@@ -61,7 +61,7 @@ def check_java() -> None:
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version.group(1)) < 17:
-        raise PlatformError(f"{JAVA_REQUIREMENT}; {java} says {shown.splitlines()[:1]}")
+        raise PlatformError(f"{JAVA_REQUIREMENT}; {java} reports {shown.splitlines()[:1]}")
 
 
 def use_own_spark() -> None:

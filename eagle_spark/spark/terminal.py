@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Thread
 
-from eagle_spark.progress import open_terminal
+from eagle_spark.progress import has_terminal
 
 NOISE = re.compile(
     rb"WARNING: Using incubator modules"
@@ -52,7 +52,7 @@ def quiet_stderr() -> Iterator[None]:
 
     spark-submit puts a pipe between Python and the terminal.
     """
-    if open_terminal() is None:
+    if not has_terminal():
         yield
         return
     source, target = os.pipe()

@@ -41,7 +41,7 @@ class Branch:
     @property
     def full_name(self) -> str:
         """The name of the branch in SQL."""
-        return f"{self.table.full_name}.`branch_{self.name}`"
+        return self.table.branch_name(self.name)
 
     @property
     def snapshot(self) -> int | None:
@@ -127,6 +127,7 @@ class Branch:
             except CommitConflictError:
                 if not remaining or self._carry is None:
                     raise
+                self._warehouse.record_published_run(self.table)
                 self._warehouse.resume_branch(self.table, self.name, self._carry)
         raise AssertionError
 
@@ -136,12 +137,9 @@ class Branch:
         from pyspark.errors import IllegalArgumentException
 
         warehouse, table = self._warehouse, self.table
-        main = warehouse.snapshot(table)
-        if main is not None:
-            warehouse.record_published_run(table)  # of the snapshot that is `main` until now
         guard()
         self._check(audited, self.snapshot)
-        if record and audited != main:
+        if record and audited != warehouse.snapshot(table):
             properties = {RUN_PROPERTY: record.dumps()}
             self._check(audited, warehouse.seal_branch(table, self.name, properties))
             guard()

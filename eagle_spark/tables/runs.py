@@ -100,12 +100,12 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on, of the packages that are installed."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"eagle_spark": __version__, "python": platform.python_version()}
+    installed = {"eagle_spark": __version__, "python": platform.python_version()}
     names = ("pyspark", "tensorflow", "keras", "openvino", "numpy", "pillow", "pyarrow")
     for name in names:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed
 
 
 class StageTimer:

@@ -118,6 +118,10 @@ class Table:
     def full_name(self) -> str:
         return f"{NAMESPACE}.{self.name}"
 
+    def branch_name(self, branch: str) -> str:
+        """Return the name of a branch in SQL; `main` is the table."""
+        return self.full_name if branch == "main" else f"{self.full_name}.`branch_{branch}`"
+
     def changes(self, present: StructType) -> list[str]:
         """Return the SQL that brings an older table to these columns.
 

@@ -23,7 +23,7 @@ from eagle_spark.tables.schema import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, Row, SparkSession
     from pyspark.sql.types import StructType
 
 
@@ -36,7 +36,7 @@ class Warehouse:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
 
     def create_or_migrate(self, table: Table) -> None:
-        """Create the table, or add to an older one the columns and struct fields it lacks.
+        """Create the table, or add missing columns and struct fields to an older one.
 
         Raises:
             OutputError: when a table of that name has other columns.
@@ -48,7 +48,7 @@ class Warehouse:
         if _shape(schema) != _shape(table.schema()):
             raise OutputError(
                 f"{table.full_name} in this warehouse has other columns than this version writes: "
-                f"wanted {_shape(table.schema())}; found {_shape(schema)}"
+                f"wanted {_shape(table.schema())}; got {_shape(schema)}"
             )
 
     def exists(self, table: Table) -> bool:
@@ -56,7 +56,7 @@ class Warehouse:
 
     def read(self, table: Table, branch: str = "main") -> DataFrame:
         """Return the published rows, or those of a branch."""
-        return self.spark.table(_branch_name(table, branch))
+        return self.spark.table(table.branch_name(branch))
 
     def read_snapshot(self, table: Table, snapshot: int) -> DataFrame:
         """Return the rows of one snapshot."""
@@ -77,11 +77,11 @@ class Warehouse:
                 f"rows for {table.full_name}: wanted {_shape(table.schema())}; "
                 f"got {_shape(rows.schema)}"
             )
-        rows.writeTo(_branch_name(table, branch)).append()
+        rows.writeTo(table.branch_name(branch)).append()
 
     def delete(self, table: Table, condition: str, branch: str = "main") -> None:
         """Delete the rows for which the SQL condition holds."""
-        self.spark.sql(f"DELETE FROM {_branch_name(table, branch)} WHERE {condition}")
+        self.spark.sql(f"DELETE FROM {table.branch_name(branch)} WHERE {condition}")
 
     def delete_paths(
         self, table: Table, paths: DataFrame, condition: str = "true", branch: str = "main"
@@ -101,6 +101,7 @@ class Warehouse:
                 killed run left is then resumed, and remains if this run fails. Without it the
                 branch begins as a copy of `main` and is dropped at the end of the block.
         """
+        self.record_published_run(table)  # of the `main` that this run is going to replace
         if carry is not None and self.branches(table):  # no `main` before the first rows
             self.resume_branch(table, name, carry)
         else:
@@ -193,15 +194,12 @@ class Warehouse:
 
     def seal_branch(self, table: Table, branch: str, properties: Mapping[str, str]) -> int | None:
         """Commit a snapshot without rows whose summary holds the properties; return its parent."""
-        writer = self.spark.createDataFrame([], table.schema()).writeTo(_branch_name(table, branch))
+        writer = self.spark.createDataFrame([], table.schema()).writeTo(table.branch_name(branch))
         for key, value in properties.items():
             writer = writer.option(f"snapshot-property.{key}", value)
         writer.append()
-        row = self.spark.sql(
-            f"SELECT parent_id FROM {table.full_name}.snapshots "
-            f"WHERE snapshot_id = {self.snapshot(table, branch)}"
-        ).first()
-        return None if row is None else row.parent_id
+        head = self._head(table, branch)
+        return None if head is None else head.parent_id
 
     def record_run(self, record: RunRecord, snapshot_id: int | None = None) -> None:
         """Write the run's row in `runs`; it replaces a row that `record_published_run` wrote."""
@@ -230,20 +228,23 @@ class Warehouse:
         A run that was killed between its publication and its row has none; the summary of the
         snapshot that it published holds it.
         """
-        row = self.spark.sql(
-            f"SELECT s.snapshot_id, s.summary['{RUN_PROPERTY}'] AS run FROM "
-            f"{table.full_name}.snapshots s JOIN {table.full_name}.refs r "
-            "ON s.snapshot_id = r.snapshot_id WHERE r.name = 'main'"
+        head = self._head(table, "main")
+        if head is None or not (text := head.summary.get(RUN_PROPERTY)):
+            return
+        record = RunRecord.loads(text)
+        if not self._has_record(record.run_id):
+            self.record_run(record, head.snapshot_id)
+
+    def _head(self, table: Table, branch: str) -> Row | None:
+        """Return id, `parent_id` and `summary` of the newest snapshot; None without any."""
+        return self.spark.sql(
+            f"SELECT s.snapshot_id, s.parent_id, s.summary FROM {table.full_name}.snapshots s "
+            f"JOIN {table.full_name}.refs r ON s.snapshot_id = r.snapshot_id "
+            f"WHERE r.name = '{branch}'"
         ).first()
-        if row and row.run and not self._has_record((record := RunRecord.loads(row.run)).run_id):
-            self.record_run(record, row.snapshot_id)
 
     def _has_record(self, run_id: str) -> bool:
         return self.exists(RUNS) and not self.read(RUNS).where(f"run_id = '{run_id}'").isEmpty()
-
-
-def _branch_name(table: Table, branch: str) -> str:
-    return table.full_name if branch == "main" else f"{table.full_name}.`branch_{branch}`"
 
 
 def _shape(schema: StructType) -> list[tuple[str, str]]:

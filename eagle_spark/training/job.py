@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from eagle_spark.datasets.leakage import SPLIT_COLUMNS, audit_splits
 from eagle_spark.errors import InputError
-from eagle_spark.io import absolute_uri, join, resolve
+from eagle_spark.io import absolute_uri, join, resolve, temporary_folder
 from eagle_spark.io.lock import lease
 from eagle_spark.metrics.calibration import UNREACHABLE_CONFIDENCE
 from eagle_spark.metrics.evaluation import Metrics
-from eagle_spark.model.bundle import Bundle, check_target, publish_bundle
+from eagle_spark.model.bundle import check_target, publish_bundle
 from eagle_spark.model.export import has_int8
 from eagle_spark.model.metadata import GateResult, InputContract, ModelMetadata, Training
 from eagle_spark.model.network import NORMALISATION
@@ -102,14 +102,6 @@ class _Inputs:
         return self.settings.cache_features == "on"
 
 
-@dataclass(frozen=True)
-class _Evaluated:
-    """The sealed model and its best engine."""
-
-    bundle: Bundle
-    engine: str
-
-
 def train(settings: TrainSettings) -> TrainResult:
     """Train a model on the table `images` and publish its folder.
 
@@ -130,11 +122,9 @@ def train(settings: TrainSettings) -> TrainResult:
         raise InputError(f"`warehouse` {settings.warehouse}: no such folder")
     check_target(settings.model, settings.overwrite)
     with open_session("train", settings.warehouse, TRAINING_CONF) as spark:
-        staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
-        try:
+        place = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
+        with temporary_folder(place) as staging:
             return _train(spark, run, staging)
-        finally:
-            storage.delete(resolve(staging)[1])
 
 
 def _train(spark: SparkSession, run: Run[TrainSettings], staging: str) -> TrainResult:
@@ -165,14 +155,13 @@ def _train(spark: SparkSession, run: Run[TrainSettings], staging: str) -> TrainR
         left_out = leave_sources_out(spark, plan, groups, images) if plan.cached else Metrics()
         metadata = _describe_model(run, inputs, plan, records, engines, left_out)
         failpoint("written")
-        evaluated = _evaluate(folder, metadata, inputs, plan, warehouse)
+        sealed, engine = _evaluate(folder, metadata, inputs, plan, warehouse)
         stages.end("evaluation")
         failpoint("audited")
         result = _make_result(
-            run, inputs, plan, computed, outcome, records, evaluated, stages.seconds
+            run, inputs, plan, computed, outcome, records, sealed, engine, stages.seconds
         )
         held.check()
-        sealed = evaluated.bundle.metadata
         metrics = {**sealed.metrics, "left_out": sealed.left_out}
         with run_record(warehouse, run, result, records, metrics):
             failpoint("publishing")
@@ -336,12 +325,16 @@ def _describe_model(
 
 def _evaluate(
     folder: Path, metadata: ModelMetadata, inputs: _Inputs, plan: TrainPlan, warehouse: Warehouse
-) -> _Evaluated:
-    """Evaluate and seal the model; delete features that no training uses any more."""
+) -> tuple[ModelMetadata, str]:
+    """Evaluate and seal the model; delete features that no training uses any more.
+
+    Returns:
+        The metadata of the sealed model, and its best engine.
+    """
     bundle, engine = evaluate_and_seal(folder, metadata, inputs.data, plan, warehouse, plan.staging)
     if plan.cached:
         expire_features(warehouse, plan.backbone)
-    return _Evaluated(bundle, engine)
+    return bundle.metadata, engine
 
 
 def _make_result(
@@ -351,10 +344,10 @@ def _make_result(
     computed: int,
     outcome: TrainingOutcome,
     records: Sequence[RankRecord],
-    evaluated: _Evaluated,
+    metadata: ModelMetadata,
+    engine: str,
     stage_seconds: Mapping[str, float],
 ) -> TrainResult:
-    metadata = evaluated.bundle.metadata
     test, val = metadata.metrics["test"], metadata.metrics["val"]
     return TrainResult(
         accuracy=test.accuracy,
@@ -385,7 +378,7 @@ def _make_result(
         weights_digests=tuple(record["weights_digest"] for record in records),
         rank_seconds=max(record["seconds"] for record in records),
         stage_seconds=stage_seconds,
-        engine=evaluated.engine,
+        engine=engine,
         model_id=metadata.model_id,
         snapshot_id=inputs.data.snapshot,
         run_id=run.run_id,

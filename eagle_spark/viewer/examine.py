@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -14,9 +13,9 @@ from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
 from eagle_spark.imaging.hashes import compute_image_id
 from eagle_spark.io import read_bytes, to_utf8
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import ENGINES, choose_engine
+from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.metadata import INTENDED_USE
-from eagle_spark.model.predictor import Prediction, add_image, decode_outputs, reject
+from eagle_spark.model.predictor import Prediction, add_image, reject, start_engine
 from eagle_spark.viewer.picture import render_view
 
 
@@ -59,14 +58,14 @@ class ImageAnalyzer:
                 f"{model}: none of its exported engines is installed here "
                 f"({', '.join(exported) or 'it has none'})"
             )
-        self._engine = ENGINES[name].load(self.bundle.path, len(os.sched_getaffinity(0)))
+        self._model = start_engine(model, self.bundle, name)
         # The first inference is slower than the others and would distort the reported time.
         size = self.bundle.metadata.input.size
         self._predict(np.zeros((size, size), np.uint8))
 
     @property
     def engine(self) -> str:
-        return self._engine.name
+        return self._model.engine
 
     def analyze(self, path: str, with_view: bool = False) -> ImageAnalysis:
         """Read one file and run the model; a rejected file gives an analysis too.
@@ -92,8 +91,7 @@ class ImageAnalyzer:
         return ImageAnalysis(path, radiograph.width, radiograph.height, prediction, view, seconds)
 
     def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        batch = pixels[np.newaxis]
-        (prediction,) = decode_outputs(self.bundle, batch, self._engine.predict(batch))
+        (prediction,) = self._model.predict_pixels(pixels[np.newaxis])
         return prediction
 
     def to_record(self, analysis: ImageAnalysis) -> dict[str, object]:

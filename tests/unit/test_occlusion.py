@@ -54,8 +54,8 @@ def analyze(
         model.predict(pixels[np.newaxis]).label[0],
         dilate_mask(lungs, round(MASK_MARGIN * SIZE)),
     )
-    return compute_attribution(model, pixels, wide, probabilities), predict_occluded(
-        model, pixels, wide, probabilities
+    return compute_attribution(model.predict, pixels, wide, probabilities), predict_occluded(
+        model.predict, pixels, wide, probabilities
     )
 
 

@@ -57,7 +57,7 @@ def test_the_prediction_equals_that_of_score(analyzer: ImageAnalyzer, folder: Pa
     path = folder / "sixteen_bit.png"
     record = analyzer.to_record(analyzer.analyze(str(path)))
     pixels = decode_image(path.read_bytes(), analyzer.bundle.metadata.input.size).pixels[np.newaxis]
-    (prediction,) = decode_outputs(analyzer.bundle, pixels, analyzer._engine.predict(pixels))
+    (prediction,) = decode_outputs(analyzer.bundle, pixels, analyzer._model.compute_outputs(pixels))
     expected = prediction_columns(prediction)
     for name in ("status", "label", "confidence", "novelty", "review_reasons", "lung_area"):
         assert record[name] == expected[name], name
