@@ -170,7 +170,7 @@ def test_without_restarts_the_error_names_resume(
         after_some_steps(disturbed)[0].kill()
         result = disturbed.result()
         assert result["kind"] == "EagleError"
-        assert f" of {plan.steps * EPOCHS} steps are kept; --resume continues" in result["error"]
+        assert f" of {plan.steps * EPOCHS} steps are kept; `resume` continues" in result["error"]
         assert "rank 0" in result["error"]
 
 
