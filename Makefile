@@ -102,7 +102,7 @@ bench: install ## Compare preprocess with a bare loop, DATA=DIR; train with the 
 sql: install ## Open spark-sql on the tables; WAREHOUSE=URI
 	bash conf/sql/open.sh '$(WAREHOUSE)'
 
-package: install ## What a cluster needs, in dist/: wheel, environment.tar.gz, spark-jars.zip
+package: install ## Files for a cluster, in dist/: wheel, environments for score and train, spark-jars.zip
 	$(BIN)/python hadoop/package.py dist
 
 viewer-dist: install ## The window for machines without Python, in dist/eagle-view

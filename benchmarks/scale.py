@@ -204,7 +204,7 @@ the coefficients are seconds of CPU, but for listing and commits, which wait for
 
 A night is one of {c["nights_per_year"]} and has {c["limit_hours"]} hours; figures are those of the last night of the first
 year, just before a weekly `maintain`. A node has {c["cores_per_node"]} cores and {c["node_gb"]} GB, and an executor for each core, as
-in `conf/yarn-cluster.conf`. A file is {c["image_mb"]} MB, one HDFS block, and new once; there is one model. A node reads
+in `conf/yarn-score.conf`. A file is {c["image_mb"]} MB, one HDFS block, and new once; there is one model. A node reads
 {c["node_mb_per_second"]} MB/s at most. What Spark shares out is divided by the slots, what the driver does alone is not.
 Stragglers, failures and other users of the cluster are left out.
 

@@ -1,12 +1,14 @@
 """Overhead of YARN: a score run without new images, on one machine and in cluster mode.
 
     python -m benchmarks.yarn --images URI --model URI --warehouse URI [--dist dist] [--rounds 3]
+        [--environments environment-score environment-train]
 
-Requires a running local cluster and HADOOP_CONF_DIR. The folder is scored once before. Then each
-round runs the same job on one machine; in cluster mode with a package on HDFS that the nodes have
-unpacked; with a package on HDFS that is new to the nodes; and with a package that the client
+Requires a running local cluster, HADOOP_CONF_DIR, and the output of `make package` in
+hdfs:///eagle_spark. The folder is scored once before. Then each round runs the same job on one
+machine, and for each environment in cluster mode: with a package on HDFS that the nodes have
+unpacked, with a package on HDFS that is new to the nodes, and with a package that the client
 uploads. Wall seconds are those of spark-submit; `outside` are the wall seconds minus the seconds
-of the job.
+of the job. The table at the end has the medians of the rounds.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,7 +28,8 @@ from eagle_spark.errors import EXIT_NEEDS_ATTENTION
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 900  # seconds
-FILES = ("environment.tar.gz", "spark-jars.zip")
+ENVIRONMENTS = ("environment-score", "environment-train")
+JARS = "spark-jars.zip"
 
 
 def main() -> int:
@@ -36,6 +40,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", required=True, metavar="URI")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="output of make package")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--environments", nargs="+", default=ENVIRONMENTS, metavar="NAME")
     options = parser.parse_args()
     job = [str(ROOT / "submit" / "score.py")]
     for name in ("images", "model", "warehouse"):
@@ -44,25 +49,29 @@ def main() -> int:
     def local() -> list[str]:
         return []
 
-    def warm() -> list[str]:
-        return cluster("hdfs:///eagle_spark")
+    def warm(environment: str) -> list[str]:
+        return cluster("hdfs:///eagle_spark", environment)
 
-    def cold() -> list[str]:
+    def cold(environment: str) -> list[str]:
         folder = f"/eagle_spark/benchmark-{uuid4().hex[:8]}"
         file_shell("-mkdir", "-p", folder)
-        file_shell("-put", *(str(options.dist / name) for name in FILES), folder)
-        return cluster(f"hdfs://{folder}")
+        file_shell("-put", str(archive_path(environment)), str(options.dist / JARS), folder)
+        return cluster(f"hdfs://{folder}", environment)
 
-    def uploaded() -> list[str]:
-        return cluster(options.dist.resolve().as_uri())
+    def uploaded(environment: str) -> list[str]:
+        return cluster(options.dist.resolve().as_uri(), environment)
 
-    kinds = {
-        "on one machine": local,
-        "on YARN, package unpacked on the nodes": warm,
-        "on YARN, package on HDFS, new to the nodes": cold,
-        "on YARN, package sent by the client": uploaded,
-    }
-    run(warm() + job)  # scores new images, and unpacks the package on the nodes
+    def archive_path(environment: str) -> Path:
+        return Path(options.dist, f"{environment}.tar.gz")
+
+    kinds = {"on one machine": local}
+    for environment in options.environments:
+        kinds |= {
+            f"{environment}, unpacked on the nodes": partial(warm, environment),
+            f"{environment}, on HDFS, new to the nodes": partial(cold, environment),
+            f"{environment}, uploaded by the client": partial(uploaded, environment),
+        }
+        run(warm(environment) + job)  # the first scores the images; each unpacks its environment
     seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     try:
         for number in range(options.rounds):
@@ -78,15 +87,17 @@ def main() -> int:
     for kind, rows in seconds.items():
         walls, outside = [statistics.median(column) for column in zip(*rows, strict=True)]
         print(f"{kind:45} {walls:6.1f} s, outside {outside:6.1f} s")
+    for file in (*map(archive_path, options.environments), options.dist / JARS):
+        print(f"{file.name:45} {file.stat().st_size / 2**20:6.1f} MiB")
     return 0
 
 
-def cluster(folder: str) -> list[str]:
-    """Return the options of spark-submit for a package in `folder`."""
+def cluster(folder: str, environment: str) -> list[str]:
+    """Return the options of spark-submit for an environment in `folder`."""
     return [
-        *("--properties-file", str(ROOT / "conf" / "yarn-cluster.conf")),
-        *("--conf", f"spark.yarn.archive={folder}/spark-jars.zip"),
-        *("--conf", f"spark.archives={folder}/environment.tar.gz#environment"),
+        *("--properties-file", str(ROOT / "conf" / "yarn-score.conf")),
+        *("--conf", f"spark.yarn.archive={folder}/{JARS}"),
+        *("--conf", f"spark.archives={folder}/{environment}.tar.gz#environment"),
     ]
 
 

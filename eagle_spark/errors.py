@@ -1,10 +1,12 @@
-"""Exceptions, reasons of rejection and exit codes."""
+"""Exceptions, reasons of rejection, exit codes and the extras of the installation."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from enum import Enum
+from importlib.util import find_spec
+from typing import NamedTuple
 
 # The text before an `@`, unless only a host precedes the path. `Path` collapses two slashes into
 # one.
@@ -127,3 +129,66 @@ class ImageRejectedError(EagleError):
 
     def __reduce__(self) -> tuple[type[ImageRejectedError], tuple[Reason, str]]:
         return type(self), (self.reason, self.detail)
+
+
+class Extra(NamedTuple):
+    """An extra of the package `eagle-spark`.
+
+    Attributes:
+        purpose: what needs it, in errors.
+        modules: one of each of its packages, in the order of `pyproject.toml`.
+    """
+
+    purpose: str
+    modules: tuple[str, ...]
+
+
+EXTRAS = {
+    "train": Extra(
+        "training",
+        (
+            *("tensorflow", "keras", "spark_tensorflow_distributor", "nncf", "h5py", "psutil"),
+            *("pynvml", "tensorboard"),
+        ),
+    ),
+    "report": Extra("the report", ("matplotlib", "jinja2", "sklearn")),
+    "dicom": Extra(
+        "DICOM", ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "jpeg_ls", "highdicom")
+    ),
+    "exports": Extra("the export", ("onnx", "tf2onnx", "onnxruntime", "ai_edge_litert")),
+    "viewer": Extra("the window", ("PySide6", "psutil")),
+}
+
+
+def require_extra(extra: str, *modules: str, purpose: str = "") -> None:
+    """Check that modules of an extra are installed, without importing them.
+
+    Args:
+        extra: a key of `EXTRAS`.
+        modules: the modules that are needed; without any, all of the extra.
+        purpose: what needs them, for the error; by default that of the extra.
+
+    Raises:
+        PlatformError: names the first missing module and the command that installs it.
+    """
+    for module in modules or EXTRAS[extra].modules:
+        if not is_installed(module):
+            raise PlatformError(describe_missing(extra, module, purpose))
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
+    return find_spec(module) is not None
+
+
+def describe_missing(extra: str, part: str, purpose: str = "") -> str:
+    """Return the text of an error about a missing part of the installation.
+
+    Args:
+        extra: a key of `EXTRAS`, or empty for a part that every installation has.
+        part: the missing module, for example.
+        purpose: what needs it; by default that of the extra.
+    """
+    package = f"'eagle-spark[{extra}]'" if extra else "eagle-spark"
+    purpose = purpose or EXTRAS[extra].purpose
+    return f"{purpose} needs {part}, which is not installed: pip install {package}"

@@ -2,10 +2,10 @@
 
     python hadoop/package.py DIST
 
-writes to the folder DIST the wheel, `environment.tar.gz` (an interpreter with all libraries, for
-`spark.archives`) and `spark-jars.zip` (the jars of Spark and Iceberg, for `spark.yarn.archive`).
-The environment is a copy of the running Python and needs a glibc at least as new as on this
-machine.
+writes to the folder DIST the wheel, each of `ENVIRONMENTS` as `environment-….tar.gz` (an
+interpreter with its libraries, for `spark.archives`) and `spark-jars.zip` (the jars of Spark and
+Iceberg, for `spark.yarn.archive`). An environment is a copy of the running Python and needs a glibc
+at least as new as on this machine.
 
 The time of a node to unpack it grows with the number of files: without Hadoop's native library YARN
 starts one process per file. Therefore pure Python packages are compiled and moved to
@@ -27,8 +27,9 @@ import tarfile
 import tempfile
 import zipfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
@@ -37,9 +38,19 @@ from typing import BinaryIO
 from jars import find_pyspark_jars
 from packaging.requirements import Requirement
 
+from eagle_spark.errors import EXTRAS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "eagle-spark"
-EXTRA = "dicom"  # archives to score contain mostly DICOM files
+# Modules that the copied Python of every environment has to import.
+MODULES = (
+    *("ssl", "sqlite3", "lzma", "bz2", "ctypes", "hdfs_native", "openvino", "pandas", "pyarrow"),
+    *("PIL.Image", "openpyxl", "scipy.ndimage", "eagle_spark.api", "eagle_spark.datasets.ingest"),
+    *("eagle_spark.scoring.job", "eagle_spark.evaluation.evaluate", "eagle_spark.doctor.doctor"),
+    "eagle_spark.tables.maintenance",
+)
+# The largest libraries, which only the environment with the extra `train` may hold.
+TRAINING_MODULES = ("tensorflow", "keras")
 # Spark distributes its own Python files; libclang serves to build extensions of TensorFlow;
 # setuptools and wheel serve to install packages.
 EXCLUDED_DISTRIBUTIONS = {"pyspark", "libclang", "setuptools", "wheel"}
@@ -59,6 +70,36 @@ BLOCK_BYTES = 4 * 2**20
 GLIBC_PATTERN = re.compile(r"(ld-linux|lib(c|m|dl|rt|pthread|util|resolv|nsl|anl)\.so)")
 
 
+@dataclass(frozen=True)
+class Environment:
+    """A Python for YARN.
+
+    Attributes:
+        name: of its folder and its archive.
+        extras: of this package, beside its base.
+        modules: that it has to import.
+    """
+
+    name: str
+    extras: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+# Both read DICOM, the format of most archives.
+ENVIRONMENTS = (
+    Environment("environment-score", ("dicom",), (*MODULES, *EXTRAS["dicom"].modules)),
+    Environment(
+        "environment-train",
+        ("train", "report", "dicom"),
+        (
+            *MODULES,
+            *("eagle_spark.training.job", "eagle_spark.report.report"),
+            *(module for name in ("train", "report", "dicom") for module in EXTRAS[name].modules),
+        ),
+    ),
+)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the files for a cluster.")
     parser.add_argument("dist", type=Path, help="target folder")
@@ -67,18 +108,36 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix=".package-", dir=dist) as name:
         work = Path(name)
         wheel = build_wheel(work)
-        environment = work / "environment"
-        copy_interpreter(environment)
-        libraries = copy_libraries(environment, wheel)
-        zip_python(environment)
-        check_environment(environment, libraries)
-        files = [wheel, pack_environment(environment), zip_jars(work / "spark-jars.zip")]
-        for file in files:
+        contents = {wheel: ""}
+        for environment in ENVIRONMENTS:
+            folder = build_environment(environment, work, wheel)
+            contents[pack_environment(folder)] = describe_content(folder)
+            shutil.rmtree(folder)
+        contents[zip_jars(work / "spark-jars.zip")] = ""
+        for file in contents:
             file.replace(dist / file.name)
-    for file in files:
+    for file, content in contents.items():
         size = (dist / file.name).stat().st_size
-        print(f"{size / 2**20:8,.1f} MiB  {dist / file.name}")
+        print(f"{size / 2**20:8,.1f} MiB  {dist / file.name}{content}")
     return 0
+
+
+def build_environment(environment: Environment, work: Path, wheel: Path) -> Path:
+    """Build an environment below `work`, and return its folder."""
+    print_stderr(f"building {environment.name}")
+    folder = work / environment.name
+    copy_interpreter(folder)
+    libraries = copy_libraries(folder, wheel, environment.extras)
+    zip_python(folder)
+    check_environment(folder, environment, libraries)
+    return folder
+
+
+def describe_content(folder: Path) -> str:
+    """Return the unpacked size and the number of files of an environment."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    size = sum(path.lstat().st_size for path in files)
+    return f"  ({size / 2**20:,.1f} MiB in {len(files):,} files)"
 
 
 def print_stderr(message: str) -> None:
@@ -149,14 +208,16 @@ def find_shared_libraries(files: list[Path]) -> set[Path]:
     return {path for path in paths if not GLIBC_PATTERN.match(path.name)}
 
 
-def copy_libraries(target: Path, wheel: Path) -> list[str]:
+def copy_libraries(target: Path, wheel: Path, extras: Sequence[str]) -> list[str]:
     """Copy this package and its libraries; return the names of the libraries."""
     site = Path(run_python(target, "import sysconfig; print(sysconfig.get_path('purelib'))"))
     site.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)  # noqa: S202  # built by this script
     libraries = {
-        name: library for name, library in list_requirements() if name not in EXCLUDED_DISTRIBUTIONS
+        name: library
+        for name, library in list_requirements(extras)
+        if name not in EXCLUDED_DISTRIBUTIONS
     }
     for number, (name, library) in enumerate(sorted(libraries.items()), 1):
         print_stderr(f"copying library {number} of {len(libraries)}: {name} {library.version}")
@@ -175,9 +236,9 @@ def is_excluded(name: str) -> bool:
     return name.endswith(EXCLUDED_SUFFIXES) or name.startswith(EXCLUDED_LIBRARIES)
 
 
-def zip_python(environment: Path) -> None:
+def zip_python(folder: Path) -> None:
     """Move the standard library and all pure Python packages to one zip file."""
-    stdlib = Path(run_python(environment, "import os; print(os.path.dirname(os.__file__))"))
+    stdlib = Path(run_python(folder, "import os; print(os.path.dirname(os.__file__))"))
     site = stdlib / "site-packages"
     modules = [(stdlib, path) for path in stdlib.iterdir() if path not in (site, stdlib / "os.py")]
     modules += [(site, path) for path in site.iterdir() if path.name != "eagle_spark"]
@@ -213,8 +274,8 @@ def compile_file(source: Path, name: str) -> bytes:
     return MAGIC_NUMBER + UNCHECKED_FLAG + source_hash(source.read_bytes()) + marshal.dumps(code)
 
 
-def list_requirements() -> Iterator[tuple[str, Distribution]]:
-    """Yield every installed distribution that this package and its extra require, at any depth."""
+def list_requirements(extras: Sequence[str]) -> Iterator[tuple[str, Distribution]]:
+    """Yield every installed distribution that this package and its extras require, at any depth."""
     visited: set[str] = set()
     pending = [PACKAGE]
     while pending:
@@ -230,29 +291,30 @@ def list_requirements() -> Iterator[tuple[str, Distribution]]:
             yield name, library
         for line in library.requires or ():
             requirement = Requirement(line)
-            extra = EXTRA if name == PACKAGE else ""
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            chosen = ("", *extras) if name == PACKAGE else ("",)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in chosen):
                 pending.append(re.sub(r"[-_.]+", "-", requirement.name).lower())
 
 
-def check_environment(environment: Path, libraries: list[str]) -> None:
-    """Import the modules of the jobs in the copied Python, isolated from this environment."""
+def check_environment(folder: Path, environment: Environment, libraries: list[str]) -> None:
+    """Import the modules of an environment in its Python, isolated from this environment."""
     print_stderr("testing the copied Python")
-    modules = ["ssl", "sqlite3", "lzma", "bz2", "ctypes", "hdfs_native", "openvino", "tensorflow"]
-    modules += ["keras", "pandas", "pyarrow", "PIL.Image", "openpyxl", "scipy.ndimage", "h5py"]
-    modules += ["spark_tensorflow_distributor", "eagle_spark.scoring.predict", "pydicom"]
-    modules += ["libjpeg", "openjpeg", "rle", "jpeg_ls"]
     # Spark sends its own Python files with the job.
     spark = find_pyspark_jars().parent / "python" / "lib"
     path = [str(file) for file in spark.glob("*.zip")]
-    run_python(environment, f"import sys; sys.path[1:1] = {path}; import {', '.join(modules)}")
-    program = f"from importlib.metadata import version; list(map(version, {libraries}))"
-    run_python(environment, program)
+    modules = ", ".join(environment.modules)
+    run_python(folder, f"import sys; sys.path[1:1] = {path}; import {modules}")
+    run_python(folder, f"from importlib.metadata import version; list(map(version, {libraries}))")
+    if "train" not in environment.extras:
+        program = "from importlib.util import find_spec; "
+        program += f"assert not any(map(find_spec, {TRAINING_MODULES})), 'training libraries'"
+        run_python(folder, program)
 
 
-def run_python(environment: Path, program: str) -> str:
+def run_python(folder: Path, program: str) -> str:
     """Run a program in the copied Python without environment variables; return its output."""
-    command = [str(environment / "bin" / "python"), "-B", "-c", program]
+    command = [str(folder / "bin" / "python"), "-B", "-c", program]
     result = subprocess.run(
         command, env={"TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, timeout=300
     )
@@ -261,17 +323,16 @@ def run_python(environment: Path, program: str) -> str:
     return result.stdout.strip()
 
 
-def pack_environment(environment: Path) -> Path:
-    """Pack the environment; file times are kept, so compiled Python files remain valid."""
-    files = sum(1 for _ in environment.rglob("*"))
-    print_stderr(f"packing {files:,} files and folders of the environment")
-    target = environment.with_name("environment.tar.gz")
+def pack_environment(folder: Path) -> Path:
+    """Pack an environment; file times are kept, so compiled Python files remain valid."""
+    print_stderr(f"packing {folder.name}")
+    target = folder.with_name(f"{folder.name}.tar.gz")
     with (
         target.open("wb") as file,
         _ParallelGzip(file) as compressed,
         tarfile.open(fileobj=compressed, mode="w|", bufsize=BLOCK_BYTES) as archive,
     ):
-        archive.add(environment, ".", filter=_remove_owner)
+        archive.add(folder, ".", filter=_remove_owner)
     return target
 
 

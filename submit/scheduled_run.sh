@@ -3,7 +3,7 @@
 #   submit/scheduled_run.sh IMAGES MODEL WAREHOUSE [further options of score]
 # Exit 0: success. 3: published, but needs attention: data drift, or many rejected files; also when
 # a later step fails. Else: the exit code of the failed job. SUBMIT is the submit command, such as
-#   SUBMIT='.venv/bin/spark-submit --properties-file conf/yarn-cluster.conf'
+#   SUBMIT='.venv/bin/spark-submit --properties-file conf/yarn-score.conf'
 set -euo pipefail
 cd "$(dirname "$0")/.."
 usage='usage: submit/scheduled_run.sh IMAGES MODEL WAREHOUSE [options of score]'

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from eagle_spark.errors import ImageRejectedError, InputError
+from eagle_spark.errors import ImageRejectedError, InputError, require_extra
 from eagle_spark.io.upload import DEFAULT_JOBS
 from eagle_spark.settings import (
     Integer,
@@ -74,6 +74,7 @@ class PlotsSettings(Settings):
 
 def plots(settings: PlotsSettings) -> Iterator[str]:
     """Yield the paths of the plots."""
+    require_extra("report", "matplotlib", purpose="`eagle plots`")
     from eagle_spark.report.curves import read_log, write_curves
 
     yield from map(str, write_curves(read_log(settings.log), Path(settings.out)))
@@ -107,6 +108,7 @@ class GallerySettings(Settings):
 
 def gallery(settings: GallerySettings) -> Iterator[str]:
     """Yield the query and its result."""
+    require_extra("report", "matplotlib", purpose="`eagle gallery`")
     from eagle_spark.report.demo import write_gallery
 
     yield from write_gallery(settings.warehouse, Path(settings.out))

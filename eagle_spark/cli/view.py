@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from eagle_spark.cli.runner import run_tool
-from eagle_spark.errors import PlatformError
+from eagle_spark.errors import require_extra
 from eagle_spark.settings import Settings, Text
 
 
@@ -22,8 +21,7 @@ class ViewSettings(Settings):
 
 def view(settings: ViewSettings) -> Iterator[str]:
     """Open the window, and return when it is closed."""
-    if not find_spec("PySide6"):
-        raise PlatformError("not installed: PySide6; pip install 'eagle-spark[viewer]'")
+    require_extra("viewer")
     from eagle_spark.viewer.app import run_viewer
 
     run_viewer(settings.model, settings.images)

@@ -12,7 +12,9 @@ MIN_WAREHOUSE_BYTES = 10 * 2**30  # the predictions of a run, or the staged imag
 MIN_LOCAL_BYTES = 2 * 2**30  # spilled rows, a copy of the model
 MAX_CLOCK_SKEW = 5.0  # seconds between two clocks
 EXECUTOR_LOGS = "read the executors' logs: yarn logs -applicationId ID"
-PACKAGE = "--conf spark.archives=hdfs:///eagle_spark/environment.tar.gz#environment, see README"
+PACKAGE = (
+    "spark.archives as in conf/yarn-score.conf, or for train and report as in conf/yarn-train.conf"
+)
 _UNITS = {"": 2**20, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 

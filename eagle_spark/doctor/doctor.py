@@ -37,13 +37,11 @@ from eagle_spark.doctor.probes import (
     wait_for_executors,
     write_probe_file,
 )
-from eagle_spark.errors import EagleError, UserError
+from eagle_spark.errors import EagleError, PlatformError, UserError, require_extra
 from eagle_spark.model.weights import fetch_weights
 from eagle_spark.settings import DoctorSettings
 from eagle_spark.spark.session import check_java, open_session, use_own_spark
 from eagle_spark.tables import Warehouse
-from eagle_spark.training.job import TRAINING_CONF
-from eagle_spark.training.ranks.launcher import check_ranks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -117,7 +115,7 @@ def _collect_checks(settings: DoctorSettings, started: float, checks: list[Check
         for check in run_local_checks(settings):
             checks.append(check)
         start_without_executors()
-        with open_session("doctor", settings.warehouse, TRAINING_CONF) as spark:
+        with open_session("doctor", settings.warehouse, _training_conf()) as spark:
             for check in run_spark_checks(spark, settings, started):
                 checks.append(check)
     except EagleError as error:
@@ -151,13 +149,34 @@ def run_local_checks(settings: DoctorSettings) -> Iterator[Check]:
     yield run_check("java", check_java, f"version {read_java_version()}")
     yield check_hadoop_conf(folder, settings.warehouse.startswith("hdfs:"), has_core_site)
     yield check_driver_storage(probe_process(settings.warehouse))
-    usable = f"{settings.weights}: usable"
-    yield run_check("weights", lambda: _open_weights(settings.weights), usable)
+    if missing := find_missing_training():
+        yield Check("weights, ranks", None, f"train cannot run here: {missing}")
+    else:
+        usable = f"{settings.weights}: usable"
+        yield run_check("weights", lambda: _open_weights(settings.weights), usable)
+
+
+def find_missing_training() -> str | None:
+    """Return what this Python lacks for training, which scoring does not need; or None."""
+    try:
+        require_extra("train")
+    except PlatformError as error:
+        return str(error)
+    return None
 
 
 def _open_weights(choice: str) -> None:
     with fetch_weights(choice):
         pass
+
+
+def _training_conf() -> dict[str, str]:
+    """Return the settings of a training session; none where training cannot run."""
+    if find_missing_training():
+        return {}
+    from eagle_spark.training.job import TRAINING_CONF
+
+    return TRAINING_CONF
 
 
 def run_spark_checks(
@@ -174,7 +193,10 @@ def run_spark_checks(
     local = master.startswith("local")
     yield Check("spark", True, f"{spark.version}, {master}")
     yield run_check("tables", lambda: Warehouse(spark), f"catalog eagle in {settings.warehouse}")
-    yield run_check("ranks", lambda: check_ranks(spark, settings.ranks), "one slot per rank")
+    if not find_missing_training():
+        from eagle_spark.training.ranks.launcher import check_ranks
+
+        yield run_check("ranks", lambda: check_ranks(spark, settings.ranks), "one slot per rank")
     yield check_arrow_batch(conf, SIDE)
     yield check_speculation(conf)
     yield from check_memory_overhead(conf, master)

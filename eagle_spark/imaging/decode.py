@@ -20,7 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.errors import ImageRejectedError, Reason, describe_missing
 from eagle_spark.imaging.deep import compute_grey_range, load_16_bit_colour
 from eagle_spark.imaging.png import sanitise_png
 from eagle_spark.imaging.quiet import suppress_warnings
@@ -127,10 +127,8 @@ def _decode_dicom(data: bytes, size: int, keep_patient_id: bool) -> DecodedImage
     try:
         from eagle_spark.imaging.dicom import read as dicom
     except ImportError as error:
-        raise ImageRejectedError(
-            Reason.NO_DECODER,
-            "dicom: pydicom is not installed; run pip install 'eagle-spark[dicom]'",
-        ) from error
+        missing = describe_missing("dicom", "pydicom")
+        raise ImageRejectedError(Reason.NO_DECODER, missing) from error
     notes: list[str] = []
     decoded = dicom.read_dicom(data, keep_patient_id, notes)
     resized = _resize(decoded.image, size, notes)

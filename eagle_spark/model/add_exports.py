@@ -8,12 +8,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from eagle_spark.errors import EagleError, PlatformError
+from eagle_spark.errors import EagleError, require_extra
 from eagle_spark.model.bundle import Bundle, check_target, open_bundle, publish_bundle, seal
 from eagle_spark.model.engines import ENGINES, KerasEngine
 from eagle_spark.model.export import save_portable
@@ -90,15 +89,12 @@ def check_installed(formats: Sequence[str]) -> None:
     """Check that the packages that write and run these formats are installed.
 
     Raises:
-        PlatformError: names the missing packages.
+        PlatformError: names the first missing package.
     """
-    required = [
-        package for name in formats for package in (*EXPORTERS[name], ENGINES[name].package)
-    ]
-    if missing := [package for package in required if not find_spec(package)]:
-        raise PlatformError(
-            f"not installed: {', '.join(missing)}; pip install 'eagle-spark[exports]' brings them"
-        )
+    for name in formats:
+        packages = (*EXPORTERS[name], ENGINES[name].package)
+        require_extra("exports", *packages, purpose=f"`format` {name}")
+    require_extra("train", "tensorflow", "keras", purpose="the export")
 
 
 def export_formats(bundle: Bundle, formats: Sequence[str]) -> dict[str, GateResult]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
 from typing import NamedTuple, Protocol
@@ -13,7 +12,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle_spark.errors import ModelError, PlatformError
+from eagle_spark.errors import (
+    ModelError,
+    PlatformError,
+    describe_missing,
+    is_installed,
+    require_extra,
+)
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.export import compile_openvino, has_bf16, has_int8
 from eagle_spark.model.metadata import NETWORK
@@ -60,10 +65,11 @@ class KerasEngine:
     name = "keras"
 
     def __init__(self, folder: Path, threads: int) -> None:
+        require_extra("train", "tensorflow", "keras", purpose="`engine` keras")
         import keras
         import tensorflow as tf
 
-        _cap_threads(threads)
+        cap_threads(threads)
         self.model = keras.models.load_model(folder / NETWORK, compile=False, safe_mode=True)
         signature = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.uint8)
         self._run = tf.function(
@@ -130,7 +136,8 @@ class EngineKind:
     Attributes:
         start: (file, threads) -> engine.
         file: what it reads in a model folder.
-        package: what has to be installed.
+        package: the module that has to be installed.
+        extra: the extra that installs it; empty for a module that every installation has.
         precision: of its arithmetic.
         suits: whether it is of use on this CPU.
         bound: it is another program on a CPU that it does not suit, not a slow one.
@@ -139,6 +146,7 @@ class EngineKind:
     start: Callable[[Path, int], Engine]
     file: str
     package: str
+    extra: str = ""
     precision: str = "f32"
     suits: Callable[[], bool] = lambda: True
     bound: bool = False
@@ -164,18 +172,26 @@ class EngineKind:
 # The fastest first, as `benchmarks/engines.py` found them.
 ENGINES = {
     "openvino-int8": EngineKind(
-        partial(OpenVINOEngine, name="openvino-int8"), INT8_FILE, "openvino", "int8", has_int8
+        partial(OpenVINOEngine, name="openvino-int8"),
+        INT8_FILE,
+        "openvino",
+        precision="int8",
+        suits=has_int8,
     ),
     # Elsewhere OpenVINO imitates bf16 at half the speed of f32, to other roundings, or breaks off.
     "openvino-bf16": EngineKind(
         partial(OpenVINOEngine, name="openvino-bf16", precision="bf16"),
-        *(OPENVINO_FILE, "openvino", "bf16", has_bf16, True),
+        OPENVINO_FILE,
+        "openvino",
+        precision="bf16",
+        suits=has_bf16,
+        bound=True,
     ),
-    "litert": EngineKind(LiteRTEngine, LITERT_FILE, "ai_edge_litert"),
-    "onnx": EngineKind(ONNXEngine, ONNX_FILE, "onnxruntime"),
+    "litert": EngineKind(LiteRTEngine, LITERT_FILE, "ai_edge_litert", "exports"),
+    "onnx": EngineKind(ONNXEngine, ONNX_FILE, "onnxruntime", "exports"),
     "openvino": EngineKind(OpenVINOEngine, OPENVINO_FILE, "openvino"),
     "keras": EngineKind(
-        lambda file, threads: KerasEngine(file.parent, threads), NETWORK, "tensorflow"
+        lambda file, threads: KerasEngine(file.parent, threads), NETWORK, "tensorflow", "train"
     ),
 }
 
@@ -199,11 +215,14 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
     else:
         ENGINES[engine].check_cpu()
         wanted = [engine]
+    missing = []
     for name in wanted:
-        if find_spec(ENGINES[name].package):
+        kind = ENGINES[name]
+        if is_installed(kind.package):
             return name
-    packages = ", ".join(ENGINES[name].package for name in wanted) or "none passed its gate"
-    raise PlatformError(f"no engine of {bundle.path} is installed here ({packages})")
+        missing.append(describe_missing(kind.extra, kind.package, f"`engine` {name}"))
+    reasons = "; ".join(missing) or "none of the engines that passed its gate suits this CPU"
+    raise PlatformError(f"{bundle.path}: {reasons}")
 
 
 def _predictions(outputs: Sequence[NDArray[np.float32]]) -> ModelOutputs:
@@ -212,7 +231,7 @@ def _predictions(outputs: Sequence[NDArray[np.float32]]) -> ModelOutputs:
     return ModelOutputs(label, mask[..., 0], statistics)
 
 
-def _cap_threads(threads: int) -> None:
+def cap_threads(threads: int) -> None:
     """Cap TensorFlow's threads; in a process where it already runs they stay as they are."""
     import tensorflow as tf
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from eagle_spark.errors import require_extra
+
 if TYPE_CHECKING:
     import keras
     import openvino as ov
@@ -65,7 +67,11 @@ def quantise(graph: ov.Model, samples: Sequence[Mapping[str, NDArray[np.float32]
 
     Args:
         samples: inputs by name, one image each; NNCF calibrates the ranges on them.
+
+    Raises:
+        PlatformError: when NNCF is not installed.
     """
+    require_extra("train", "nncf", purpose="`precision` int8")
     import nncf
 
     nncf.set_log_level(logging.ERROR)

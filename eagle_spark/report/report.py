@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from eagle_spark.errors import InputError, OutputError
+from eagle_spark.errors import InputError, OutputError, require_extra
 from eagle_spark.io import absolute_uri, resolve
 from eagle_spark.metrics.calibration import Calibration
 from eagle_spark.metrics.evaluation import Metrics
@@ -80,7 +80,9 @@ def report(settings: ReportSettings) -> ReportResult:
         ModelError: when the model folder is incomplete or altered.
         InputError: when the warehouse does not exist, or has classes that the model does not have.
         OutputError: when the folder `out` is not writable.
+        PlatformError: when the extra `report` is not installed.
     """
+    require_extra("report")
     run = Run.begin("report", settings)
     storage, path = resolve(settings.warehouse)
     if not storage.exists(path):

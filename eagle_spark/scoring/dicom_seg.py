@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eagle_spark import __version__
-from eagle_spark.errors import (
-    InputError,
-    OutputError,
-    PlatformError,
-)
+from eagle_spark.errors import InputError, OutputError, require_extra
 from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
 from eagle_spark.imaging.quiet import suppress_warnings
 from eagle_spark.io import absolute_uri, read_bytes
@@ -132,10 +128,7 @@ def write_segmentation(image: str, model: str, out: Path) -> None:
         OutputError: when `out` exists or cannot be written.
         PlatformError: when the extra `dicom` is not installed.
     """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise PlatformError("pip install 'eagle-spark[dicom]' brings what this needs") from error
+    require_extra("dicom", "highdicom")
     if out.exists():
         raise OutputError(f"`out` {out} exists")
     segmentation = segment(read_bytes(absolute_uri(image), MAX_FILE_BYTES), load_model(model))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eagle_spark.datasets.leakage import SPLIT_COLUMNS, audit_splits
-from eagle_spark.errors import InputError
+from eagle_spark.errors import InputError, require_extra
 from eagle_spark.io import absolute_uri, join, resolve, temporary_folder
 from eagle_spark.io.lock import lease
 from eagle_spark.metrics.calibration import UNREACHABLE_CONFIDENCE
@@ -116,6 +116,7 @@ def train(settings: TrainSettings) -> TrainResult:
         EagleError: when ranks were lost more often than `max_restarts`, or end with different
             weights.
     """
+    require_extra("train")
     run = Run.begin("train", settings)
     storage, path = resolve(settings.warehouse)
     if not storage.exists(path):

@@ -36,13 +36,13 @@ SHIPPED = re.compile(
 
 @pytest.fixture
 def jobs(cluster: LocalCluster, tmp_path: Path) -> YarnJobs:
-    """Jobs by `conf/yarn-cluster.conf`, but for the package that it ships."""
-    text, shipped = SHIPPED.subn("", CONF.read_text())
+    """Jobs by `conf/yarn-score.conf`, without the package that it ships."""
+    text, shipped = SHIPPED.subn("", (CONF / "yarn-score.conf").read_text())
     assert shipped == 3
     text += f"spark.yarn.jars local:{Path(pyspark.__file__).parent}/jars/*\n"
     text += f"spark.yarn.appMasterEnv.PYSPARK_PYTHON {sys.executable}\n"
-    (tmp_path / "yarn.conf").write_text(text)
-    return YarnJobs(cluster, tmp_path, tmp_path / "yarn.conf")
+    (tmp_path / "yarn-score.conf").write_text(text)
+    return YarnJobs(cluster, tmp_path, tmp_path)
 
 
 def test_score_runs_on_both_nodes_and_leaves_rows_logs_and_history(

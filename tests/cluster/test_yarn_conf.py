@@ -1,13 +1,18 @@
-"""conf/yarn-cluster.conf: consistent with the defaults of the jobs."""
+"""conf/yarn-score.conf and yarn-train.conf: consistent with each other and the jobs' defaults."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from eagle_spark.spark.session import DEFAULT_CONF
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+YARN_FILES = ("yarn-score.conf", "yarn-train.conf")
+DIFFERENT = {"spark.archives"}
+TRAINING_ONLY = {"spark.dynamicAllocation.enabled"}
 
 
 def settings(name: str) -> dict[str, str]:
@@ -17,23 +22,32 @@ def settings(name: str) -> dict[str, str]:
     return {key: value.strip() for key, value in pairs}
 
 
-def test_every_setting_has_a_comment() -> None:
-    for name in ("yarn-cluster.conf", "spark-defaults.conf"):
-        lines = (CONF / name).read_text().splitlines()
-        for above, line in pairwise(lines):
-            assert not line.startswith("spark.") or above.startswith("# "), f"{name}: {line}"
+@pytest.mark.parametrize("name", [*YARN_FILES, "spark-defaults.conf"])
+def test_every_setting_has_a_comment(name: str) -> None:
+    lines = (CONF / name).read_text().splitlines()
+    for above, line in pairwise(lines):
+        assert not line.startswith("spark.") or above.startswith("# "), f"{name}: {line}"
 
 
-def test_settings_equal_those_of_the_jobs() -> None:
-    conf = settings("yarn-cluster.conf")
+def test_the_two_files_differ_only_where_the_jobs_do() -> None:
+    score, train = map(settings, YARN_FILES)
+    assert train.keys() - score.keys() == TRAINING_ONLY
+    assert score.keys() <= train.keys()
+    assert {key for key in score if score[key] != train[key]} == DIFFERENT
+
+
+@pytest.mark.parametrize("name", YARN_FILES)
+def test_settings_equal_those_of_the_jobs(name: str) -> None:
+    conf = settings(name)
     # The log level comes from log4j2.properties, which also counts before Spark has started.
     for key, value in DEFAULT_CONF.items():
         if key != "spark.log.level":
             assert conf[key] == value
 
 
-def test_memory_fits_the_local_cluster_with_one_executor_a_node() -> None:
-    conf = settings("yarn-cluster.conf")
+@pytest.mark.parametrize("name", YARN_FILES)
+def test_memory_fits_the_local_cluster_with_one_executor_a_node(name: str) -> None:
+    conf = settings(name)
 
     def gigabytes(key: str) -> int:
         return int(conf[f"spark.{key}.memory"][:-1]) + int(conf[f"spark.{key}.memoryOverhead"][:-1])

@@ -16,7 +16,8 @@ from typing import Any
 from tests.cluster.local_cluster import HADOOP, LocalCluster
 
 ROOT = HADOOP.parent
-CONF = ROOT / "conf" / "yarn-cluster.conf"
+CONF = ROOT / "conf"
+TRAINING_JOBS = ("train", "report")
 JOB_TIMEOUT = 600  # seconds
 LOG_TIMEOUT = 60
 KeyValues = Sequence[str]  # KEY=VALUE
@@ -66,7 +67,7 @@ class YarnJobs:
 
     Attributes:
         folder: working folder and home of spark-submit.
-        properties: what it gets as `--properties-file`.
+        properties: folder of `yarn-score.conf` and `yarn-train.conf`.
     """
 
     cluster: LocalCluster
@@ -76,9 +77,10 @@ class YarnJobs:
     def start(self, name: str, *options: object, conf: KeyValues = ()) -> Submitted:
         """Start `spark-submit --properties-file FILE submit/NAME.py OPTIONS`."""
         conf_words = [word for setting in conf for word in ("--conf", setting)]
+        file = "yarn-train.conf" if name in TRAINING_JOBS else "yarn-score.conf"
         command = [
             str(Path(sys.executable).parent / "spark-submit"),
-            *("--properties-file", str(self.properties)),
+            *("--properties-file", str(self.properties / file)),
             *conf_words,
             str(ROOT / "submit" / f"{name}.py"),
             *map(str, options),

@@ -211,9 +211,11 @@ def test_a_model_replaced_during_the_export_is_not_changed(
 
 
 def test_missing_packages_are_named_before_the_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portable, "find_spec", lambda name: None if name == "tf2onnx" else name)
+    monkeypatch.setattr(
+        "eagle_spark.errors.find_spec", lambda name: None if name == "tf2onnx" else name
+    )
     portable.check_installed(["litert"])
-    with pytest.raises(PlatformError, match=r"not installed: tf2onnx; .*eagle-spark\[exports\]"):
+    with pytest.raises(PlatformError, match=r"`format` onnx needs tf2onnx, .*\[exports\]"):
         portable.add_exports(ExportSettings(model="no model"))
 
 

@@ -160,7 +160,7 @@ def test_native_libraries_that_cannot_be_loaded_are_named_by_place() -> None:
     assert "node7: libarrow.so.22" in check.observed
     assert "Java: NoClassDefFoundError" in check.observed
     assert "noexec" in check.fix
-    assert "environment.tar.gz" in check_native_libraries(None, [broken]).fix
+    assert "yarn-score.conf" in check_native_libraries(None, [broken]).fix
     assert check_native_libraries("", [FINE]).ok is None
 
 

@@ -89,11 +89,26 @@ def test_an_engine_that_did_not_pass_is_refused(name: str) -> None:
 def test_auto_skips_an_engine_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else name)
+    monkeypatch.setattr(
+        "eagle_spark.errors.find_spec", lambda name: None if name == "openvino" else name
+    )
     assert choose_engine(bundle(keras=True, openvino=True), "auto") == "keras"
     assert choose_engine(bundle(keras=True, openvino=True, onnx=True), "auto") == "onnx"
     with pytest.raises(PlatformError, match="openvino"):
         choose_engine(bundle(keras=True, openvino=True), "openvino")
+
+
+def test_auto_names_the_extra_of_each_engine_if_none_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eagle_spark.errors.find_spec", lambda _: None)
+    with pytest.raises(PlatformError) as raised:
+        choose_engine(bundle(keras=True, onnx=True), "auto")
+    assert str(raised.value) == (
+        "m: `engine` onnx needs onnxruntime, which is not installed: "
+        "pip install 'eagle-spark[exports]'; `engine` keras needs tensorflow, which is not "
+        "installed: pip install 'eagle-spark[train]'"
+    )
 
 
 def outcomes(right: list[bool], dice: list[float] | None = None) -> Outcomes:

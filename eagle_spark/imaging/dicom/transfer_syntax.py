@@ -5,10 +5,9 @@ from __future__ import annotations
 from pydicom import uid
 from pydicom.pixels import get_decoder
 
-from eagle_spark.errors import ImageRejectedError, Reason
+from eagle_spark.errors import ImageRejectedError, Reason, describe_missing
 from eagle_spark.imaging.dicom.codestream import JPEG_LS
 
-_INSTALL = "run pip install 'eagle-spark[dicom]'"
 _MAX_NAME_LENGTH = 64  # characters of a syntax in an error
 NATIVE_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 # One decoder per syntax, so that a file has the same pixels on every machine. GDCM is excluded: it
@@ -44,6 +43,5 @@ def check_decoder(syntax: uid.UID | None) -> None:
         name = syntax.name[:_MAX_NAME_LENGTH] if syntax else "this kind of JPEG"
         raise ImageRejectedError(Reason.NO_DECODER, f"dicom: no decoder for {name}")
     if plugin not in get_decoder(syntax).available_plugins:
-        raise ImageRejectedError(
-            Reason.NO_DECODER, f"dicom: no decoder for {syntax.name} installed; {_INSTALL}"
-        )
+        missing = describe_missing("dicom", f"a decoder for {syntax.name}")
+        raise ImageRejectedError(Reason.NO_DECODER, missing)
