@@ -200,10 +200,11 @@ def build_heads(
     layers = keras.layers
     inputs = {name: keras.Input(tap.shape(size), name=name) for name, tap in TAPS.items()}
     statistics = keras.Input((STATISTICS_COUNT,), name="statistics")
-    units = layers.Dense(LABEL_UNITS, activation="relu", name="label_units")(statistics)
-    label = layers.Dense(
-        len(classes), activation="softmax", kernel_initializer="zeros", name="label"
-    )(units)
+    units = layers.Dense(
+        LABEL_UNITS, activation="relu", kernel_initializer="he_normal", name="label_units"
+    )(statistics)
+    logits = layers.Dense(len(classes), kernel_initializer="zeros", name="label")(units)
+    label = layers.Softmax(name="label_probabilities")(logits)
 
     normalisation_layer = normalisation_layer or layers.BatchNormalization
 

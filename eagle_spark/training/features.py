@@ -26,12 +26,12 @@ from eagle_spark.tables import FEATURES, RUNS, Warehouse
 from eagle_spark.tables.schema import sql_time
 from eagle_spark.training.data import stack_pixels
 from eagle_spark.training.frozen import MAX_BACKBONE_BYTES, Backbone
+from eagle_spark.training.plan import COPIES
 
 if TYPE_CHECKING:
     import openvino
     from pyspark.sql import Column, DataFrame
 
-COPIES = 2  # of an image of the train split: original and mirrored
 ROWS_PER_BUCKET = 512
 BUCKETS_PER_COMMIT = 32  # 4 GB at size 224: a killed stage repeats at most this many …
 MAX_COMMITS = 8  # … but more of a large table, because each commit reads all of `images`

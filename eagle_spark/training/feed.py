@@ -20,8 +20,7 @@ from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.io import resolve
 from eagle_spark.model.backbone import BackboneEngine, Features
 from eagle_spark.model.network import STATISTICS_COUNT, TAPS
-from eagle_spark.training.features import COPIES
-from eagle_spark.training.plan import Lane, RankLanes, RowSlice, count_steps
+from eagle_spark.training.plan import COPIES, Lane, RankLanes, RowSlice, count_steps
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -1,20 +1,25 @@
-"""The class head: one hidden layer on standardised statistics, fitted by all ranks together.
+"""The class head: one hidden layer on standardised statistics, trained by all ranks together.
 
 Each step draws its rows and dropouts, seeded by its number, from all rows of all ranks. Every rank
-computes the gradient of the drawn rows that it holds, and the gradients are summed. So the head
-does not depend on the number of ranks, except for rounding in float64.
+computes the gradient of the drawn rows that it holds, and the strategy sums the gradients. So the
+head does not depend on the number of ranks, except for rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.model.network import LABEL_UNITS
 from eagle_spark.training.feed import Samples
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 Vector = NDArray[np.float64]
 AllReduce = Callable[[Vector], Vector]  # sum over ranks, the same bits on all of them
@@ -25,9 +30,7 @@ MIN_STEPS = 200
 WARM_UP = 0.1  # share of all steps
 # AdamW: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019).
 PEAK_LEARNING_RATE = 3e-3  # after a linear warm-up; then a cosine decay
-BETAS = 0.9, 0.999
-WEIGHT_DECAY = 0.1
-EPSILON = 1e-7
+WEIGHT_DECAY = 0.1  # of the kernels
 STATISTICS_DROPOUT, UNITS_DROPOUT = 0.2, 0.5  # shares
 
 MIN_VARIANCE = 1e-6  # statistics with variance below this carry no signal and are zeroed
@@ -70,24 +73,31 @@ class LabelHead:
         )
 
 
-class LabelFit:
-    """One rank's part in fitting the head; every rank makes the same calls.
+class LabelBatch(NamedTuple):
+    """The drawn rows of a step that one rank holds.
 
-    A state is one float64 vector: steps done, weights, and AdamW's two moments of them.
+    Attributes:
+        statistics: float32 `(n, statistics)`, standardised, after dropout.
+        unit_factors: float32 `(n, LABEL_UNITS)`, of the hidden units' dropout.
+        labels: int64 `(n,)`, class numbers.
+        weights: float32 `(n,)`; their mean over all rows of all ranks is 1.
     """
 
-    def __init__(
-        self, rows: Samples, classes: int, rank: int, ranks: int, reduce: AllReduce, seed: int
-    ) -> None:
-        """Standardise the rows in place: weighted mean 0 and variance 1 over all ranks."""
-        self._rank, self._reduce, self._seed = rank, reduce, seed
-        statistics = rows.statistics.shape[1]
-        self._shapes = [
-            (statistics, LABEL_UNITS),
-            (LABEL_UNITS,),
-            (LABEL_UNITS, classes),
-            (classes,),
-        ]
+    statistics: NDArray[np.float32]
+    unit_factors: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+class StandardisedRows:
+    """One rank's training rows with weighted mean 0 and variance 1 over all ranks.
+
+    Every rank makes the same calls.
+    """
+
+    def __init__(self, rows: Samples, rank: int, ranks: int, reduce: AllReduce, seed: int) -> None:
+        """Standardise the rows in place."""
+        self.samples, self._seed = rows, seed
         weights, values = rows.weights, rows.statistics
         sums = reduce(np.concatenate([[weights.sum()], _weighted_sum(weights, values)]))
         total, self._mean = float(sums[0]), sums[1:] / sums[0]
@@ -95,133 +105,140 @@ class LabelFit:
         variance = reduce(_weighted_sum(weights, values, power=2)) / total
         self._scale = np.where(variance > MIN_VARIANCE, np.sqrt(variance), np.inf)
         values /= self._scale.astype(np.float32)
-        self._rows = rows
         counts = reduce(np.where(np.arange(ranks) == rank, len(values), 0.0)).astype(int)
         self._first, self._count = int(counts[:rank].sum()), int(counts.sum())
-        self._weights = weights * (self._count / total)
-        self.steps = max(MIN_STEPS, FIT_EPOCHS * self._count // BATCH_ROWS)
+        self._weights = (weights * (self._count / total)).astype(np.float32)
 
-    def initial_state(self) -> Vector:
-        """Return the initial state (He et al. 2015, arXiv:1502.01852; the top layer is zero)."""
-        kernel, *others = [np.zeros(shape) for shape in self._shapes]
-        if self._rank == 0:
-            rng = np.random.default_rng((self._seed, 0))
-            kernel = rng.normal(0.0, np.sqrt(2 / len(kernel)), kernel.shape)
-        weights = self._reduce(_flatten([kernel, *others]))
-        return np.concatenate([[0.0], weights, np.zeros(2 * len(weights))])
-
-    def advance(self, state: Vector, share: float) -> Vector:
-        """Run steps from `state` until `share` of all steps are done; the same on all ranks."""
-        weights, mean, square = _weights_and_moments(state).copy()
-        decay = _flatten(
-            [np.full(shape, WEIGHT_DECAY * (len(shape) > 1)) for shape in self._shapes]
-        )
-        beta_1, beta_2 = BETAS
-        done = int(state[0])
-        for step in range(done + 1, int(self.steps * share) + 1):
-            gradient = self._reduce(self._compute_gradient(weights, step))
-            mean += (1 - beta_1) * (gradient - mean)
-            square += (1 - beta_2) * (gradient**2 - square)
-            update = mean / (1 - beta_1**step) / (np.sqrt(square / (1 - beta_2**step)) + EPSILON)
-            weights -= self._learning_rate(step) * (update + decay * weights)
-            done = step
-        return np.concatenate([[float(done)], weights, mean, square])
-
-    def finish(self, state: Vector, rows: Samples) -> tuple[Vector, float]:
-        """Run all remaining steps; return the state, and the temperature fitted to `rows`."""
-        state = self.advance(state, 1.0)
-        return state, self.fit_temperature(self.build_head(state), rows)
-
-    def build_head(self, state: Vector) -> LabelHead:
-        """Return the head for statistics that are not standardised."""
-        kernel, bias, *top = self._split(_weights_and_moments(state)[0])
-        kernel = kernel / self._scale[:, None]
-        parts = (kernel, bias - self._mean @ kernel, *top)
-        return LabelHead(*(part.astype(np.float32) for part in parts))
-
-    def fit_temperature(self, head: LabelHead, rows: Samples) -> float:
-        """Return the temperature of the smallest loss over `rows` of all ranks; 1 without rows.
-
-        Guo et al., On Calibration of Modern Neural Networks (2017), with a prior. The loss is
-        the sum of the rows' negative log probabilities.
-        """
-        logits, truth = head.logits(rows.statistics), (np.arange(len(rows.labels)), rows.labels)
-        low, high = LOG_TEMPERATURE_BOUNDS
-        for _ in range(2):  # the second search is around the best of the first
-            grid = np.linspace(low, high, TEMPERATURE_GRID)
-            nll = [-_log_softmax(logits / value)[truth].sum() for value in np.exp(grid)]
-            penalty = (grid / LOG_TEMPERATURE_PRIOR_STD) ** 2 / 2
-            best = grid[np.argmin(self._reduce(np.array(nll)) + penalty)]
-            low, high = (
-                best - (high - low) / TEMPERATURE_GRID,
-                best + (high - low) / TEMPERATURE_GRID,
-            )
-        return float(np.exp(best))
-
-    def train_metrics(self, state: Vector) -> dict[str, float]:
-        """Return mean loss and accuracy over the training rows of all ranks."""
-        parts = [part.astype(np.float32) for part in self._split(_weights_and_moments(state)[0])]
-        return self.compute_metrics(LabelHead(*parts), self._rows)
-
-    def compute_metrics(self, head: LabelHead, rows: Samples) -> dict[str, float]:
-        """Return mean loss and accuracy over `rows` of all ranks; empty without rows."""
-        sums = np.zeros(3)
-        for block in _blocks(len(rows.labels)):
-            log = _log_softmax(head.logits(rows.statistics[block]))
-            labels = rows.labels[block]
-            loss = -log[np.arange(len(log)), labels].sum()
-            sums += len(log), loss, (log.argmax(axis=1) == labels).sum()
-        sums = self._reduce(sums)
-        if not sums[0]:
-            return {}
-        return {"classification_loss": sums[1] / sums[0], "accuracy": sums[2] / sums[0]}
-
-    def _split(self, weights: Vector) -> list[Vector]:
-        edges = np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1]
-        parts = np.split(weights, edges)
-        return [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
-
-    def _learning_rate(self, step: int) -> float:
-        warm_up = min(1.0, step / (WARM_UP * self.steps))
-        cosine = 1 + np.cos(np.pi * (step - 1) / self.steps)
-        return float(PEAK_LEARNING_RATE * warm_up * cosine / 2)
-
-    def _compute_gradient(self, weights: Vector, step: int) -> Vector:
-        """Return this rank's part of the gradient of a step's mean loss."""
+    def draw(self, step: int) -> LabelBatch:
+        """Draw the rows and dropouts of a step, with replacement, and return this rank's part."""
         rng = np.random.default_rng((self._seed, step))
         drawn = rng.integers(self._count, size=BATCH_ROWS)
+        statistics = self.samples.statistics
         statistics_kept = (
-            rng.random((BATCH_ROWS, self._shapes[0][0]), np.float32) >= STATISTICS_DROPOUT
+            rng.random((BATCH_ROWS, statistics.shape[1]), np.float32) >= STATISTICS_DROPOUT
         )
         units_kept = rng.random((BATCH_ROWS, LABEL_UNITS), np.float32) >= UNITS_DROPOUT
-        local = (drawn >= self._first) & (drawn < self._first + len(self._weights))
+        local = (drawn >= self._first) & (drawn < self._first + len(statistics))
         rows = drawn[local] - self._first
-        kernel, bias, top_kernel, top_bias = self._split(weights)
-        values = self._rows.statistics[rows] * (statistics_kept[local] / (1.0 - STATISTICS_DROPOUT))
-        hidden = values @ kernel + bias
-        gate = units_kept[local] * (hidden > 0) / (1.0 - UNITS_DROPOUT)
-        units = hidden * gate
-        top_gradient = np.exp(_log_softmax(units @ top_kernel + top_bias))
-        top_gradient[np.arange(len(rows)), self._rows.labels[rows]] -= 1.0
-        top_gradient *= self._weights[rows, None] / BATCH_ROWS
-        gradient = top_gradient @ top_kernel.T * gate
-        return _flatten(
-            [
-                values.T @ gradient,
-                gradient.sum(axis=0),
-                units.T @ top_gradient,
-                top_gradient.sum(axis=0),
-            ]
+        return LabelBatch(
+            statistics[rows] * (statistics_kept[local] / np.float32(1 - STATISTICS_DROPOUT)),
+            units_kept[local] / np.float32(1 - UNITS_DROPOUT),
+            self.samples.labels[rows],
+            self._weights[rows],
         )
 
+    def unstandardise(self, head: LabelHead) -> LabelHead:
+        """Return the head for statistics that are not standardised."""
+        kernel = head.kernel / self._scale[:, None]
+        bias = head.bias - self._mean @ kernel
+        return replace(head, kernel=kernel.astype(np.float32), bias=bias.astype(np.float32))
 
-def _weights_and_moments(state: Vector) -> Vector:
-    """Return weights and both moments of a state, one row each."""
-    return state[1:].reshape(3, -1)
+
+class LabelTrainer:
+    """The class head within the heads, its optimizer and its compiled step.
+
+    To be constructed within the strategy's scope. While it trains, the head takes standardised
+    statistics.
+    """
+
+    def __init__(self, heads: keras.Model, steps: int, strategy: tf.distribute.Strategy) -> None:
+        """Take `heads` from `build_heads`, to be trained for `steps` steps in all."""
+        import keras
+        import tensorflow as tf
+
+        self._units, self._label = heads.get_layer("label_units"), heads.get_layer("label")
+        self._steps, warm_up = steps, max(1, int(WARM_UP * steps))
+        self.optimizer = keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(
+                0.0,
+                decay_steps=max(1, steps - warm_up),
+                warmup_target=PEAK_LEARNING_RATE,
+                warmup_steps=warm_up,
+            ),
+            weight_decay=WEIGHT_DECAY,
+        )
+        self.optimizer.exclude_from_weight_decay(var_names=["bias"])
+        self.optimizer.build(self._variables)
+        self._run = tf.function(
+            lambda batch: strategy.run(self._step, (batch,)), reduce_retracing=True
+        )
+
+    def advance(
+        self, rows: StandardisedRows, share: float, tick: Callable[[], object] = lambda: None
+    ) -> None:
+        """Run steps until `share` of all steps are done; `tick` is called after each."""
+        done = int(self.optimizer.iterations.numpy())
+        for step in range(done + 1, int(self._steps * share) + 1):
+            self._run(rows.draw(step))
+            tick()
+
+    def head(self) -> LabelHead:
+        """Return the head as it is."""
+        return LabelHead(*self._units.get_weights(), *self._label.get_weights())
+
+    def set_head(self, head: LabelHead) -> None:
+        self._units.set_weights([head.kernel, head.bias])
+        self._label.set_weights([head.top_kernel, head.top_bias])
+
+    @property
+    def _variables(self) -> list[keras.Variable]:
+        return [*self._units.trainable_variables, *self._label.trainable_variables]
+
+    def _step(self, batch: LabelBatch) -> None:
+        import keras
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            logits = self._label(self._units(batch.statistics) * batch.unit_factors)
+            losses = keras.losses.sparse_categorical_crossentropy(
+                batch.labels, logits, from_logits=True
+            )
+            # The optimizer sums gradients over ranks.
+            loss = tf.reduce_sum(losses * batch.weights) / BATCH_ROWS
+        self.optimizer.apply(tape.gradient(loss, self._variables), self._variables)
 
 
-def _flatten(parts: list[Vector]) -> Vector:
-    return np.concatenate([part.ravel() for part in parts])
+def count_label_steps(rows: int) -> int:
+    """Return the steps of a training of the class head.
+
+    Args:
+        rows: training rows of all ranks.
+    """
+    return max(MIN_STEPS, FIT_EPOCHS * rows // BATCH_ROWS)
+
+
+def fit_temperature(head: LabelHead, rows: Samples, reduce: AllReduce) -> float:
+    """Return the temperature of the smallest loss over `rows` of all ranks; 1 without rows.
+
+    Guo et al., On Calibration of Modern Neural Networks (2017), with a prior. The loss is the sum
+    of the rows' negative log probabilities.
+    """
+    logits, truth = head.logits(rows.statistics), (np.arange(len(rows.labels)), rows.labels)
+    low, high = LOG_TEMPERATURE_BOUNDS
+    for _ in range(2):  # the second search is around the best of the first
+        grid = np.linspace(low, high, TEMPERATURE_GRID)
+        nll = [-_log_softmax(logits / value)[truth].sum() for value in np.exp(grid)]
+        penalty = (grid / LOG_TEMPERATURE_PRIOR_STD) ** 2 / 2
+        best = grid[np.argmin(reduce(np.array(nll)) + penalty)]
+        low, high = (
+            best - (high - low) / TEMPERATURE_GRID,
+            best + (high - low) / TEMPERATURE_GRID,
+        )
+    return float(np.exp(best))
+
+
+def compute_metrics(head: LabelHead, rows: Samples, reduce: AllReduce) -> dict[str, float]:
+    """Return mean loss and accuracy over `rows` of all ranks; empty without rows."""
+    sums = np.zeros(3)
+    for block in _blocks(len(rows.labels)):
+        log = _log_softmax(head.logits(rows.statistics[block]))
+        labels = rows.labels[block]
+        loss = -log[np.arange(len(log)), labels].sum()
+        sums += len(log), loss, (log.argmax(axis=1) == labels).sum()
+    sums = reduce(sums)
+    if not sums[0]:
+        return {}
+    return {"classification_loss": sums[1] / sums[0], "accuracy": sums[2] / sums[0]}
 
 
 def _blocks(rows: int) -> Iterator[slice]:

@@ -14,8 +14,17 @@ from eagle_spark.datasets.leakage import qualified_patient_ids
 from eagle_spark.datasets.split import group_images
 from eagle_spark.metrics.evaluation import Metrics, summarise
 from eagle_spark.metrics.scores import OVERLAP_METRICS
+from eagle_spark.model.engines import cap_threads
+from eagle_spark.model.network import build_heads
 from eagle_spark.training.feed import LABEL_COLUMNS, Row, Samples, read_lane, to_samples
-from eagle_spark.training.heads import LabelFit
+from eagle_spark.training.heads import (
+    LabelHead,
+    LabelTrainer,
+    StandardisedRows,
+    Vector,
+    count_label_steps,
+    fit_temperature,
+)
 from eagle_spark.training.plan import Lane, TrainPlan, class_source_weights
 
 if TYPE_CHECKING:
@@ -101,11 +110,9 @@ class SourceFold:
         training = self._read(plan.training.labels, is_training)[0]
         if len(np.unique(training.labels)) < 2:
             return {"path": [], "label": [], "probabilities": []}
-        fit = LabelFit(training, len(plan.classes), 0, 1, lambda vector: vector, plan.seed)
         validation = self._read(plan.validation.labels, is_training)[0]
-        state, temperature = fit.finish(fit.initial_state(), validation)
+        head = train_label_head(training, validation, plan)
         rows, paths = self._read((*plan.training.labels, *plan.validation.labels), is_held_out)
-        head = fit.build_head(state).with_temperature(temperature)
         logits = head.logits(rows.statistics)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return {
@@ -127,3 +134,23 @@ class SourceFold:
                     yield row
 
         return to_samples(rows(), self.plan.classes, self.weights), paths
+
+
+def train_label_head(training: Samples, validation: Samples, plan: TrainPlan) -> LabelHead:
+    """Train a class head in this process alone, and calibrate it on the validation rows."""
+    import tensorflow as tf
+
+    cap_threads(plan.threads)
+
+    heads = build_heads(plan.classes, plan.size, plan.seed)
+    steps = count_label_steps(len(training.labels))
+    trainer = LabelTrainer(heads, steps, tf.distribute.get_strategy())
+    rows = StandardisedRows(training, 0, 1, _alone, plan.seed)
+    trainer.advance(rows, 1.0)
+    head = rows.unstandardise(trainer.head())
+    return head.with_temperature(fit_temperature(head, validation, _alone))
+
+
+def _alone(vector: Vector) -> Vector:
+    """The sum over one rank."""
+    return vector

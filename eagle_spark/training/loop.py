@@ -2,7 +2,8 @@
 
 Keras' `fit` does not work under that strategy. Every rank runs the same steps and takes part in
 every operation on shared variables; rank 0 alone writes checkpoints. In each epoch the class head
-runs its share of its steps, and the mask head reads every row once.
+runs its share of its steps, and the mask head reads every row once. They share no weight, so each
+has its own optimizer and its own batches.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from eagle_spark.model.network import TAPS, build_heads
 from eagle_spark.training.checkpoint import load_checkpoint, save_checkpoint
 from eagle_spark.training.features import load_backbone
 from eagle_spark.training.feed import Batch, BatchGenerator, Samples, read_samples
-from eagle_spark.training.heads import LabelFit, LabelHead
+from eagle_spark.training.heads import (
+    LabelTrainer,
+    StandardisedRows,
+    compute_metrics,
+    count_label_steps,
+    fit_temperature,
+)
 from eagle_spark.training.monitor import ResourceMonitor
 from eagle_spark.training.pair_norm import pair_normalisation
-from eagle_spark.training.plan import SplitRows, TrainPlan, count_steps
+from eagle_spark.training.plan import COPIES, SplitRows, TrainPlan, count_steps
 from eagle_spark.training.ranks.watchdog import HeartbeatWriter
 
 if TYPE_CHECKING:
@@ -42,8 +49,8 @@ class State:
     """The progress of a training without its weights; the same on all ranks.
 
     Attributes:
-        step: steps done of the unfinished epoch. From the first one on, the class head has done
-            its own steps of that epoch.
+        step: steps of the mask head done of the unfinished epoch. From the first one on, the class
+            head has done its own steps of that epoch.
         totals: sums over all ranks and those steps, see `mask_metrics`.
         history: metrics of each finished epoch, one entry per rank.
         temperature: of the class head, once the last epoch has begun.
@@ -60,7 +67,7 @@ class State:
 
 
 class Trainer:
-    """The heads, the mask head's optimizer and compiled steps.
+    """The heads, and the optimizer and compiled steps of each.
 
     To be constructed within the strategy's scope.
     """
@@ -78,8 +85,7 @@ class Trainer:
         self.plan, self.rank, self.strategy, self.heartbeat = plan, rank, strategy, heartbeat
         self.engine = None if plan.cached else load_backbone(plan.backbone, plan.threads)
         self.heads = build_heads(plan.classes, plan.size, plan.seed, pair_normalisation)
-        for layer in self._label_layers:  # `LabelFit` fits them
-            layer.trainable = False
+        self.label = LabelTrainer(self.heads, count_label_steps(plan.label_rows), strategy)
         taps = {name: self.heads.input[name] for name in TAPS}
         self.decoder = keras.Model(taps, self.heads.output["mask"])
         steps = plan.steps * plan.epochs
@@ -98,7 +104,6 @@ class Trainer:
         self._reduce = tf.function(
             lambda row: strategy.run(_sum_over_ranks, (row,)), reduce_retracing=True
         )
-        self.label_state: Vector = np.zeros(0)  # of `LabelFit`
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback], state: State) -> None:
         """Train the remaining epochs, and update `state`.
@@ -114,12 +119,9 @@ class Trainer:
         for number, past in enumerate(state.history):
             callback_list.on_epoch_begin(number)
             callback_list.on_epoch_end(number, _without_none(past[0]))
-        fit = LabelFit(
-            *(self._read_samples(plan.training), len(plan.classes), self.rank, plan.ranks),
-            *(self.sum, plan.seed),
-        )
+        training_samples = self._read_samples(plan.training)
+        rows = StandardisedRows(training_samples, self.rank, plan.ranks, self.sum, plan.seed)
         samples = self._read_samples(plan.validation, copies=1)
-        self.label_state = self.label_state if self.label_state.size else fit.initial_state()
         epochs, first = range(state.epoch, plan.epochs), state.step
         training = iter(self._generator(plan.training, train=True).dataset(first, epochs))
         validation = iter(self._generator(plan.validation, train=False).dataset(0, epochs))
@@ -127,16 +129,15 @@ class Trainer:
         for epoch in epochs:
             callback_list.on_epoch_begin(epoch)
             monitor, done = ResourceMonitor(), state.step
-            if not done and epoch < plan.epochs - 1:
-                self.label_state = fit.advance(self.label_state, (epoch + 1) / plan.epochs)
-            elif not done:
-                self.label_state, state.temperature = fit.finish(self.label_state, samples)
-            head = fit.build_head(self.label_state)
-            self._set_label_head(head)
+            self.label.advance(rows, (epoch + 1) / plan.epochs, self.heartbeat.step)
+            head = rows.unstandardise(self.label.head())
+            if epoch == plan.epochs - 1:
+                state.temperature = fit_temperature(head, samples, self.sum)
             totals = self._train_epoch(training, state)
-            metrics = mask_metrics(totals) | fit.train_metrics(self.label_state)
+            metrics = mask_metrics(totals)
+            metrics |= compute_metrics(self.label.head(), rows.samples, self.sum)
             loads = self._gather_loads(monitor.read(images=(plan.steps - done) * plan.batch))
-            validation_metrics: Metrics = {**fit.compute_metrics(head, samples)}
+            validation_metrics: Metrics = {**compute_metrics(head, samples, self.sum)}
             if validation_steps:
                 totals = self._validate_epoch(validation, validation_steps)
                 validation_metrics |= mask_metrics(totals)
@@ -151,21 +152,20 @@ class Trainer:
             if self.heads.stop_training:
                 break
         callback_list.on_train_end()
-        self._set_label_head(fit.build_head(self.label_state).with_temperature(state.temperature))
+        head = rows.unstandardise(self.label.head())
+        self.label.set_head(head.with_temperature(state.temperature))
 
     def save(self, state: State) -> None:
         """Write a checkpoint, if this is rank 0."""
         if self.rank == 0:
-            variables = (self._local_value(variable).numpy() for variable in self._variables)
-            arrays = [self.label_state, *variables]
+            arrays = [self._local_value(variable).numpy() for variable in self._variables]
             done = state.epoch * self.plan.steps + state.step
             save_checkpoint(self.plan.checkpoints, done, arrays, vars(state))
 
     def restore(self) -> State:
         """Restore the checkpoint `plan.start`, and return its state."""
         assert self.plan.start
-        (label_state, *arrays), state = load_checkpoint(self.plan.start)
-        self.label_state = np.asarray(label_state, np.float64)
+        arrays, state = load_checkpoint(self.plan.start)
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
         return State(**state)
@@ -179,18 +179,13 @@ class Trainer:
         self.heartbeat.step()
         return np.asarray(self._reduce(np.asarray(vector, np.float64)).numpy())
 
-    def _set_label_head(self, head: LabelHead) -> None:
-        parts = [[head.kernel, head.bias], [head.top_kernel, head.top_bias]]
-        for layer, weights in zip(self._label_layers, parts, strict=True):
-            layer.set_weights(weights)
-
-    @property
-    def _label_layers(self) -> list[keras.layers.Layer]:
-        return [self.heads.get_layer(name) for name in ("label_units", "label")]
-
     @property
     def _variables(self) -> list[keras.Variable]:
-        return [*self.heads.variables, *self.optimizer.variables]
+        return [
+            *self.heads.variables,
+            *self.optimizer.variables,
+            *self.label.optimizer.variables,
+        ]
 
     def _local_value(self, variable: keras.Variable) -> tf.Tensor:
         """Return this rank's copy of a variable, without communication."""
@@ -209,7 +204,7 @@ class Trainer:
             for row in rows
         ]
 
-    def _read_samples(self, split: SplitRows, copies: int = 2) -> Samples:
+    def _read_samples(self, split: SplitRows, copies: int = COPIES) -> Samples:
         plan = self.plan
         return read_samples(
             *(split.labels[self.rank], plan.classes, plan.row_weights, self.engine, plan.size),

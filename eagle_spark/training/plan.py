@@ -21,6 +21,7 @@ from eagle_spark.training.ranks.watchdog import STALL_SECONDS
 
 LABEL_ROWS = 100_000  # at most; the class head holds them in memory, 8 kB each
 CHECKPOINT_STEPS = 100
+COPIES = 2  # of an image of the train split: original and mirrored
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,14 @@ class TrainPlan:
 
     @property
     def steps(self) -> int:
-        """Steps of one epoch, equal on every rank."""
+        """Steps of the mask head in one epoch, equal on every rank."""
         return count_steps(self.training.masks[0])
+
+    @property
+    def label_rows(self) -> int:
+        """Rows that the class head is trained on, over all ranks."""
+        rows = sum(part.rows for lane in self.training.labels for part in lane)
+        return rows if self.cached else COPIES * rows
 
 
 def count_steps(lanes: RankLanes) -> int:

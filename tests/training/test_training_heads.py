@@ -1,4 +1,4 @@
-"""The class head: fit on one or more ranks, and its calibration."""
+"""The class head: its training, the rows that ranks draw, and its calibration."""
 
 from __future__ import annotations
 
@@ -12,14 +12,26 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from eagle_spark.model.network import LABEL_UNITS, STATISTICS_COUNT
 from eagle_spark.training.feed import Samples
-from eagle_spark.training.heads import LabelFit, LabelHead
+from eagle_spark.training.heads import (
+    BATCH_ROWS,
+    AllReduce,
+    LabelHead,
+    LabelTrainer,
+    StandardisedRows,
+    compute_metrics,
+    count_label_steps,
+    fit_temperature,
+)
+
+pytestmark = pytest.mark.train
 
 CLASSES = 3
 SEED = 7
 WAIT = 60  # seconds
 Vector = NDArray[np.float64]
-Work = Callable[[int, Samples, LabelFit], Any]
+Work = Callable[[int, Samples, AllReduce], Any]
 
 
 def draw(rows: int, seed: int = 0) -> Samples:
@@ -43,11 +55,8 @@ def share(rows: Samples, edges: list[int]) -> list[Samples]:
     ]
 
 
-def together(parts: list[Samples], work: Work, rows: list[Samples] | None = None) -> list[Any]:
-    """Run the work of every rank in a thread; their vectors are summed in the order of ranks.
-
-    The head is fitted to the ranks' `parts`, or to `rows` where the parts are for something else.
-    """
+def together(parts: list[Samples], work: Work) -> list[Any]:
+    """Run the work of every rank in a thread; their vectors are summed in the order of ranks."""
     ranks = len(parts)
     meeting, vectors = Barrier(ranks, timeout=WAIT), [np.zeros(0)] * ranks
 
@@ -55,14 +64,13 @@ def together(parts: list[Samples], work: Work, rows: list[Samples] | None = None
         def reduce(vector: Vector) -> Vector:
             vectors[rank] = vector.copy()
             meeting.wait()
-            assert len({len(fitting) for fitting in vectors}) == 1, "ranks asked for different sums"
+            assert len({len(summand) for summand in vectors}) == 1, "ranks sum different vectors"
             total = np.sum(np.stack(vectors), axis=0)
             meeting.wait()
             return np.asarray(total, np.float64)
 
         try:
-            fitted = copy_statistics((rows or parts)[rank])
-            return work(rank, parts[rank], LabelFit(fitted, CLASSES, rank, ranks, reduce, SEED))
+            return work(rank, parts[rank], reduce)
         except BaseException:
             meeting.abort()
             raise
@@ -71,13 +79,30 @@ def together(parts: list[Samples], work: Work, rows: list[Samples] | None = None
         return list(pool.map(run, range(ranks)))
 
 
-def fit(_rank: int, _rows: Samples, fitting: LabelFit) -> LabelHead:
-    return fitting.build_head(fitting.advance(fitting.initial_state(), 1.0))
+def one_rank(vector: Vector) -> Vector:
+    return vector
+
+
+def start(rows: Samples) -> tuple[LabelTrainer, StandardisedRows]:
+    """A trainer of a head of as many statistics as the rows have, and its rows."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(SEED)
+    statistics = keras.Input((rows.statistics.shape[1],))
+    units = keras.layers.Dense(
+        LABEL_UNITS, "relu", kernel_initializer="he_normal", name="label_units"
+    )(statistics)
+    label = keras.layers.Dense(CLASSES, kernel_initializer="zeros", name="label")(units)
+    heads = keras.Model(statistics, label)
+    trainer = LabelTrainer(heads, count_label_steps(len(rows.labels)), tf.distribute.get_strategy())
+    return trainer, StandardisedRows(copy_statistics(rows), 0, 1, one_rank, SEED)
 
 
 def alone(rows: Samples) -> LabelHead:
-    (head,) = together([rows], fit)
-    return head
+    trainer, standardised = start(rows)
+    trainer.advance(standardised, 1.0)
+    return standardised.unstandardise(trainer.head())
 
 
 def likely(head: LabelHead, rows: Samples) -> Vector:
@@ -98,12 +123,32 @@ def test_a_nonlinear_problem_is_learned() -> None:
 
 
 @pytest.mark.parametrize("edges", [[100, 250], [0, 400], [400, 400]])
-def test_three_ranks_equal_one_rank_and_each_other_bit_by_bit(edges: list[int]) -> None:
+def test_three_ranks_draw_what_one_rank_draws(edges: list[int]) -> None:
     """Also where some of them have no rows."""
     rows = draw(400)
-    heads = together(share(rows, edges), fit)
-    assert len({b"".join(part.tobytes() for part in vars(head).values()) for head in heads}) == 1
-    np.testing.assert_allclose(likely(heads[0], rows), likely(alone(rows), rows), atol=1e-6)
+
+    def work(rank: int, rows: Samples, reduce: AllReduce) -> Any:
+        return StandardisedRows(copy_statistics(rows), rank, len(edges) + 1, reduce, SEED).draw(5)
+
+    batches = together(share(rows, edges), work)
+    whole = start(rows)[1].draw(5)
+    assert sum(len(batch.labels) for batch in batches) == BATCH_ROWS
+    for name in whole._fields:
+        joined = np.concatenate([getattr(batch, name) for batch in batches])
+        expected = getattr(whole, name)
+        order, expected_order = (
+            np.lexsort(np.asarray(part, np.float32).reshape(BATCH_ROWS, -1).T)
+            for part in (joined, expected)
+        )
+        np.testing.assert_allclose(joined[order], expected[expected_order], rtol=1e-4, atol=1e-5)
+        assert joined.dtype == expected.dtype
+
+
+def test_a_step_without_rows_of_this_rank_is_finite() -> None:
+    trainer, standardised = start(draw(40))
+    standardised._first = 40  # all rows that are drawn belong to another rank
+    trainer.advance(standardised, 0.02)
+    assert all(np.isfinite(part).all() for part in vars(trainer.head()).values())
 
 
 def test_a_row_with_more_weight_has_more_influence() -> None:
@@ -135,23 +180,50 @@ def test_a_constant_statistic_is_ignored() -> None:
     np.testing.assert_array_equal(head.logits(other), head.logits(rows.statistics))
 
 
-def test_training_resumes_at_its_last_point() -> None:
-    def in_parts(_rank: int, rows: Samples, fitting: LabelFit) -> list[float]:
-        point, losses = fitting.initial_state(), []
-        for part in range(1, 5):
-            point = fitting.advance(point, part / 4)
-            losses.append(
-                fitting.compute_metrics(fitting.build_head(point), rows)["classification_loss"]
-            )
-            train_loss = fitting.train_metrics(point)["classification_loss"]
-            assert train_loss == pytest.approx(losses[-1], rel=1e-4)
-        np.testing.assert_array_equal(point, fitting.advance(fitting.initial_state(), 1.0))
-        np.testing.assert_array_equal(point, fitting.advance(point, 1.0))  # nothing is left to do
-        return losses
-
+def test_parts_of_a_training_are_the_training() -> None:
     rows = draw(300)._replace(weights=np.ones(300))
-    (losses,) = together([rows], in_parts)
+    trainer, standardised = start(rows)
+    losses = []
+    for part in range(1, 5):
+        trainer.advance(standardised, part / 4)
+        head = trainer.head()
+        training = compute_metrics(head, standardised.samples, one_rank)
+        same = compute_metrics(standardised.unstandardise(head), rows, one_rank)
+        assert training["classification_loss"] == pytest.approx(
+            same["classification_loss"], rel=1e-4
+        )
+        losses.append(same["classification_loss"])
+    trainer.advance(standardised, 1.0)  # nothing is left to do
+    for part, expected in zip(vars(trainer.head()).values(), vars(head).values(), strict=True):
+        np.testing.assert_array_equal(part, expected)
+    for name, expected in vars(alone(rows)).items():
+        np.testing.assert_array_equal(getattr(standardised.unstandardise(head), name), expected)
     assert losses[-1] < losses[0] < np.log(CLASSES)
+
+
+def test_the_head_of_the_network_is_trained() -> None:
+    """`LabelTrainer` finds the layers of `build_heads`, and trains no others."""
+    import tensorflow as tf
+
+    from eagle_spark.model.network import build_heads
+
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 2, 60)
+    values = rng.normal(size=(60, STATISTICS_COUNT)).astype(np.float32) + labels[:, None]
+    rows = StandardisedRows(
+        Samples(values.astype(np.float32), labels, np.ones(60)), 0, 1, one_rank, SEED
+    )
+    heads = build_heads(("A", "B"), 32, SEED)
+    before = heads.get_layer("mask_logit").get_weights()
+    trainer = LabelTrainer(heads, 20, tf.distribute.get_strategy())
+    trainer.advance(rows, 1.0)
+    trainer.set_head(trainer.head().with_temperature(0.5))
+    for array, expected in zip(heads.get_layer("mask_logit").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    taps = {name: np.zeros((60, *heads.input[name].shape[1:])) for name in heads.input}
+    predicted = heads({**taps, "statistics": rows.samples.statistics})["label"].numpy()
+    assert (predicted.argmax(axis=1) == labels).all()
+    np.testing.assert_allclose(predicted.sum(axis=1), 1.0, rtol=1e-5)
 
 
 def linear(kernel: NDArray[np.float32]) -> LabelHead:
@@ -175,11 +247,7 @@ def scaled(heat: float, rows: int = 4000) -> tuple[LabelHead, Samples]:
 
 
 def calibrate(head: LabelHead, parts: list[Samples]) -> list[float]:
-    return together(
-        parts,
-        lambda _rank, rows, fitting: fitting.fit_temperature(head, rows),
-        [draw(9)] * len(parts),
-    )
+    return together(parts, lambda _rank, rows, reduce: fit_temperature(head, rows, reduce))
 
 
 @pytest.mark.parametrize("heat", [0.3, 1.0, 4.0])
@@ -211,13 +279,9 @@ def test_a_temperature_divides_the_logits() -> None:
 
 
 def test_without_validation_rows_nothing_is_calibrated() -> None:
-    rows = draw(200)
+    head, rows = scaled(4.0, 2)
     empty = Samples(*(part[:0] for part in rows))
-    parts = share(rows, [100])
-    temperatures = together(
-        parts, lambda _rank, _rows, fitting: fitting.finish(fitting.initial_state(), empty)[1]
-    )
-    assert temperatures == pytest.approx([1.0, 1.0])
+    assert calibrate(head, [empty, empty]) == pytest.approx([1.0, 1.0])
 
 
 def test_validation_rows_lower_the_confidence_of_an_overfitted_head() -> None:
@@ -229,12 +293,8 @@ def test_validation_rows_lower_the_confidence_of_an_overfitted_head() -> None:
         return Samples(values, rng.integers(0, CLASSES, count), np.ones(count))
 
     check = rows(600)
-    (result,) = together(
-        [rows(60)],
-        lambda _rank, _rows, fitting: (fitting.finish(fitting.initial_state(), check), fitting),
-    )
-    (point, temperature), fitting = result
-    head = fitting.build_head(point)
+    head = alone(rows(60))
+    temperature = fit_temperature(head, check, one_rank)
 
     def negative_log_density(head: LabelHead) -> float:
         log = log_softmax(head.logits(check.statistics), axis=1)
@@ -251,13 +311,13 @@ def test_metrics_are_unweighted_means_over_the_rows_of_all_ranks() -> None:
     log = log_softmax(head.logits(rows.statistics), axis=1)
     right = (log.argmax(axis=1) == rows.labels).mean()
 
-    def work(_rank: int, rows: Samples, fitting: LabelFit) -> dict[str, float]:
-        return fitting.compute_metrics(head, rows)
+    def work(_rank: int, rows: Samples, reduce: AllReduce) -> dict[str, float]:
+        return compute_metrics(head, rows, reduce)
 
     heavy = rows._replace(weights=rows.weights * 9)
-    for figures in together(share(heavy, [0, 70]), work, [draw(9)] * 3):
+    for figures in together(share(heavy, [0, 70]), work):
         assert figures["accuracy"] == pytest.approx(right)
         loss = -log[np.arange(200), rows.labels].mean()
         assert figures["classification_loss"] == pytest.approx(loss, rel=1e-5)
     empty = Samples(*(part[:0] for part in rows))
-    assert together([empty], work, [draw(9)]) == [{}]
+    assert together([empty], work) == [{}]
