@@ -1,13 +1,14 @@
-"""score compared with other programs: a bare loop, Ray Data, Daft, a pandas UDF over Keras.
+"""score compared with `predict_udf`, a bare loop, Ray Data, Daft, a pandas UDF over Keras.
 
     python -m benchmarks.score --images DIR --model DIR [--count 2000] [--large 300] [--rounds 3]
-                               [--systems ours,loop,engine,udf,ray,daft]
+                               [--systems ours,predict_udf,loop,engine,udf,ray,daft]
 
 Uses `count` images of DIR unchanged, and `large` of them as JPEGs of 2000 x 2000 pixels. Every
 system reads the same files and writes Parquet; all but `udf` use the same decoder and the same
 exported model (`udf` is a pandas UDF over `keras.predict`, Pillow without draft mode, masks as
 lists of floats). `ours` is `spark-submit submit/score.py` into an empty warehouse, with all its
-guarantees. Ray and Daft are installed into `build/rivals` on first use.
+guarantees, `predict_udf` the UDF of this package. Ray and Daft are installed into `build/rivals` on
+first use.
 
 Systems take turns, `rounds` times; figures are medians. `seconds` count from start to end of the
 process; `steady` is the rate between the first 20 % and the first 80 % of the scored rows;
@@ -38,7 +39,7 @@ from tests.helpers.processes import ROOT, link_images, run_watched, submit_words
 
 RIVALS = ROOT / "build" / "rivals"
 TIMEOUT = 1800  # seconds
-SYSTEMS = ("ours", "loop", "engine", "udf", "ray", "daft")
+SYSTEMS = ("ours", "predict_udf", "loop", "engine", "udf", "ray", "daft")
 LARGE_SIDE = 2000
 
 
