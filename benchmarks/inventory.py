@@ -41,14 +41,17 @@ def publish_rows(warehouse: Warehouse, files: int, model_id: str) -> None:
     """Fill `predictions` with the rows of earlier runs."""
     warehouse.create_or_migrate(PREDICTIONS)
     warehouse.spark.sql(
-        f"""INSERT INTO {PREDICTIONS.full_name}
+        f"""INSERT INTO {PREDICTIONS.full_name} (
+            image_id, path, file_length, file_modified, status, label, confidence,
+            probabilities, needs_review, review_reasons, novelty, mask, lung_area, model_id,
+            engine, run_id, scored_at
+        )
         SELECT sha2(CAST(id AS STRING), 256),
                printf('file:///archive/%03d/%09d.png', id % 1000, id), 20000 + id % 5000,
-               timestamp_millis({MODIFIED}), 'scored', NULL, NULL, 'Normal', 0.9D,
+               timestamp_millis({MODIFIED}), 'scored', 'Normal', 0.9D,
                map('Normal', 0.9D, 'COVID', 0.1D), false, array(), 0.5D,
                CAST(repeat('m', 700) AS BINARY), 0.25D,
-               '{model_id}', 'openvino', concat('score-', id % 30), timestamp_millis({MODIFIED}),
-               NULL
+               '{model_id}', 'openvino', concat('score-', id % 30), timestamp_millis({MODIFIED})
         FROM range({files})"""
     )
 

@@ -159,7 +159,7 @@ def predict_udf(model: Model, *, keep_patient_id: bool = False) -> Callable[...,
                 for one in predictions
             ]
             yield pd.DataFrame(
-                [[row.get(name) for name in UDF_FIELDS] for row in rows], columns=list(UDF_FIELDS)
+                [[row[name] for name in UDF_FIELDS] for row in rows], columns=list(UDF_FIELDS)
             )
 
     # Spark derives the kind of a UDF from its annotations, which are strings in this module.

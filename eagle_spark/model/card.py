@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from eagle_spark.metrics.evaluation import GroupMetrics, Metrics
 from eagle_spark.metrics.record import Interval
 from eagle_spark.model.metadata import GateResult, ModelMetadata
+from eagle_spark.model.review import FLAG_MEANINGS, Flag
 
 OUT_OF_SCOPE_USES = (
     "Diagnosis, triage or treatment of patients.",
@@ -164,12 +165,11 @@ def _confidence(metadata: ModelMetadata) -> Iterator[str]:
         "its images have an accuracy of 0.98."
     )
     if metadata.review.novelty:
+        yield "A prediction needs review for one or more reasons:"
+        yield _render_list(f"`{flag}`: {FLAG_MEANINGS[flag]}." for flag in Flag)
         yield (
-            f"A prediction needs review when its confidence is below "
-            f"{metadata.review.confidence:.3f}, "
-            "when the image differs from the training data (novelty above 1), or when the "
-            "predicted lungs differ from those of the validation split. Nearly all images of a "
-            "hospital with other acquisition or processing need review."
+            f"The threshold of the confidence is {metadata.review.confidence:.3f}. Nearly all "
+            "images of a hospital with other acquisition or processing need review."
         )
     if shares := metadata.flagged:
         reasons = list(next(iter(shares.values())))

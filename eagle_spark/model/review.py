@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 from eagle_spark.metrics.record import Interval, Record
 
 MIN_PART_SHARE = 0.02  # of all lung pixels; smaller parts are not counted
-MASK_MEASURES = ("area", "parts", "border")
+RANGED_MASK_MEASURES = ("area", "parts", "border")
+"""The measures of a mask whose usual range training fits: the keys of `ReviewThresholds.mask`."""
+MASK_MEASURES = RANGED_MASK_MEASURES
+"""All measures of a mask: those with a fitted range, and any with a fixed limit."""
 
 
 class Flag(str, Enum):
-    """Reason for human review; stored in the tables as text."""
+    """Reason for human review; stored in the tables as text.
+
+    The order of the members is the order of the reasons in a row: first `MODEL_FLAGS`, which
+    `ReviewThresholds.compute_flags` returns, then the flags that other functions append.
+    """
 
     CONFIDENCE = "confidence"
     NOVELTY = "novelty"
@@ -26,6 +33,13 @@ class Flag(str, Enum):
         return self.value
 
 
+FLAG_MEANINGS = {
+    Flag.CONFIDENCE: "the confidence is below its threshold",
+    Flag.NOVELTY: "the image differs from the training data: its novelty is above 1",
+    Flag.MASK: "the area, parts or border contact of the predicted lungs is outside its range",
+    Flag.FOR_PROCESSING: "the file is a detector's raw image: FOR PROCESSING in DICOM",
+}
+"""Flag -> the fact that sets it; the model card has these texts."""
 MODEL_FLAGS = (Flag.CONFIDENCE, Flag.NOVELTY, Flag.MASK)
 """The flags that depend on the model's outputs."""
 

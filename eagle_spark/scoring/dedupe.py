@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eagle_spark.model.predictor import Prediction
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -16,10 +19,10 @@ STATUS_DUPLICATE = "duplicate"
 """Status, on the branch alone, of a row that waits for the prediction of the same bytes."""
 
 PREDICTION_COLUMNS = (
-    *("label", "confidence", "probabilities", "needs_review", "review_reasons", "novelty"),
-    *("mask", "lung_area", "engine", "dicom", "detail"),
+    *(one.name for one in fields(Prediction) if one.name not in ("status", "image_id", "reason")),
+    "engine",
 )
-"""Columns that depend on the bytes and the model, not on the path."""
+"""Columns of a scored row that depend on the bytes and the model, not on the path."""
 
 
 class Broadcast(Protocol):

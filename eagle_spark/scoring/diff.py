@@ -75,10 +75,10 @@ def match_listing(rows: DataFrame, listing: DataFrame) -> DataFrame:
     return rows.join(listing, FILE_COLUMNS, "left_semi")
 
 
-def select_unscored(listing: DataFrame, rows: DataFrame) -> DataFrame:
+def select_without_row(listing: DataFrame, rows: DataFrame) -> DataFrame:
     """Return the listed files that no row matches, in the order of archives and paths."""
-    unscored = listing.join(rows, FILE_COLUMNS, "left_anti")
-    return unscored.orderBy("archive", "position", "path")
+    files = listing.join(rows, FILE_COLUMNS, "left_anti")
+    return files.orderBy("archive", "position", "path")
 
 
 def count_by_status(rows: DataFrame) -> StatusCounts:

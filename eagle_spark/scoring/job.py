@@ -25,7 +25,7 @@ from eagle_spark.scoring.diff import (
     count_by_status,
     diff_against_table,
     match_listing,
-    select_unscored,
+    select_without_row,
 )
 from eagle_spark.scoring.listing import list_images, read_listing, write_listing
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
@@ -98,6 +98,9 @@ class ScoreRun:
 
 def score(settings: ScoreSettings) -> ScoreResult:
     """Predict every new image of a folder into the table `predictions`.
+
+    `ScoreRun.listing` fixes the files that a run accounts for, from the comparison to the masks: an
+    option that limits the work narrows it, and `listed`, before `delete_outdated`.
 
     Args:
         settings: of the job.
@@ -207,8 +210,8 @@ def predict_new(context: ScoreRun, branch: Branch, done: int) -> int:
         worker = replace(worker, scored_hashes=broadcast_scored_hashes(published))
     with watch_tasks(context.spark, "score", listed - done):
         while done < listed:
-            unscored = select_unscored(context.listing, context.select(branch.read()))
-            branch.append(predict(unscored.limit(settings.chunk), worker))
+            files = select_without_row(context.listing, context.select(branch.read()))
+            branch.append(predict(files.limit(settings.chunk), worker))
             counts = context.count(branch.read())
             if duplicates := counts.get(STATUS_DUPLICATE, 0):
                 copy_duplicate_predictions(branch, context.condition)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
@@ -106,7 +106,7 @@ class ScoreWorker:
                     data = read_listed(file, archives)
                     image_id = compute_image_id(data)
                 if is_scored(image_id, self.scored_hashes):
-                    prediction = {"status": STATUS_DUPLICATE, "image_id": image_id}
+                    prediction = prediction_columns(Prediction(STATUS_DUPLICATE, image_id))
                 elif image_id not in cache and image_id not in images:
                     with self._timed("decode"):
                         images[image_id] = decode_image(
@@ -144,7 +144,9 @@ class ScoreWorker:
             }
             for file, prediction in zip(files, predictions, strict=True)
         ]
-        return pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
+        # Not `from_pylist`: it writes nulls for a column that the rows lack.
+        columns = {name: [row[name] for row in rows] for name in _SCHEMA.names}
+        return pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -192,21 +194,14 @@ def predict(files: DataFrame, worker: ScoreWorker) -> DataFrame:
 
 
 def prediction_columns(prediction: Prediction) -> Columns:
-    """Return the columns of `predictions` that a prediction fills, its mask as a PNG."""
-    if prediction.mask is None:
-        names = ("status", "image_id", "reason", "detail")
-        return {name: getattr(prediction, name) for name in names}
+    """Return the columns of `predictions` that a prediction fills: one for each of its attributes.
+
+    The mask becomes a PNG. Without a mask, review reasons are None, not empty.
+    """
+    mask = prediction.mask
     return {
-        "status": prediction.status,
-        "image_id": prediction.image_id,
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        "probabilities": list(prediction.probabilities.items()),
-        "needs_review": prediction.needs_review,
-        "review_reasons": list(prediction.review_reasons),
-        "novelty": prediction.novelty,
-        "mask": encode_mask(prediction.mask),
-        "lung_area": prediction.lung_area,
-        "detail": prediction.detail,
-        "dicom": prediction.dicom,
+        **{one.name: getattr(prediction, one.name) for one in fields(prediction)},
+        "probabilities": list(prediction.probabilities.items()) or None,
+        "review_reasons": None if mask is None else list(prediction.review_reasons),
+        "mask": None if mask is None else encode_mask(mask),
     }

@@ -38,7 +38,8 @@ class ScoreResult:
         published_run_ids: runs that wrote the published rows: this one, and killed ones before it.
         application: id of the Spark application.
         snapshot_id: of `predictions`, as published.
-        finished: False in the record of a run that was killed after it had published.
+        finished: whether the run reached its end. False in the record that it publishes with its
+            rows; that record remains if the run is killed before its end.
         masks_error: reason why masks could not be written; None without one.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eagle_spark.model.review import Flag
 from eagle_spark.tables.schema import Column, Table
 
 _DICOM = Column(
@@ -64,7 +65,7 @@ PREDICTIONS = Table(
         Column("confidence", "DOUBLE", "probability of that class, 0-1", True),
         Column("probabilities", "MAP<STRING, DOUBLE>", "probability of every class, sum 1", True),
         Column("needs_review", "BOOLEAN", "true if a person has to check the image; null when rejected", True),
-        Column("review_reasons", "ARRAY<STRING>", "confidence, novelty, mask, for_processing; empty if no review is needed", True),
+        Column("review_reasons", "ARRAY<STRING>", f"{', '.join(Flag)}; empty if no review is needed", True),
         Column("novelty", "DOUBLE", "distance from the training data: 0 usual, above 1 needs review", True),
         Column("mask", "BINARY", "predicted lungs as a 1-bit PNG at the model's size", True),
         Column("lung_area", "DOUBLE", "share of the image that the predicted lungs cover, 0-1", True),

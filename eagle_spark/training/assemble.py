@@ -46,13 +46,13 @@ from eagle_spark.training.evaluation import (
 from eagle_spark.training.features import load_graph
 from eagle_spark.training.plan import TrainPlan
 from eagle_spark.training.ranks.rank import HEADS, MASK_THRESHOLD
-from eagle_spark.training.review import (
+from eagle_spark.training.review_thresholds import (
     ReferenceDistribution,
     StatisticsWorker,
-    compute_flags,
-    compute_novelty,
     fit_reference,
     fit_thresholds,
+    flag_outcomes,
+    novelty_of_outcomes,
 )
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def evaluation_sections(
         temperature: of the class head.
     """
     thresholds = fit_thresholds(outcomes["val"], classes, reference.masks)
-    novelty = compute_novelty(outcomes["val"], thresholds)
+    novelty = novelty_of_outcomes(outcomes["val"], thresholds)
     return {
         "metrics": {split: summarise(rows, classes) for split, rows in outcomes.items()},
         "calibration": {
@@ -212,7 +212,7 @@ def evaluation_sections(
         },
         "review": thresholds,
         "flagged": {
-            split: compute_flagged_shares(compute_flags(rows, thresholds))
+            split: compute_flagged_shares(flag_outcomes(rows, thresholds))
             for split, rows in outcomes.items()
         },
         "reference": compute_reference(outcomes["val"], classes, novelty),

@@ -153,10 +153,12 @@ def test_evaluate_counts_the_patients_of_dicom_files(
 
 def test_a_table_of_an_earlier_version_gets_the_column(spark: Any, tmp_path: Path) -> None:
     with open_session("test", str(tmp_path)) as session:
-        earlier = PREDICTIONS.create.replace(f", {PREDICTIONS.columns[-1].ddl}", "")
+        (column,) = (column for column in PREDICTIONS.columns if column.name == "dicom")
+        earlier = PREDICTIONS.create.replace(f", {column.ddl}", "")
         assert earlier != PREDICTIONS.create
         Warehouse(session)
         session.sql(earlier)
         assert "dicom" not in session.table(PREDICTIONS.full_name).columns
         Warehouse(session).create_or_migrate(PREDICTIONS)
-        assert session.table(PREDICTIONS.full_name).columns[-1] == "dicom"
+        names = [column.name for column in PREDICTIONS.columns]
+        assert session.table(PREDICTIONS.full_name).columns == names

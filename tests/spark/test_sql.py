@@ -25,11 +25,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SQL = ROOT / "conf" / "sql"
 START_SECONDS = 90
 
-ROWS = """INSERT INTO {table}
+ROWS = """INSERT INTO {table} (
+  image_id, path, file_length, file_modified, status, reason, detail, label, confidence,
+  probabilities, needs_review, review_reasons, novelty, mask, lung_area, model_id, engine, run_id,
+  scored_at
+)
 SELECT 'i' || n, 'file:///' || n || '.png', 1, TIMESTAMP '2026-01-01', status, reason, detail,
        label, confidence, IF(label IS NULL, NULL, map(label, confidence)), confidence < 0.6,
        IF(confidence < 0.6, array('confidence', 'mask'), array()), confidence,
-       IF(label IS NULL, NULL, X'00'), lung_area, model, 'openvino', 'run-' || model, moment, NULL
+       IF(label IS NULL, NULL, X'00'), lung_area, model, 'openvino', 'run-' || model, moment
 FROM VALUES
   (1, 'scored', NULL, NULL, 'COVID', 0.9D, 0.3D, 'old', TIMESTAMP '2026-01-02'),
   (2, 'rejected', 'truncated', 'half', NULL, NULL, NULL, 'old', TIMESTAMP '2026-01-02'),
@@ -47,16 +51,18 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             tables.create_or_migrate(table)
         session.sql(ROWS.format(table=PREDICTIONS.full_name))
         session.sql(
-            f"INSERT INTO {IMAGES.full_name} VALUES (NULL, 'file:///3.png', 'COVID', NULL, 'ward', "
-            "NULL, NULL, NULL, NULL, NULL, NULL, NULL, TIMESTAMP '2026-01-01', NULL, 'no bytes', "
-            "'rejected', 'empty_file', 'preprocess-1')"
+            f"INSERT INTO {IMAGES.full_name} "
+            "(path, label, source, ingested_at, detail, status, reason, run_id) VALUES "
+            "('file:///3.png', 'COVID', 'ward', TIMESTAMP '2026-01-01', 'no bytes', 'rejected', "
+            "'empty_file', 'preprocess-1')"
         )
         figures = '"scored": 1, "rejected": 2, "already_rejected": 1, "masks_failed": 4, '
         figures += '"images_per_second": 0.4, "exit_code": 3, "flagged": {"any": 1}'
         drift = '"drift": 1.5, "drift_from_recent_runs": null'
         old_drift = '"shift": 1.2, "shift_from_nights": 0.1'  # keys of version 0.1
         session.sql(
-            f"INSERT INTO {RUNS.full_name} VALUES ('run-new', 'score', TIMESTAMP '2026-01-03', "
+            f"INSERT INTO {RUNS.full_name} (run_id, job, started_at, seconds, settings, result, "
+            "snapshot_id, model_id, versions) VALUES ('run-new', 'score', TIMESTAMP '2026-01-03', "
             f"2.5, '{{}}', '{{{figures}, {drift}}}', 1, 'new', map()), "
             "('run-old', 'score', TIMESTAMP '2026-01-02', "
             f"2.5, '{{}}', '{{{figures}, {old_drift}}}', 1, 'old', map())"

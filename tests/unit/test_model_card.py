@@ -8,7 +8,7 @@ from eagle_spark.metrics.calibration import Calibration, ReliabilityCurve, RiskC
 from eagle_spark.metrics.evaluation import summarise
 from eagle_spark.model.card import render_model_card
 from eagle_spark.model.metadata import GateResult, InputContract, ModelMetadata, Training
-from eagle_spark.model.review import ReviewThresholds
+from eagle_spark.model.review import FLAG_MEANINGS, Flag, ReviewThresholds
 
 CLASSES = ("A", "B|C")
 BARE = ModelMetadata(
@@ -92,7 +92,9 @@ def test_the_section_on_confidence_gives_the_review_thresholds(metadata: ModelMe
         "flagged": {"val": shares, "test": shares},
     }
     text = render_model_card(metadata.model_copy(update=sections))
-    assert "its confidence is below 0.800" in text
+    assert "threshold of the confidence is 0.800" in text
+    for flag in Flag:
+        assert lines(text, f"- `{flag}`: ") == [f"- `{flag}`: {FLAG_MEANINGS[flag]}."]
     assert lines(text, "| test | 0.090 | 0.040 | 0.050 | 0.010 |")
     assert "novelty" not in render_model_card(metadata)
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from eagle_spark.model.review import MODEL_FLAGS, Flag, ReviewThresholds, measure_mask
+from eagle_spark.model.review import (
+    FLAG_MEANINGS,
+    MASK_MEASURES,
+    MODEL_FLAGS,
+    Flag,
+    ReviewThresholds,
+    measure_mask,
+)
 
 HOME = {"area": (0.1, 0.5), "parts": (1.0, 2.0), "border": (0.0, 0.1)}
 LIMITS = ReviewThresholds(
@@ -25,6 +32,15 @@ def test_a_mask_is_measured_by_its_area_its_parts_and_the_border() -> None:
     assert measure_mask(lungs)["border"] == 40 / 156
     assert measure_mask(np.zeros((20, 20), bool)) == {"area": 0.0, "parts": 0.0, "border": 0.0}
     assert measure_mask(np.ones((20, 20), bool)) == {"area": 1.0, "parts": 1.0, "border": 1.0}
+
+
+def test_every_measure_of_a_mask_is_named() -> None:
+    assert tuple(measure_mask(np.ones((20, 20), bool))) == MASK_MEASURES
+
+
+def test_every_flag_has_a_meaning_and_those_of_the_model_are_first() -> None:
+    assert FLAG_MEANINGS.keys() == set(Flag)
+    assert tuple(Flag)[: len(MODEL_FLAGS)] == MODEL_FLAGS
 
 
 def test_every_flag_has_its_threshold() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eagle_spark.errors import Reason
+from eagle_spark.model.review import Flag
 from eagle_spark.viewer.words import ENGLISH, LANGUAGES, SPANISH, Strings, get_strings
 
 IMAGES = Path(__file__).resolve().parents[2] / "eagle_spark/imaging"
@@ -45,6 +46,11 @@ def test_every_rejection_reason_has_a_text(strings: Strings) -> None:
     raised = {Reason[name] for name in re.findall(r"\bReason\.(\w+)", sources)}
     assert len(raised) >= 9
     assert raised | {Reason.UNREADABLE} == strings.rejection_reasons.keys()
+
+
+@pytest.mark.parametrize("strings", LANGUAGES.values(), ids=LANGUAGES)
+def test_every_review_reason_has_a_text(strings: Strings) -> None:
+    assert strings.review_reasons.keys() == {str(flag) for flag in Flag}
 
 
 @pytest.mark.parametrize("strings", LANGUAGES.values(), ids=LANGUAGES)

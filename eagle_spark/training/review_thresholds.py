@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from eagle_spark.metrics.calibration import UNREACHABLE_CONFIDENCE, confidence_threshold
 from eagle_spark.model.novelty import COMPONENTS, NoveltyModel, compute_detail, fit_novelty
 from eagle_spark.model.predictor import ModelRef
-from eagle_spark.model.review import MASK_MEASURES, MODEL_FLAGS, ReviewThresholds, measure_mask
+from eagle_spark.model.review import (
+    MASK_MEASURES,
+    MODEL_FLAGS,
+    RANGED_MASK_MEASURES,
+    ReviewThresholds,
+    measure_mask,
+)
 from eagle_spark.spark.batches import map_batches
 from eagle_spark.training.data import stack_pixels
 
@@ -31,7 +37,7 @@ _MILLION = 1_000_000
 _STATISTICS_SCHEMA = pa.schema(
     [
         *((name, pa.list_(pa.float32())) for name in COMPONENTS),
-        *((name, pa.float64()) for name in MASK_MEASURES),
+        *((name, pa.float64()) for name in RANGED_MASK_MEASURES),
     ]
 )
 
@@ -42,7 +48,7 @@ class ReferenceDistribution:
 
     Attributes:
         novelty: densities fitted to the images.
-        masks: measures of the predicted masks, by `MASK_MEASURES`, `(n,)`.
+        masks: measures of the predicted masks, by `RANGED_MASK_MEASURES`, `(n,)`.
     """
 
     novelty: NoveltyModel
@@ -66,7 +72,7 @@ class StatisticsWorker(ModelRef):
                 measure_mask(lungs)
                 for lungs in outputs.mask >= model.bundle.metadata.mask_threshold
             ]
-            values |= {name: [row[name] for row in measures] for name in MASK_MEASURES}
+            values |= {name: [row[name] for row in measures] for name in RANGED_MASK_MEASURES}
             columns = [pa.array(values[field.name], field.type) for field in _STATISTICS_SCHEMA]
             yield pa.RecordBatch.from_arrays(columns, schema=_STATISTICS_SCHEMA)
 
@@ -85,7 +91,7 @@ def fit_reference(images: DataFrame, count: int, worker: StatisticsWorker) -> Re
     statistics = map_batches(partitioned, worker, _STATISTICS_SCHEMA).toArrow()
     return ReferenceDistribution(
         fit_novelty({name: np.stack(statistics[name].to_numpy()) for name in COMPONENTS}),
-        {name: statistics[name].to_numpy() for name in MASK_MEASURES},
+        {name: statistics[name].to_numpy() for name in RANGED_MASK_MEASURES},
     )
 
 
@@ -104,8 +110,10 @@ def fit_thresholds(
     """
     if not len(outcomes):
         return ReviewThresholds(confidence=UNREACHABLE_CONFIDENCE, novelty={}, mask={})
-    values = {name: outcomes[name].to_numpy(np.float64) for name in (*COMPONENTS, *MASK_MEASURES)}
-    values |= {name: np.concatenate([values[name], masks[name]]) for name in MASK_MEASURES}
+    values = {
+        name: outcomes[name].to_numpy(np.float64) for name in (*COMPONENTS, *RANGED_MASK_MEASURES)
+    }
+    values |= {name: np.concatenate([values[name], masks[name]]) for name in RANGED_MASK_MEASURES}
 
     def quantiles(name: str, low: float, high: float) -> tuple[float, float]:
         ends = np.quantile(values[name], (low, high))
@@ -114,11 +122,13 @@ def fit_thresholds(
     return ReviewThresholds(
         confidence=confidence_threshold(outcomes, classes),
         novelty={name: quantiles(name, 0.5, 1 - NOVELTY_TAIL) for name in COMPONENTS},
-        mask={name: quantiles(name, MASK_TAIL, 1 - MASK_TAIL) for name in MASK_MEASURES},
+        mask={name: quantiles(name, MASK_TAIL, 1 - MASK_TAIL) for name in RANGED_MASK_MEASURES},
     )
 
 
-def compute_novelty(outcomes: pd.DataFrame, thresholds: ReviewThresholds) -> NDArray[np.float64]:
+def novelty_of_outcomes(
+    outcomes: pd.DataFrame, thresholds: ReviewThresholds
+) -> NDArray[np.float64]:
     """Return the novelty of each outcome, `(n,)`; NaN without thresholds of novelty."""
     if not thresholds.novelty:
         return np.full(len(outcomes), np.nan)
@@ -127,9 +137,9 @@ def compute_novelty(outcomes: pd.DataFrame, thresholds: ReviewThresholds) -> NDA
     )
 
 
-def compute_flags(outcomes: pd.DataFrame, thresholds: ReviewThresholds) -> dict[str, Bools]:
+def flag_outcomes(outcomes: pd.DataFrame, thresholds: ReviewThresholds) -> dict[str, Bools]:
     """Return for each reason whether it flags each outcome, `(n,)`."""
-    novelty = compute_novelty(outcomes, thresholds).tolist()
+    novelty = novelty_of_outcomes(outcomes, thresholds).tolist()
     measures = [
         dict(zip(MASK_MEASURES, row, strict=True))
         for row in outcomes[list(MASK_MEASURES)].to_numpy(np.float64).tolist()
