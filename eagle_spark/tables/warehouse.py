@@ -113,7 +113,10 @@ class Warehouse:
                 self.drop_branch(table, name)
 
     def branches(self, table: Table) -> set[str]:
-        refs = self.spark.sql(f"SELECT name FROM {table.full_name}.refs").collect()
+        """Return the names of the branches, without tags."""
+        refs = self.spark.sql(
+            f"SELECT name FROM {table.full_name}.refs WHERE type = 'BRANCH'"
+        ).collect()
         return {row.name for row in refs}
 
     def create_branch(self, table: Table, branch: str) -> None:

@@ -121,6 +121,14 @@ def test_of_two_at_once_the_second_names_the_first(folder: Path) -> None:
     assert maintain(MaintainSettings(warehouse=str(folder))).files_after == 1
 
 
+def test_a_tag_does_not_prevent_the_compaction(folder: Path) -> None:
+    with open_session("test", str(folder)) as session:
+        session.sql(f"ALTER TABLE {RUNS.full_name} CREATE TAG audit_2026")
+    before = runs_of(folder)
+    assert maintain(MaintainSettings(warehouse=str(folder))).files["runs"] == (6, 1)
+    assert before.items() <= runs_of(folder).items()
+
+
 def test_a_warehouse_without_tables_is_left_as_it_is(spark: Any, tmp_path: Path) -> None:
     result = maintain(MaintainSettings(warehouse=str(tmp_path)))
     assert (result.files_before, result.files_after, result.files) == (0, 0, {})
