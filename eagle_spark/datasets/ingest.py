@@ -328,22 +328,28 @@ def move_rejects_table(warehouse: Warehouse, run: Run[PreprocessSettings]) -> No
 
     A path with an accepted row is left out: a run of version 0.1 was killed between its tables.
     """
-    from pyspark.sql.functions import col, lit
-
     spark = warehouse.spark
     if not spark.catalog.tableExists(LEGACY_REJECTS):
         return
-    with warehouse.branch(IMAGES, f"{run.run_id.replace('-', '_')}_rejects") as branch:
-        present = branch.read()
-        rows = spark.table(LEGACY_REJECTS).dropDuplicates(_REJECTION.names)
-        moved = rows.join(present.where(ACCEPTED), "path", "left_anti").join(
-            present.where(REJECTED), _REJECTION.names, "left_anti"
-        )
-        moved = moved.withColumn("ingested_at", col("rejected_at"))
-        branch.append(complete_rows(moved.withColumn("status", lit("rejected"))))
-        branch.publish(lambda _: None, lambda _: None)
+    rejects = spark.table(LEGACY_REJECTS).dropDuplicates(_REJECTION.names)
+    if not rejects.isEmpty():  # Spark 4.1 fails to plan the append of an empty table
+        with warehouse.branch(IMAGES, f"{run.run_id.replace('-', '_')}_rejects") as branch:
+            branch.append(select_unmoved_rejects(rejects, branch.read()))
+            branch.publish(lambda _: None, lambda _: None)
     spark.sql(f"DROP TABLE {LEGACY_REJECTS}")
     _log.info("moved the rows of the table rejects into images")
+
+
+def select_unmoved_rejects(rejects: DataFrame, images: DataFrame) -> DataFrame:
+    """Return the rows of the table `rejects` of version 0.1 that `images` lacks, as its rows."""
+    from pyspark.sql.functions import col, lit
+
+    rows = rejects.join(images.where(ACCEPTED), "path", "left_anti").join(
+        images.where(REJECTED), _REJECTION.names, "left_anti"
+    )
+    return complete_rows(
+        rows.withColumns({"ingested_at": col("rejected_at"), "status": lit("rejected")})
+    )
 
 
 def _to_paths(spark: SparkSession, paths: Sequence[str]) -> DataFrame:

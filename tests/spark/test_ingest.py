@@ -275,6 +275,21 @@ def test_rows_of_the_former_table_of_rejects_move_into_images(spark: Any, tmp_pa
         assert not session.catalog.tableExists("eagle.cxr.rejects")
 
 
+def test_a_former_table_of_rejects_without_rows_is_dropped(spark: Any, tmp_path: Path) -> None:
+    folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
+    write_file(folder / "COVID" / "images" / "a.png", make_tinted(1))
+    run(folder, warehouse, size=64)
+    with open_session("test", str(warehouse)) as session:
+        Warehouse(session)
+        session.sql(
+            "CREATE TABLE eagle.cxr.rejects (path STRING, label STRING, source STRING, "
+            "reason STRING, detail STRING, run_id STRING, rejected_at TIMESTAMP) USING iceberg"
+        )
+    assert run(folder, warehouse, size=64)["accepted"] == 1
+    with open_session("test", str(warehouse)) as session:
+        assert not session.catalog.tableExists("eagle.cxr.rejects")
+
+
 def test_too_many_failures_publish_nothing(spark: Any, tmp_path: Path) -> None:
     write_file(tmp_path / "set" / "COVID" / "images" / "a.png", make_tinted(1))
     write_file(tmp_path / "set" / "Normal" / "images" / "b.png", b"")
