@@ -1,0 +1,590 @@
+"""Write the reference pages of the documentation from the code.
+
+    python docs/generate.py [--check]
+
+writes `docs/reference/*.md`, except `api.md`. With `--check` it writes nothing, names the pages
+that differ from the code, and exits with 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import CliPositionalArg
+
+from eagle_spark import errors
+from eagle_spark.cli.main import COMMANDS, Command
+from eagle_spark.cli.parse import CONF_FILE, PREFIX
+from eagle_spark.errors import (
+    EXIT_NEEDS_ATTENTION,
+    RETRYABLE_REASONS,
+    EagleError,
+    Reason,
+    UserError,
+)
+from eagle_spark.metrics.calibration import Calibration, ReliabilityCurve, RiskCoverage
+from eagle_spark.metrics.evaluation import GroupMetrics, Intervals, Metrics
+from eagle_spark.model.bundle import MODEL_CARD
+from eagle_spark.model.card import render_table
+from eagle_spark.model.engines import INT8_FILE, LITERT_FILE, ONNX_FILE, OPENVINO_FILE
+from eagle_spark.model.metadata import (
+    GOLDEN,
+    METADATA,
+    NETWORK,
+    WEIGHTS,
+    GateResult,
+    InputContract,
+    ModelMetadata,
+    Training,
+)
+from eagle_spark.model.novelty import NOVELTY_FILE
+from eagle_spark.model.review import FLAG_MEANINGS, Flag, ReviewThresholds
+from eagle_spark.tables import TABLES, Table
+from eagle_spark.tables.schema import NAMESPACE, Column
+from eagle_spark.training.log import CSV_FILE, JSON_LINES_FILE
+from eagle_spark.training.ranks.rank import LOGS
+from eagle_spark.viewer.words import ENGLISH
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+VIEWS = ROOT / "conf" / "sql" / "views.sql"
+MADE = "<!-- Made from the code by `make docs`. -->"
+# What `CliPositionalArg` adds to the metadata of a field.
+POSITIONAL = get_args(CliPositionalArg[str])[1]
+
+# Reasons that the window never shows; the others have their text in `viewer/words.py`.
+REASON_MEANINGS = {
+    Reason.MASK_MISSING: "the class folder has masks, but none for this image",
+    Reason.MASK_INVALID: "the mask cannot be read, or an area is neither background nor lung",
+    Reason.MASK_EMPTY: "the mask has no lung pixel at the stored size",
+    Reason.METADATA_WITHOUT_FILE: "no image belongs to the workbook row",
+    Reason.BAD_METADATA_ROW: "the workbook row is not usable, or contradicts another row",
+    Reason.UNSAFE_NAME: "a name leaves the class folder, or is not valid UTF-8",
+    Reason.AMBIGUOUS_FILE: "several images fit a workbook row, or several masks fit the image",
+    Reason.BAD_ARCHIVE: "the archive cannot be read to its end",
+    Reason.BAD_MEMBER: "the archive member is encrypted, no regular file, unsafe or damaged",
+    Reason.CONFLICTING_LABELS: "the same bytes occur with two labels",
+    Reason.UNKNOWN_CLASS: "the model has no class of this name",
+}
+# Errors outside of `errors.py`.
+OTHER_ERRORS = (
+    "io.lock:AlreadyRunningError",
+    "doctor.doctor:ChecksFailedError",
+    "training.ranks.failure:RankLostError",
+    "training.ranks.failure:RankRaisedError",
+)
+# Commands whose function returns a mapping, and the dataclass of its keys.
+OTHER_RESULTS = {"sample": "datasets.synthetic.sample:SampleCounts"}
+# Keys that the docstring of their class does not describe: `key`, or `Class.key`.
+KEY_TEXTS = {
+    "accuracy": "share of correct labels",
+    "accuracy_by_source": "source -> accuracy",
+    "auroc_by_class": "class -> area under the ROC curve, one class against the rest",
+    "balanced_accuracy": "mean recall of the classes",
+    "confusion": "counts, rows true, columns predicted",
+    "counted": "number of images in the means `dice`, `iou` and `hausdorff95`",
+    "dice": "mean Dice coefficient of the lung masks",
+    "ece": "expected calibration error",
+    "engine": "that computed the predictions",
+    "f1_by_class": "class -> F1",
+    "hausdorff95": "mean 95 % Hausdorff distance of the lung masks, pixels",
+    "images": "number of images",
+    "iou": "mean intersection over union of the lung masks",
+    "listed": "number of files",
+    "model_id": "of the model",
+    "patients": "number of patients",
+    "precision_by_class": "class -> precision",
+    "recall_by_class": "class -> recall",
+    "rejected": "number of rejected files",
+    "run_id": "of this run",
+    "seconds": "wall time",
+    "snapshot_id": "of the table",
+    "stage_seconds": "wall time by stage",
+    "Calibration.ece_before": "expected calibration error before temperature scaling",
+    "Calibration.reliability": "of the ECE's bins",
+    "Calibration.reliability_before": "of the ECE's bins, before temperature scaling",
+    "Calibration.risk_coverage": "error rate of the most confident images",
+    "EvaluateResult.wrong_flagged": "wrong predictions that have `needs_review`",
+    "GateResult.dice_difference": "lower precision minus full precision",
+    "GateResult.passed": "whether jobs may use the engine",
+    "GroupMetrics.intervals": "95 % confidence intervals",
+    "InputContract.channels": "of the image",
+    "InputContract.dtype": "of a pixel",
+    "InputContract.normalisation": "where grey values are normalised",
+    "ModelMetadata.calibration": "`val` and `test` -> calibration of confidence",
+    "ModelMetadata.format_version": "of this file",
+    "ModelMetadata.input": "the network's input",
+    "ModelMetadata.intended_use": "the intended use",
+    "ModelMetadata.review": "thresholds beyond which a prediction needs review",
+    "ModelMetadata.run_id": "of the training",
+    "ModelMetadata.training": "the training",
+    "Metrics.by_source": "source -> metrics",
+    "ReliabilityCurve.accuracy": "of each bin",
+    "ReliabilityCurve.confidence": "mean of each bin",
+    "ReliabilityCurve.images": "number in each bin that is not empty",
+    "ResizeResult.by_reason": "`Reason` -> rejected files",
+    "ResizeResult.copied": "files of the wanted size and workbooks, copied byte for byte",
+    "ResizeResult.kept": "files that an earlier run wrote from the same file",
+    "ResizeResult.resized": "files written at the wanted size",
+    "RiskCoverage.coverage": "shares of the most confident images",
+    "RiskCoverage.risk": "error rate of each share",
+    "SampleCounts.by_class": "class -> images",
+    "SampleCounts.duplicates": "files that repeat another file",
+    "TrainResult.epochs": "passes over the train split",
+    "TrainResult.feature_gb": "size of the rows of `features`, GB",
+    "TrainResult.precision": "of the frozen backbone",
+    "TrainResult.ranks": "training processes",
+    "TrainResult.restart_reasons": "reason of each restart",
+    "TrainResult.restarts": "restarts of ranks that died or hang",
+    "TrainResult.val_accuracy": "accuracy of the validation split",
+    "TrainResult.val_dice": "Dice coefficient of the validation split",
+    "TrainResult.val_ece": "expected calibration error of the validation split",
+    "Training.snapshot_id": "of the table",
+    "Training.warehouse": "of the table",
+}
+RECORDS: tuple[type[BaseModel], ...] = (
+    InputContract,
+    ReviewThresholds,
+    GateResult,
+    Training,
+    Metrics,
+    GroupMetrics,
+    Intervals,
+    Calibration,
+    ReliabilityCurve,
+    RiskCoverage,
+)
+FILES = (
+    (METADATA, "the keys below, and the SHA-256 of every other file", "always"),
+    (MODEL_CARD, f"the content of `{METADATA}` for human readers", "always"),
+    (NETWORK, "the Keras network: backbone and heads", "always"),
+    (GOLDEN, "images, and the outputs of Keras that engines are compared with", "always"),
+    (OPENVINO_FILE, "the network for OpenVINO, with a `.bin` of the same name", "always"),
+    (INT8_FILE, "the same in 8-bit integers", "after a training on an int8 backbone"),
+    (NOVELTY_FILE, "densities of the training data, for `novelty`", "after a training"),
+    (WEIGHTS, "the weights of the network", "after a training"),
+    (f"logs/{CSV_FILE}", "metrics of every epoch and rank", "after a training"),
+    (f"logs/{JSON_LINES_FILE}", "the same as JSON lines", "after a training"),
+    (f"logs/{LOGS}/", "events for TensorBoard", "after a training"),
+    (ONNX_FILE, "the network as ONNX, for any number of images", "after `eagle export`"),
+    (LITERT_FILE, "the network as LiteRT, for one image", "after `eagle export`"),
+)
+SIMPLE_TYPES = {str: "text", int: "integer", float: "number", bool: "boolean"}
+
+
+def load(path: str) -> Any:
+    """Return the object of `module:name` in the package."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(f"eagle_spark.{module}"), name)
+
+
+# Markdown
+
+
+def join_page(title: str, sentence: str, *parts: str) -> str:
+    """Return the text of a page."""
+    return "\n\n".join((f"# {title}", sentence, MADE, *parts)) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return text as Markdown that shows it as it is; code in backticks stays."""
+    parts = text.split("`")
+    for index in range(0, len(parts), 2):
+        parts[index] = re.sub(r"([*_\\])", r"\\\1", parts[index]).replace("<", "&lt;")
+    return "`".join(parts)
+
+
+def code(text: object) -> str:
+    return f"`{text}`"
+
+
+def name_option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+# Docstrings and types
+
+
+def read_summary(thing: object) -> str:
+    """Return the text of a docstring before its first section; a paragraph is one line."""
+    paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
+    shown = []
+    for paragraph in paragraphs:
+        if re.match(r"\w+:\n", paragraph):
+            break
+        shown.append(" ".join(paragraph.split()))
+    return "\n\n".join(shown)
+
+
+def read_section(thing: object, title: str) -> list[str]:
+    """Return the lines of a section of a docstring, without their indentation."""
+    lines = (inspect.getdoc(thing) or "").splitlines()
+    if f"{title}:" not in lines:
+        return []
+    section = []
+    for line in lines[lines.index(f"{title}:") + 1 :]:
+        if line and not line.startswith("    "):
+            break
+        section.append(line.removeprefix("    "))
+    return section
+
+
+def read_attributes(kind: type) -> dict[str, str]:
+    """Return attribute -> text of the section `Attributes` of a class."""
+    texts: dict[str, str] = {}
+    name = ""
+    for line in read_section(kind, "Attributes"):
+        if match := re.match(r"(\w+): (.*)", line):
+            name, texts[match[1]] = match[1], match[2]
+        elif name and line.strip():
+            texts[name] += f" {line.strip()}"
+    return texts
+
+
+def describe_key(kind: type, name: str) -> str:
+    """Return the text of a key: of the docstring of its class, else of `KEY_TEXTS`."""
+    attributes = read_attributes(kind)
+    if name in attributes:
+        return attributes[name]
+    return KEY_TEXTS.get(f"{kind.__name__}.{name}", KEY_TEXTS.get(name, ""))
+
+
+def describe_type(kind: Any, plural: bool = False) -> str:
+    """Return the JSON type of an annotation, in words."""
+    end = "s" if plural else ""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return describe_type(arguments[0], plural)
+    if origin in (Union, UnionType):
+        kinds = [describe_type(part, plural) for part in arguments if part is not NoneType]
+        return " or ".join((*kinds, "null") if NoneType in arguments else kinds)
+    if origin is Literal:
+        return ", ".join(code(value) for value in arguments)
+    if kind in SIMPLE_TYPES:
+        return SIMPLE_TYPES[kind] + end
+    if isinstance(kind, type) and kind in RECORDS:
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        values = arguments[1]
+        shown = "" if values in (object, Any) else f" of {describe_type(values, plural=True)}"
+        return f"object{end}{shown}"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"array{end} of {describe_type(arguments[0], plural=True)}"
+    if dataclasses.is_dataclass(kind):
+        return f"object{end}"
+    return f"value{end}"
+
+
+# Pages
+
+
+def commands_page() -> str:
+    """Return the page of the commands."""
+    rows = []
+    for name, command in COMMANDS.items():
+        script = f"submit/{name}.py"
+        has_script = (ROOT / script).is_file()
+        links = [f"[settings](settings.md#{name})"]
+        if command.is_job:
+            links.append(f"[result](results.md#{name})")
+        rows.append(
+            (
+                code(f"eagle {name}"),
+                escape(command.help),
+                code(script) if has_script else "",
+                "one JSON object" if command.is_job else "lines",
+                ", ".join(links),
+            )
+        )
+    return join_page(
+        "Commands",
+        "`eagle COMMAND` runs each job and tool of the package.",
+        "`eagle --help` lists the commands, `eagle COMMAND --help` the options of one, and "
+        "`eagle --version` prints the version. `spark-submit` runs a script of `submit/` with the "
+        "options of its command, on one machine or on a cluster. `eagle-view` is `eagle view`.",
+        render_table(("command", "purpose", "script", "standard output", "details"), rows),
+        "The last line on standard output of a job is its result. All other output is on standard "
+        "error. [Exit codes](exit-codes.md) has the codes of all commands.",
+    )
+
+
+def settings_page() -> str:
+    """Return the page of the settings."""
+    return join_page(
+        "Settings",
+        "Each command takes its settings from the command line, the environment and a TOML file.",
+        f"The command line comes before the variables `{PREFIX}…`, and these come before the file "
+        f"of `{CONF_FILE} TOML`. The file has the options as keys, without the leading dashes. "
+        "A setting without a default is required. A setting whose values are `true` and `false` is "
+        "a flag: `--NAME` or `--no-NAME` on the command line. Names in capitals are arguments "
+        "without a name, at the end of the command. In Python a setting is a parameter of the "
+        "settings class, in `eagle_spark.settings` for the jobs.",
+        *(settings_section(name, command) for name, command in COMMANDS.items()),
+    )
+
+
+def settings_section(name: str, command: Command) -> str:
+    kind = load(command.settings)
+    rows = [describe_setting(key, field) for key, field in kind.model_fields.items()]
+    header = ("setting", "variable", "values", "default", "meaning")
+    return "\n\n".join((f"## {name}", escape(read_summary(kind)), render_table(header, rows)))
+
+
+def describe_setting(name: str, field: FieldInfo) -> tuple[str, str, str, str, str]:
+    """Return the cells of a setting."""
+    is_positional = POSITIONAL in field.metadata
+    if is_positional:
+        shown = name.upper().replace("_", "-") + ("…" if get_origin(field.annotation) else "")
+    else:
+        shown = name_option(name)
+    return (
+        code(shown),
+        "" if is_positional else code(PREFIX + name.upper()),
+        describe_values(field),
+        describe_default(field),
+        escape(field.description or ""),
+    )
+
+
+def describe_values(field: FieldInfo) -> str:
+    """Return the accepted values of a setting, as in its error."""
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "wanted" in extra:
+        return escape(str(extra["wanted"]))
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(code(value) for value in get_args(field.annotation))
+    return "text"
+
+
+def describe_default(field: FieldInfo) -> str:
+    if field.is_required() or field.default is PydanticUndefined:
+        return ""
+    if isinstance(field.default, bool):
+        return code(str(field.default).lower())
+    return "none" if field.default in (None, []) else code(field.default)
+
+
+def tables_page() -> str:
+    """Return the page of the tables and views."""
+    rows = [(f"[{table.name}](#{table.name})", escape(table.comment)) for table in TABLES]
+    return join_page(
+        "Tables",
+        f"The warehouse holds these Apache Iceberg tables, `{NAMESPACE}.*` in SQL.",
+        render_table(("table", "content"), rows),
+        *map(table_section, TABLES),
+        "## Views",
+        "`make sql` and `conf/sql/open.sh` create these views of a session, each if its tables "
+        "exist. `conf/sql` also holds queries that use them.",
+        f"```sql\n{VIEWS.read_text(encoding='utf-8').strip()}\n```",
+    )
+
+
+def table_section(table: Table) -> str:
+    parts = [f"## {table.name}", f"{escape(table.comment)}."]
+    if table.partitioned_by:
+        columns = ", ".join(map(code, table.partitioned_by.split(", ")))
+        parts.append(f"Partitioned by {columns}.")
+    rows = [
+        (
+            code(column.name),
+            describe_column_type(column),
+            "yes" if column.nullable else "no",
+            escape(column.comment),
+        )
+        for column in table.columns
+    ]
+    return "\n\n".join((*parts, render_table(("column", "type", "null", "meaning"), rows)))
+
+
+def describe_column_type(column: Column) -> str:
+    """Return the SQL type of a column; of a struct with its fields."""
+    if not column.fields:
+        return code(column.type)
+    fields = ", ".join(f"`{name}` `{kind}`" for name, kind in column.fields)
+    return f"`STRUCT` of {fields}"
+
+
+def reasons_page() -> str:
+    """Return the page of the reasons for rejection and for review."""
+    rejections = [
+        (code(reason), reason_meaning(reason), "yes" if reason in RETRYABLE_REASONS else "")
+        for reason in Reason
+    ]
+    flags = [(code(flag), escape(FLAG_MEANINGS[flag])) for flag in Flag]
+    return join_page(
+        "Reasons",
+        "A rejected file has a reason for rejection, a scored image that a person has to check has "
+        "reasons for review.",
+        "## Rejection",
+        "The column `reason` of `images` and `predictions` holds the reason, the column `detail` "
+        "what was found in the file. `score` processes the file again in each run for the reasons "
+        "of the last column, and for all reasons with `--retry-rejected`.",
+        render_table(("reason", "meaning", "tried again"), rejections),
+        "## Review",
+        "The column `review_reasons` of `predictions` holds the reasons in this order; "
+        "`needs_review` is true if there is one. The thresholds are those of the "
+        "[model folder](model-folder.md#reviewthresholds).",
+        render_table(("reason", "meaning"), flags),
+    )
+
+
+def reason_meaning(reason: Reason) -> str:
+    """Return the text of a reason for rejection."""
+    texts = {**REASON_MEANINGS, **ENGLISH.rejection_reasons}
+    return escape(texts[reason])
+
+
+def exit_codes_page() -> str:
+    """Return the page of the exit codes and errors."""
+    codes = (
+        (0, "done"),
+        (EagleError.exit_code, "failed; the same command may succeed when it is run again"),
+        (UserError.exit_code, "the arguments, the input or the environment have to be corrected"),
+        (EXIT_NEEDS_ATTENTION, "done and published, but a person has to check the result"),
+    )
+    rows = [(code(error.__name__), error.exit_code, raised_when(error)) for error in list_errors()]
+    return join_page(
+        "Exit codes",
+        "Every job and tool ends with one of four exit codes.",
+        render_table(("exit code", "meaning"), codes),
+        "The JSON line of a job that failed has the keys `error` (text), `kind` (name of the "
+        "error) and `exit_code`; a tool prints one line on standard error. An unexpected error has "
+        "the exit code 1 and the `kind` of Python or Spark. On YARN in cluster mode `spark-submit` "
+        "ends with 0 or 1, and the exit code of the job is in its JSON line.",
+        "## Errors",
+        render_table(("kind", "exit code", "raised"), rows),
+    )
+
+
+def list_errors() -> Iterator[type[EagleError]]:
+    """Yield every error of the package, except that of a single image."""
+    for error in vars(errors).values():
+        is_error = isinstance(error, type) and issubclass(error, EagleError)
+        if is_error and error is not errors.ImageRejectedError:
+            yield error
+    yield from map(load, OTHER_ERRORS)
+
+
+def raised_when(error: type[EagleError]) -> str:
+    sentence = read_summary(error).partition("\n\n")[0].removeprefix("Raised ")
+    return escape(sentence.partition(". ")[0].partition("; exit code")[0].rstrip("."))
+
+
+def results_page() -> str:
+    """Return the page of the results of the jobs."""
+    return join_page(
+        "Results",
+        "The last line on standard output of a job is one JSON object with these keys.",
+        "The table `runs` holds the results of preprocess, train, score and maintain. The object "
+        "of a job that failed has the keys `error`, `kind` and `exit_code`, and those of its "
+        "figures that are known ([exit codes](exit-codes.md)). `source -> accuracy` stands for an "
+        "object whose keys are sources.",
+        *(result_section(name, command) for name, command in COMMANDS.items() if command.is_job),
+    )
+
+
+def find_result_class(name: str, command: Command) -> type | None:
+    """Return the dataclass of the result of a job; None for a job that returns a mapping."""
+    if name in OTHER_RESULTS:
+        return load(OTHER_RESULTS[name])
+    kind = get_type_hints(load(command.function))["return"]
+    return kind if dataclasses.is_dataclass(kind) else None
+
+
+def result_section(name: str, command: Command) -> str:
+    kind = find_result_class(name, command)
+    if kind is None:  # `upload`
+        keys = " ".join(read_section(load("io.upload:upload"), "Returns")).strip()
+        return f"## {name}\n\n{escape(keys)}"
+    types = get_type_hints(kind)
+    rows = [
+        (code(field.name), describe_type(types[field.name]), key_text(kind, field.name))
+        for field in dataclasses.fields(kind)
+    ]
+    summary = escape(read_summary(kind))
+    return "\n\n".join((f"## {name}", summary, render_table(("key", "type", "meaning"), rows)))
+
+
+def key_text(kind: type, name: str) -> str:
+    return escape(describe_key(kind, name))
+
+
+def model_folder_page() -> str:
+    """Return the page of the files and the metadata of a model folder."""
+    files = [(code(name), escape(text), origin) for name, text, origin in FILES]
+    return join_page(
+        "Model folder",
+        "A model is a folder of these files.",
+        render_table(("file", "content", "present"), files),
+        f"`{METADATA}` holds the digests of all other files. They are checked before a file is "
+        "loaded; a missing, altered or additional file is an error. No file is run as code.",
+        f"## Keys of `{METADATA}`",
+        *record_parts(ModelMetadata),
+        *(part for kind in RECORDS for part in (f"### {kind.__name__}", *record_parts(kind))),
+    )
+
+
+def record_parts(kind: type[BaseModel]) -> Iterator[str]:
+    """Yield the summary and the table of a record; keys of its base class stand there."""
+    yield escape(read_summary(kind))
+    base = kind.__mro__[1]
+    if base in RECORDS:
+        yield f"It has the keys of [{base.__name__}](#{base.__name__.lower()}) too."
+    rows = [
+        (code(name), describe_type(field.annotation), key_text(kind, name))
+        for name, field in kind.model_fields.items()
+        if name in kind.__annotations__
+    ]
+    yield render_table(("key", "type", "meaning"), rows)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands_page,
+    "settings.md": settings_page,
+    "tables.md": tables_page,
+    "reasons.md": reasons_page,
+    "exit-codes.md": exit_codes_page,
+    "results.md": results_page,
+    "model-folder.md": model_folder_page,
+}
+
+
+def find_outdated(folder: Path) -> dict[str, str]:
+    """Return name -> text of each page of a folder that is missing or differs from the code."""
+    texts = {name: render() for name, render in PAGES.items()}
+    return {
+        name: text
+        for name, text in texts.items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
+    }
+
+
+def main(argv: Sequence[str] | None = None, folder: Path = REFERENCE) -> int:
+    """Write or check the pages, and return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args(argv).check
+    outdated = find_outdated(folder)
+    for name, text in outdated.items():
+        if check:
+            print(f"error: {name} differs from the code: run `make docs`", file=sys.stderr)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    return 1 if check and outdated else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
