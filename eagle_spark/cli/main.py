@@ -19,14 +19,12 @@ class Command(NamedTuple):
         function: `module:function` that runs it.
         help: one line.
         is_job: whether its result is one JSON object.
-        extra: the extra of the installation that the module of the function imports.
     """
 
     settings: str
     function: str
     help: str
     is_job: bool = True
-    extra: str | None = None
 
 
 COMMANDS = {
@@ -35,9 +33,7 @@ COMMANDS = {
         "datasets.ingest:preprocess",
         "labelled folder to the table images",
     ),
-    "train": Command(
-        "settings:TrainSettings", "training.job:train", "table images to a model", extra="train"
-    ),
+    "train": Command("settings:TrainSettings", "training.job:train", "table images to a model"),
     "score": Command(
         "settings:ScoreSettings", "scoring.job:score", "new images to the table predictions"
     ),
@@ -128,14 +124,11 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
         argv: its options; None takes those of this process.
     """
     from eagle_spark.cli.runner import run_job, run_tool
-    from eagle_spark.errors import require_extra
 
     command = COMMANDS[name]
     frame: Callable[..., int] = run_job if command.is_job else run_tool
 
     def run(settings: object) -> Any:
-        if command.extra:
-            require_extra(command.extra)
         return _load(command.function)(settings)
 
     return frame(_load(command.settings), run, argv, f"eagle {name}")

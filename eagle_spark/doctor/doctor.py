@@ -42,6 +42,8 @@ from eagle_spark.model.weights import fetch_weights
 from eagle_spark.settings import DoctorSettings
 from eagle_spark.spark.session import check_java, open_session, use_own_spark
 from eagle_spark.tables import Warehouse
+from eagle_spark.training.job import TRAINING_CONF
+from eagle_spark.training.ranks.launcher import check_ranks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -64,8 +66,9 @@ class DoctorResult:
     Attributes:
         checks: number of checks.
         failed: number of failed checks.
-        failed_checks: their names.
+        failed_checks: names of the failed checks.
         not_run: names of checks that were not run.
+        seconds: wall time.
     """
 
     checks: int
@@ -115,7 +118,7 @@ def _collect_checks(settings: DoctorSettings, started: float, checks: list[Check
         for check in run_local_checks(settings):
             checks.append(check)
         start_without_executors()
-        with open_session("doctor", settings.warehouse, _training_conf()) as spark:
+        with open_session("doctor", settings.warehouse, TRAINING_CONF) as spark:
             for check in run_spark_checks(spark, settings, started):
                 checks.append(check)
     except EagleError as error:
@@ -170,15 +173,6 @@ def _open_weights(choice: str) -> None:
         pass
 
 
-def _training_conf() -> dict[str, str]:
-    """Return the settings of a training session; none where training cannot run."""
-    if find_missing_training():
-        return {}
-    from eagle_spark.training.job import TRAINING_CONF
-
-    return TRAINING_CONF
-
-
 def run_spark_checks(
     spark: SparkSession, settings: DoctorSettings, started: float
 ) -> Iterator[Check]:
@@ -194,8 +188,6 @@ def run_spark_checks(
     yield Check("spark", True, f"{spark.version}, {master}")
     yield run_check("tables", lambda: Warehouse(spark), f"catalog eagle in {settings.warehouse}")
     if not find_missing_training():
-        from eagle_spark.training.ranks.launcher import check_ranks
-
         yield run_check("ranks", lambda: check_ranks(spark, settings.ranks), "one slot per rank")
     yield check_arrow_batch(conf, SIDE)
     yield check_speculation(conf)

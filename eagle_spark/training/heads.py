@@ -29,7 +29,7 @@ FIT_EPOCHS = 20  # over the rows of all ranks
 MIN_STEPS = 200
 WARM_UP = 0.1  # share of all steps
 # AdamW: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019).
-PEAK_LEARNING_RATE = 3e-3  # after a linear warm-up; then a cosine decay
+PEAK_LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.1  # of the kernels
 STATISTICS_DROPOUT, UNITS_DROPOUT = 0.2, 0.5  # shares
 
@@ -147,15 +147,9 @@ class LabelTrainer:
         import tensorflow as tf
 
         self._units, self._label = heads.get_layer("label_units"), heads.get_layer("label")
-        self._steps, warm_up = steps, max(1, int(WARM_UP * steps))
+        self._steps = steps
         self.optimizer = keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                0.0,
-                decay_steps=max(1, steps - warm_up),
-                warmup_target=PEAK_LEARNING_RATE,
-                warmup_steps=warm_up,
-            ),
-            weight_decay=WEIGHT_DECAY,
+            build_schedule(steps, PEAK_LEARNING_RATE), weight_decay=WEIGHT_DECAY
         )
         self.optimizer.exclude_from_weight_decay(var_names=["bias"])
         self.optimizer.build(self._variables)
@@ -196,6 +190,24 @@ class LabelTrainer:
             # The optimizer sums gradients over ranks.
             loss = tf.reduce_sum(losses * batch.weights) / BATCH_ROWS
         self.optimizer.apply(tape.gradient(loss, self._variables), self._variables)
+
+
+def build_schedule(steps: int, peak: float) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a learning rate that rises linearly to `peak`, then falls to 0 as a cosine.
+
+    Args:
+        steps: of the whole training.
+        peak: learning rate after the first tenth of the steps.
+    """
+    import keras
+
+    warm_up = max(1, int(steps * WARM_UP))
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=max(1, steps - warm_up),
+        warmup_target=peak,
+        warmup_steps=warm_up,
+    )
 
 
 def count_label_steps(rows: int) -> int:

@@ -24,6 +24,7 @@ from eagle_spark.training.feed import Batch, BatchGenerator, Samples, read_sampl
 from eagle_spark.training.heads import (
     LabelTrainer,
     StandardisedRows,
+    build_schedule,
     compute_metrics,
     count_label_steps,
     fit_temperature,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 MASK_THRESHOLD = 0.5
-WARM_UP = 0.1  # share of all steps
 
 Vector = NDArray[np.float64]
 Metrics = dict[str, float | None]
@@ -88,15 +88,8 @@ class Trainer:
         self.label = LabelTrainer(self.heads, count_label_steps(plan.label_rows), strategy)
         taps = {name: self.heads.input[name] for name in TAPS}
         self.decoder = keras.Model(taps, self.heads.output["mask"])
-        steps = plan.steps * plan.epochs
-        warm_up = max(1, int(steps * WARM_UP))
-        learning_rate = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            decay_steps=max(1, steps - warm_up),
-            warmup_target=plan.learning_rate,
-            warmup_steps=warm_up,
-        )
-        self.optimizer = keras.optimizers.Adam(learning_rate)
+        schedule = build_schedule(plan.steps * plan.epochs, plan.learning_rate)
+        self.optimizer = keras.optimizers.Adam(schedule)
         self.optimizer.build(self.decoder.trainable_variables)
         self.heads.compile(optimizer=self.optimizer)  # callbacks read it from there
         self._train = tf.function(lambda batch: strategy.run(self._train_step, (batch,)))
@@ -130,12 +123,13 @@ class Trainer:
             callback_list.on_epoch_begin(epoch)
             monitor, done = ResourceMonitor(), state.step
             self.label.advance(rows, (epoch + 1) / plan.epochs, self.heartbeat.step)
-            head = rows.unstandardise(self.label.head())
+            standardised = self.label.head()
+            head = rows.unstandardise(standardised)
             if epoch == plan.epochs - 1:
                 state.temperature = fit_temperature(head, samples, self.sum)
             totals = self._train_epoch(training, state)
             metrics = mask_metrics(totals)
-            metrics |= compute_metrics(self.label.head(), rows.samples, self.sum)
+            metrics |= compute_metrics(standardised, rows.samples, self.sum)
             loads = self._gather_loads(monitor.read(images=(plan.steps - done) * plan.batch))
             validation_metrics: Metrics = {**compute_metrics(head, samples, self.sum)}
             if validation_steps:

@@ -6,13 +6,13 @@ import math
 import time
 from contextlib import suppress
 
-import psutil
-
 
 class ResourceMonitor:
     """Measures the load of this process from construction to `read`."""
 
     def __init__(self) -> None:
+        import psutil  # of the extra train
+
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call only starts the interval
         self._start = time.monotonic()
