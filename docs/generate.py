@@ -19,6 +19,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import griffe
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -29,9 +30,9 @@ from eagle_spark.cli.main import COMMANDS, Command
 from eagle_spark.cli.parse import CONF_FILE, PREFIX
 from eagle_spark.errors import (
     EXIT_NEEDS_ATTENTION,
+    REASON_MEANINGS,
     RETRYABLE_REASONS,
     EagleError,
-    Reason,
     UserError,
 )
 from eagle_spark.metrics.calibration import Calibration, ReliabilityCurve, RiskCoverage
@@ -55,7 +56,6 @@ from eagle_spark.tables import TABLES, Table
 from eagle_spark.tables.schema import NAMESPACE, Column
 from eagle_spark.training.log import CSV_FILE, JSON_LINES_FILE
 from eagle_spark.training.ranks.rank import LOGS
-from eagle_spark.viewer.words import ENGLISH
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -64,20 +64,6 @@ MADE = "<!-- Made from the code by `make docs`. -->"
 # What `CliPositionalArg` adds to the metadata of a field.
 POSITIONAL = get_args(CliPositionalArg[str])[1]
 
-# Reasons that the window never shows; the others have their text in `viewer/words.py`.
-REASON_MEANINGS = {
-    Reason.MASK_MISSING: "the class folder has masks, but none for this image",
-    Reason.MASK_INVALID: "the mask cannot be read, or an area is neither background nor lung",
-    Reason.MASK_EMPTY: "the mask has no lung pixel at the stored size",
-    Reason.METADATA_WITHOUT_FILE: "no image belongs to the workbook row",
-    Reason.BAD_METADATA_ROW: "the workbook row is not usable, or contradicts another row",
-    Reason.UNSAFE_NAME: "a name leaves the class folder, or is not valid UTF-8",
-    Reason.AMBIGUOUS_FILE: "several images fit a workbook row, or several masks fit the image",
-    Reason.BAD_ARCHIVE: "the archive cannot be read to its end",
-    Reason.BAD_MEMBER: "the archive member is encrypted, no regular file, unsafe or damaged",
-    Reason.CONFLICTING_LABELS: "the same bytes occur with two labels",
-    Reason.UNKNOWN_CLASS: "the model has no class of this name",
-}
 # Errors outside of `errors.py`.
 OTHER_ERRORS = (
     "io.lock:AlreadyRunningError",
@@ -87,73 +73,6 @@ OTHER_ERRORS = (
 )
 # Commands whose function returns a mapping, and the dataclass of its keys.
 OTHER_RESULTS = {"sample": "datasets.synthetic.sample:SampleCounts"}
-# Keys that the docstring of their class does not describe: `key`, or `Class.key`.
-KEY_TEXTS = {
-    "accuracy": "share of correct labels",
-    "accuracy_by_source": "source -> accuracy",
-    "auroc_by_class": "class -> area under the ROC curve, one class against the rest",
-    "balanced_accuracy": "mean recall of the classes",
-    "confusion": "counts, rows true, columns predicted",
-    "counted": "number of images in the means `dice`, `iou` and `hausdorff95`",
-    "dice": "mean Dice coefficient of the lung masks",
-    "ece": "expected calibration error",
-    "engine": "that computed the predictions",
-    "f1_by_class": "class -> F1",
-    "hausdorff95": "mean 95 % Hausdorff distance of the lung masks, pixels",
-    "images": "number of images",
-    "iou": "mean intersection over union of the lung masks",
-    "listed": "number of files",
-    "model_id": "of the model",
-    "patients": "number of patients",
-    "precision_by_class": "class -> precision",
-    "recall_by_class": "class -> recall",
-    "rejected": "number of rejected files",
-    "run_id": "of this run",
-    "seconds": "wall time",
-    "snapshot_id": "of the table",
-    "stage_seconds": "wall time by stage",
-    "Calibration.ece_before": "expected calibration error before temperature scaling",
-    "Calibration.reliability": "of the ECE's bins",
-    "Calibration.reliability_before": "of the ECE's bins, before temperature scaling",
-    "Calibration.risk_coverage": "error rate of the most confident images",
-    "EvaluateResult.wrong_flagged": "wrong predictions that have `needs_review`",
-    "GateResult.dice_difference": "lower precision minus full precision",
-    "GateResult.passed": "whether jobs may use the engine",
-    "GroupMetrics.intervals": "95 % confidence intervals",
-    "InputContract.channels": "of the image",
-    "InputContract.dtype": "of a pixel",
-    "InputContract.normalisation": "where grey values are normalised",
-    "ModelMetadata.calibration": "`val` and `test` -> calibration of confidence",
-    "ModelMetadata.format_version": "of this file",
-    "ModelMetadata.input": "the network's input",
-    "ModelMetadata.intended_use": "the intended use",
-    "ModelMetadata.review": "thresholds beyond which a prediction needs review",
-    "ModelMetadata.run_id": "of the training",
-    "ModelMetadata.training": "the training",
-    "Metrics.by_source": "source -> metrics",
-    "ReliabilityCurve.accuracy": "of each bin",
-    "ReliabilityCurve.confidence": "mean of each bin",
-    "ReliabilityCurve.images": "number in each bin that is not empty",
-    "ResizeResult.by_reason": "`Reason` -> rejected files",
-    "ResizeResult.copied": "files of the wanted size and workbooks, copied byte for byte",
-    "ResizeResult.kept": "files that an earlier run wrote from the same file",
-    "ResizeResult.resized": "files written at the wanted size",
-    "RiskCoverage.coverage": "shares of the most confident images",
-    "RiskCoverage.risk": "error rate of each share",
-    "SampleCounts.by_class": "class -> images",
-    "SampleCounts.duplicates": "files that repeat another file",
-    "TrainResult.epochs": "passes over the train split",
-    "TrainResult.feature_gb": "size of the rows of `features`, GB",
-    "TrainResult.precision": "of the frozen backbone",
-    "TrainResult.ranks": "training processes",
-    "TrainResult.restart_reasons": "reason of each restart",
-    "TrainResult.restarts": "restarts of ranks that died or hang",
-    "TrainResult.val_accuracy": "accuracy of the validation split",
-    "TrainResult.val_dice": "Dice coefficient of the validation split",
-    "TrainResult.val_ece": "expected calibration error of the validation split",
-    "Training.snapshot_id": "of the table",
-    "Training.warehouse": "of the table",
-}
 RECORDS: tuple[type[BaseModel], ...] = (
     InputContract,
     ReviewThresholds,
@@ -210,6 +129,10 @@ def code(text: object) -> str:
     return f"`{text}`"
 
 
+def join_lines(text: str) -> str:
+    return " ".join(text.split())
+
+
 def name_option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -217,48 +140,35 @@ def name_option(name: str) -> str:
 # Docstrings and types
 
 
+def read_section(thing: object, kind: griffe.DocstringSectionKind) -> Any:
+    """Return the content of a section of a docstring of Google's style; None without one."""
+    docstring = griffe.Docstring(inspect.getdoc(thing) or "")
+    sections = docstring.parse("google", returns_multiple_items=False, warnings=False)
+    return next((section.value for section in sections if section.kind is kind), None)
+
+
 def read_summary(thing: object) -> str:
     """Return the text of a docstring before its first section; a paragraph is one line."""
-    paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
-    shown = []
-    for paragraph in paragraphs:
-        if re.match(r"\w+:\n", paragraph):
-            break
-        shown.append(" ".join(paragraph.split()))
-    return "\n\n".join(shown)
-
-
-def read_section(thing: object, title: str) -> list[str]:
-    """Return the lines of a section of a docstring, without their indentation."""
-    lines = (inspect.getdoc(thing) or "").splitlines()
-    if f"{title}:" not in lines:
-        return []
-    section = []
-    for line in lines[lines.index(f"{title}:") + 1 :]:
-        if line and not line.startswith("    "):
-            break
-        section.append(line.removeprefix("    "))
-    return section
+    text = read_section(thing, griffe.DocstringSectionKind.text) or ""
+    return "\n\n".join(join_lines(paragraph) for paragraph in text.split("\n\n"))
 
 
 def read_attributes(kind: type) -> dict[str, str]:
     """Return attribute -> text of the section `Attributes` of a class."""
-    texts: dict[str, str] = {}
-    name = ""
-    for line in read_section(kind, "Attributes"):
-        if match := re.match(r"(\w+): (.*)", line):
-            name, texts[match[1]] = match[1], match[2]
-        elif name and line.strip():
-            texts[name] += f" {line.strip()}"
-    return texts
+    attributes = read_section(kind, griffe.DocstringSectionKind.attributes) or ()
+    return {attribute.name: join_lines(attribute.description) for attribute in attributes}
 
 
 def describe_key(kind: type, name: str) -> str:
-    """Return the text of a key: of the docstring of its class, else of `KEY_TEXTS`."""
-    attributes = read_attributes(kind)
-    if name in attributes:
-        return attributes[name]
-    return KEY_TEXTS.get(f"{kind.__name__}.{name}", KEY_TEXTS.get(name, ""))
+    """Return the text of a key: of the docstring of its class, else of `GroupMetrics`.
+
+    Raises:
+        LookupError: when no docstring describes the key.
+    """
+    texts = {**read_attributes(GroupMetrics), **read_attributes(kind)}
+    if name not in texts:
+        raise LookupError(f"the docstring of {kind.__qualname__} lacks the attribute {name!r}")
+    return escape(texts[name])
 
 
 def describe_type(kind: Any, plural: bool = False) -> str:
@@ -419,8 +329,8 @@ def describe_column_type(column: Column) -> str:
 def reasons_page() -> str:
     """Return the page of the reasons for rejection and for review."""
     rejections = [
-        (code(reason), reason_meaning(reason), "yes" if reason in RETRYABLE_REASONS else "")
-        for reason in Reason
+        (code(reason), escape(text), "yes" if reason in RETRYABLE_REASONS else "")
+        for reason, text in REASON_MEANINGS.items()
     ]
     flags = [(code(flag), escape(FLAG_MEANINGS[flag])) for flag in Flag]
     return join_page(
@@ -438,12 +348,6 @@ def reasons_page() -> str:
         "[model folder](model-folder.md#reviewthresholds).",
         render_table(("reason", "meaning"), flags),
     )
-
-
-def reason_meaning(reason: Reason) -> str:
-    """Return the text of a reason for rejection."""
-    texts = {**REASON_MEANINGS, **ENGLISH.rejection_reasons}
-    return escape(texts[reason])
 
 
 def exit_codes_page() -> str:
@@ -506,19 +410,15 @@ def find_result_class(name: str, command: Command) -> type | None:
 def result_section(name: str, command: Command) -> str:
     kind = find_result_class(name, command)
     if kind is None:  # `upload`
-        keys = " ".join(read_section(load("io.upload:upload"), "Returns")).strip()
-        return f"## {name}\n\n{escape(keys)}"
+        returns = read_section(load("io.upload:upload"), griffe.DocstringSectionKind.returns)
+        return f"## {name}\n\n{escape(join_lines(returns[0].description))}"
     types = get_type_hints(kind)
     rows = [
-        (code(field.name), describe_type(types[field.name]), key_text(kind, field.name))
+        (code(field.name), describe_type(types[field.name]), describe_key(kind, field.name))
         for field in dataclasses.fields(kind)
     ]
     summary = escape(read_summary(kind))
     return "\n\n".join((f"## {name}", summary, render_table(("key", "type", "meaning"), rows)))
-
-
-def key_text(kind: type, name: str) -> str:
-    return escape(describe_key(kind, name))
 
 
 def model_folder_page() -> str:
@@ -543,7 +443,7 @@ def record_parts(kind: type[BaseModel]) -> Iterator[str]:
     if base in RECORDS:
         yield f"It has the keys of [{base.__name__}](#{base.__name__.lower()}) too."
     rows = [
-        (code(name), describe_type(field.annotation), key_text(kind, name))
+        (code(name), describe_type(field.annotation), describe_key(kind, name))
         for name, field in kind.model_fields.items()
         if name in kind.__annotations__
     ]

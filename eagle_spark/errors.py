@@ -54,6 +54,33 @@ class Reason(str, Enum):
         return self.value
 
 
+REASON_MEANINGS = {
+    Reason.EMPTY_FILE: "the file is empty",
+    Reason.UNREADABLE: "the file cannot be read",
+    Reason.FILE_TOO_LARGE: "the file is too large",
+    Reason.NOT_AN_IMAGE: "unsupported image format",
+    Reason.TRUNCATED: "the file is truncated",
+    Reason.CORRUPT: "the file is corrupt",
+    Reason.TOO_MANY_PIXELS: "the image has too many pixels",
+    Reason.TOO_SMALL: "the image is too small",
+    Reason.MULTIPLE_FRAMES: "the file contains several images",
+    Reason.NOT_A_CHEST_XRAY: "the image is not a chest X-ray",
+    Reason.COLOUR: "the image is in colour",
+    Reason.NO_CONTRAST: "the image has no contrast",
+    Reason.NO_DECODER: "no decoder for this format is installed",
+    Reason.MASK_MISSING: "the class folder has masks, but none for this image",
+    Reason.MASK_INVALID: "the mask cannot be read, or an area is neither background nor lung",
+    Reason.MASK_EMPTY: "the mask has no lung pixel at the stored size",
+    Reason.METADATA_WITHOUT_FILE: "no image belongs to the workbook row",
+    Reason.BAD_METADATA_ROW: "the workbook row is not usable, or contradicts another row",
+    Reason.UNSAFE_NAME: "a name leaves the class folder, or is not valid UTF-8",
+    Reason.AMBIGUOUS_FILE: "several images fit a workbook row, or several masks fit the image",
+    Reason.BAD_ARCHIVE: "the archive cannot be read to its end",
+    Reason.BAD_MEMBER: "the archive member is encrypted, not a regular file, unsafe or damaged",
+    Reason.CONFLICTING_LABELS: "the same bytes occur with two labels",
+    Reason.UNKNOWN_CLASS: "the model has no class of this name",
+}
+"""Reason -> the fact that causes the rejection; the viewer and the reference pages show it."""
 # Exit code of a job that published a result which a person must check.
 EXIT_NEEDS_ATTENTION = 3
 RETRYABLE_REASONS = (Reason.UNREADABLE, Reason.BAD_ARCHIVE, Reason.NO_DECODER)

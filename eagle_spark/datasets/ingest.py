@@ -49,18 +49,18 @@ class PreprocessResult:
 
     Attributes:
         listed: files and workbook rows without a file.
-        accepted: of these.
-        rejected: of these.
+        accepted: accepted files.
+        rejected: rejected files and workbook rows.
         left_out: files of the folder outside of the layout.
-        by_class: accepted, by class.
-        by_split: accepted, by split.
-        by_reason: rejected, by reason.
+        by_class: class -> accepted images.
+        by_split: split -> accepted images.
+        by_reason: `Reason` -> rejected files and workbook rows.
         masks: accepted images with a mask.
         without_metadata: accepted images without a workbook row.
         new_or_changed: accepted images whose rows were written.
         audited: accepted rows of the whole table.
-        snapshot_id: of `images`, as published.
-        run_id: of this run.
+        snapshot_id: published snapshot of the table `images`.
+        run_id: id of this run.
         seconds: wall time.
     """
 

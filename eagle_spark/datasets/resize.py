@@ -51,7 +51,19 @@ class FileResult:
 
 @dataclass(frozen=True)
 class ResizeResult:
-    """Number of files by action, and of rejected files by reason."""
+    """Number of files by action, and of rejected files by reason.
+
+    `listed == resized + copied + kept + rejected`.
+
+    Attributes:
+        listed: number of files.
+        resized: files written at the wanted size.
+        copied: files of the wanted size and workbooks, copied byte for byte.
+        kept: files that an earlier run wrote from the same file.
+        rejected: number of rejected files.
+        by_reason: `Reason` -> number of rejected files.
+        seconds: wall time.
+    """
 
     listed: int
     resized: int

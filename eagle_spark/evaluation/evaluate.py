@@ -39,23 +39,33 @@ ClassMetrics = Mapping[str, float | None]  # class -> metric
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Result of the evaluate job.
+    """Result of the evaluate job; see `GroupMetrics` for the metrics.
+
+    `listed == images + rejected`.
 
     Attributes:
-        listed: listed files; `rejected` and `images` of them.
-        by_reason: `Reason` -> rejected files.
-        images: scored images, which all metrics refer to; see `GroupMetrics` for the metrics.
-        intervals: the set values of `Intervals`.
-        wrong: wrong predictions, of which `wrong_flagged` have `needs_review`.
+        listed: number of listed files.
+        rejected: number of rejected files.
+        by_reason: `Reason` -> number of rejected files.
+        images: number of scored images, to which all metrics refer.
+        intervals: values of `Intervals` that are set.
+        accuracy_by_source: source -> accuracy.
+        wrong: wrong predictions.
+        wrong_flagged: wrong predictions that have `needs_review`.
         right_flagged: correct predictions that have `needs_review`.
         wrong_flagged_by: `Flag` -> wrong predictions; an image may have several flags.
         right_flagged_by: `Flag` -> correct predictions.
         card_accuracy: accuracy of the test split in the model's metadata.
-        card_interval: its 95 % confidence interval.
+        card_interval: 95 % confidence interval of `card_accuracy`.
         drift: largest of `drift_by`.
         drift_by: column -> population stability index against the validation split.
-        out_of_range: None for a model without `card_interval` unless another criterion applies.
+        out_of_range: whether a criterion applies; None if no criterion applies and the model has
+            no `card_interval`.
         out_of_range_by: the criteria that apply, as text.
+        engine: engine that computed the predictions.
+        model_id: id of the model.
+        run_id: id of this run.
+        seconds: wall time.
     """
 
     listed: int

@@ -30,7 +30,13 @@ Floats = NDArray[np.float64]
 
 
 class ReliabilityCurve(Record):
-    """Number of images, mean confidence and accuracy of each non-empty bin of the ECE."""
+    """Number of images, mean confidence and accuracy of each non-empty bin of the ECE.
+
+    Attributes:
+        images: number of images of each bin.
+        confidence: mean confidence of each bin.
+        accuracy: share of correct labels of each bin.
+    """
 
     images: Sequence[int]
     confidence: Sequence[float]
@@ -41,6 +47,10 @@ class RiskCoverage(Record):
     """Shares of the most confident images, and the error rate of each share.
 
     El-Yaniv and Wiener, On the Foundations of Noise-free Selective Classification (2010).
+
+    Attributes:
+        coverage: shares of the most confident images.
+        risk: error rate of each share.
     """
 
     coverage: Sequence[float]
@@ -48,9 +58,14 @@ class RiskCoverage(Record):
 
 
 class Calibration(Record):
-    """Calibration of confidence; `_before` is before temperature scaling.
+    """Calibration of confidence before and after temperature scaling.
 
     Attributes:
+        ece_before: expected calibration error before temperature scaling.
+        ece: expected calibration error after temperature scaling.
+        reliability_before: reliability curve before temperature scaling.
+        reliability: reliability curve after temperature scaling.
+        risk_coverage: error rates of the most confident images.
         coverage_98: largest share of most confident images with an accuracy of 0.98.
     """
 

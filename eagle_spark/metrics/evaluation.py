@@ -41,7 +41,10 @@ MetricRow = tuple[str, str, str, float, float | None, float | None, int]
 
 
 class Intervals(Record):
-    """95 % confidence intervals; None of an undefined metric, or if all images are of a patient."""
+    """95 % confidence intervals of metrics; the keys are those of `GroupMetrics`.
+
+    An interval is None if its metric is undefined, or if all images are of one patient.
+    """
 
     accuracy: Interval | None = None
     balanced_accuracy: Interval | None = None
@@ -58,11 +61,23 @@ class GroupMetrics(Record):
     """Metrics of a group of images; a metric over no images is None.
 
     Attributes:
-        confusion: counts, rows true, columns predicted.
-        counted: number of images in the means `dice`, `iou` and `hausdorff95`.
-        auroc_by_class: one class against the rest.
-        dice: mean over images with a mask, 0 where the predicted mask is empty; `iou` likewise.
-        hausdorff95: mean over images where neither mask is empty, pixels.
+        images: number of images.
+        patients: number of patients; an image without a known patient counts as one.
+        ece: expected calibration error.
+        confusion: number of images; rows true, columns predicted.
+        counted: `dice`, `iou` and `hausdorff95` -> number of images in the mean.
+        accuracy: share of correct labels.
+        balanced_accuracy: mean recall of the classes.
+        recall_by_class: class -> recall.
+        precision_by_class: class -> precision.
+        f1_by_class: class -> F1.
+        auroc_by_class: class -> area under the ROC curve, one class against the rest.
+        dice: mean Dice coefficient of the lung masks, over images with a mask; 0 where the
+            predicted mask is empty.
+        iou: mean intersection over union of the lung masks, over the images of `dice`.
+        hausdorff95: mean 95 % Hausdorff distance of the lung masks in pixels, over images where
+            neither mask is empty.
+        intervals: 95 % confidence intervals of the metrics.
     """
 
     images: int = 0
@@ -93,7 +108,11 @@ class GroupMetrics(Record):
 
 
 class Metrics(GroupMetrics):
-    """Metrics of all images, and of each source."""
+    """Metrics of all images, and of each source.
+
+    Attributes:
+        by_source: source -> metrics.
+    """
 
     by_source: Mapping[str, GroupMetrics] = {}
 

@@ -33,8 +33,10 @@ class ExportResult:
     """Result of an export.
 
     Attributes:
+        model_id: id of the model.
         engines: format -> `GateResult`.
-        bytes: format -> size.
+        bytes: format -> size in bytes.
+        seconds: wall time.
     """
 
     model_id: str

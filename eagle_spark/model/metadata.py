@@ -47,7 +47,10 @@ class InputContract(Record):
     """The network's input.
 
     Attributes:
+        channels: number of channels.
+        dtype: NumPy type of a grey value.
         range: lowest and highest grey value.
+        normalisation: where grey values are normalised.
         size: pixels per side.
     """
 
@@ -66,16 +69,19 @@ class GateResult(Record):
     see `compare_outcomes`.
 
     Attributes:
-        images: of the validation split.
+        passed: whether jobs may use the engine.
+        images: number of images of the validation split; None for golden images.
         labels_equal: share of equal labels; the smallest of all batch sizes on golden images.
-        probability_difference: largest; None if it is not finite.
-        statistics_difference: likewise, as a share of the largest statistic.
-        dice: smallest Dice of two masks.
-        accuracy_difference: lower precision minus full precision, like `dice_difference`.
+        probability_difference: largest difference of a probability; None if it is not finite.
+        statistics_difference: largest difference of a statistic, as a share of the largest
+            statistic; None if it is not finite.
+        dice: smallest Dice coefficient of two masks.
+        accuracy_difference: accuracy of lower precision minus that of full precision.
         chance: p-value of the test whether more labels are wrong.
+        dice_difference: mean Dice coefficient of lower precision minus that of full precision.
         recall_below: numbers of the classes with too low a recall.
         batches: compared batch sizes.
-        precision: of the engine's arithmetic.
+        precision: precision of the engine's arithmetic.
     """
 
     passed: bool = False
@@ -96,13 +102,15 @@ class Training(Record):
     """The training of a model.
 
     Attributes:
-        table: the images; `warehouse` and `snapshot_id` are those of the table.
-        images: split -> class -> images.
-        sources: source -> class -> images of the train split.
-        audited: images whose splits were audited before training.
-        settings: of the job `train`.
-        backbone: SHA-256.
-        temperature: of the class head.
+        table: table of the images.
+        warehouse: warehouse of the table.
+        snapshot_id: snapshot of the table.
+        images: split -> class -> number of images.
+        sources: source -> class -> number of images of the train split.
+        audited: number of images whose splits were audited before training.
+        settings: settings of the job `train`.
+        backbone: SHA-256 of the backbone.
+        temperature: temperature of the class head.
         epochs: figures of each epoch on rank 0; None where a figure cannot be measured.
     """
 
@@ -151,13 +159,21 @@ class ModelMetadata(Record):
     """The content of `metadata.json`.
 
     Attributes:
-        model_id: the same for the same weights, classes and input; `seal` sets it.
-        classes: in the order of the label head.
+        format_version: version of the format of this file.
+        model_id: id, the same for the same weights, classes and input; `seal` sets it.
+        intended_use: intended use of the model.
+        classes: names of the classes, in the order of the label head.
+        input: input of the network.
         mask_threshold: minimum lung probability of a mask's pixels.
+        review: thresholds beyond which a prediction needs review.
         engines: engine -> result of its gate.
         versions: package -> version, of the training.
+        training: data and settings of the training.
+        run_id: run that trained the model.
         left_out: metrics of each source by a class head that was trained without the source.
-        metrics: `val` and `test` -> metrics; `calibration` likewise.
+        metrics: `val` and `test` -> metrics.
+        calibration: `val` and `test` -> calibration of confidence; empty for a split without
+            images.
         flagged: split -> reason -> share of images that need review.
         reference: distribution of predictions on the validation split.
         digests: file -> SHA-256, of all other files; `seal` sets them.

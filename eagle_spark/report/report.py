@@ -51,6 +51,9 @@ class ReportResult:
         figures: plots, relative to the folder `out`.
         pictures: test images of the occlusion analysis.
         bytes: size of `report.html`.
+        model_id: id of the model.
+        run_id: id of this run.
+        seconds: wall time.
     """
 
     report: str

@@ -16,28 +16,29 @@ class ScoreResult:
 
     Attributes:
         listed: files and archive members in the folder.
-        already_scored: with a row before this run.
-        scored: with a row since this run.
-        rejected: with a row that holds a reason.
-        already_rejected: rejected, with a row before this run.
-        deduplicated: whose prediction was copied from a row of the same bytes.
-        masks_written: PNG files.
+        already_scored: files that had a prediction before this run.
+        scored: files that have a prediction since this run.
+        rejected: files whose row holds a reason.
+        already_rejected: rejected files that had a row before this run.
+        deduplicated: files whose prediction was copied from a row of the same bytes.
+        masks_written: number of mask files, PNG.
         masks_failed: masks that could not be written.
         seconds: wall time of the run.
-        images_per_second: `scored` by `seconds`.
-        engine: that computed the predictions.
+        images_per_second: `scored` divided by `seconds`.
+        engine: engine that computed the predictions.
         drift: largest population stability index from the validation split; None without one.
-        drift_from_recent_runs: likewise, from recent runs of the model.
-        drift_by: reference to column to index.
-        flagged: review reason to rows.
+        drift_from_recent_runs: largest population stability index from recent runs of the model;
+            None without such runs.
+        drift_by: reference -> column -> population stability index.
+        flagged: review reason -> number of rows.
         exit_code: 0, or `EXIT_NEEDS_ATTENTION`.
-        stage_seconds: wall time by stage.
-        task_seconds: time summed over tasks by stage of a task.
-        model_id: of the model.
-        run_id: of this run.
+        stage_seconds: stage -> wall time.
+        task_seconds: stage of a task -> time summed over tasks.
+        model_id: id of the model.
+        run_id: id of this run.
         published_run_ids: runs that wrote the published rows: this one, and killed ones before it.
         application: id of the Spark application.
-        snapshot_id: of `predictions`, as published.
+        snapshot_id: published snapshot of the table `predictions`.
         finished: whether the run reached its end. False in the record that it publishes with its
             rows; that record remains if the run is killed before its end.
         masks_error: reason why masks could not be written; None without one.

@@ -32,11 +32,11 @@ class MaintainResult:
     Attributes:
         files_before: data files of the compacted tables before the run.
         files_after: data files of these tables after it.
-        files: table to both.
+        files: table -> data files before and after.
         branches_dropped: branches of killed runs.
         orphans_removed: files that no snapshot names.
         staging_removed: folders and files of killed runs.
-        run_id: of this run.
+        run_id: id of this run.
         seconds: wall time.
     """
 

@@ -21,23 +21,40 @@ class TrainResult:
     """The figures of one training; those without a prefix are of the test split.
 
     Attributes:
-        accuracy: None, as every other metric, where the split has no image that counts.
+        accuracy: share of correct labels; None, as every other metric, if the split has no image
+            for it.
+        dice: mean Dice coefficient of the lung masks.
+        ece: expected calibration error.
+        val_accuracy: `accuracy` of the validation split.
+        val_dice: `dice` of the validation split.
+        val_ece: `ece` of the validation split.
         accuracy_by_source: source -> accuracy.
         accuracy_left_out: source -> accuracy of a class head that was trained without the source.
-        review: see `ReviewThresholds`.
+        review: thresholds beyond which a prediction needs review, see `ReviewThresholds`.
         flagged: split -> reason -> share of images that need review.
-        steps: of all epochs.
+        epochs: passes over the train split.
+        steps: steps of all epochs.
+        ranks: number of training processes.
+        restarts: number of restarts after a rank died or hung.
+        restart_reasons: reason of each restart.
         resumed_from: steps in the checkpoint of an earlier driver; 0 without one.
-        images: split -> class -> images.
-        backbone: SHA-256.
-        feature_rows: rows of `features` that the training needs; `feature_gb` is their size.
-        features_computed: rows that this run computed.
-        temperature: of the class head.
+        images: split -> class -> number of images.
+        backbone: SHA-256 of the backbone.
+        precision: precision of the frozen backbone.
+        feature_rows: rows of `features` that the training needs.
+        feature_gb: size of the rows that `feature_rows` counts, GB.
+        features_computed: rows of `features` that this run computed.
+        temperature: temperature of the class head.
         nodes: names of the machines that ran ranks.
-        rank_peak_memory_mb: MiB of each rank.
+        rank_peak_memory_mb: peak memory of each rank, MiB.
         weights_digests: SHA-256 of the weights of each rank.
-        rank_seconds: of the slowest rank.
-        snapshot_id: of the table `images`.
+        rank_seconds: wall time of the slowest rank.
+        stage_seconds: stage -> wall time.
+        engine: engine that computed the predictions.
+        model_id: id of the model.
+        snapshot_id: snapshot of the table `images` that the run read.
+        run_id: id of this run.
+        seconds: wall time.
     """
 
     accuracy: float | None

@@ -5,7 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eagle_spark.errors import Reason
+from eagle_spark.errors import REASON_MEANINGS, Reason
+
+IMAGE_REASONS = (
+    Reason.EMPTY_FILE,
+    Reason.UNREADABLE,
+    Reason.FILE_TOO_LARGE,
+    Reason.NOT_AN_IMAGE,
+    Reason.TRUNCATED,
+    Reason.CORRUPT,
+    Reason.TOO_MANY_PIXELS,
+    Reason.TOO_SMALL,
+    Reason.MULTIPLE_FRAMES,
+    Reason.NOT_A_CHEST_XRAY,
+    Reason.COLOUR,
+    Reason.NO_CONTRAST,
+    Reason.NO_DECODER,
+)
+"""Reasons for the rejection of a single image: those that the viewer can show."""
 
 
 @dataclass(frozen=True)
@@ -178,21 +195,7 @@ ENGLISH = Strings(
         "mask": "unusual shape of the lung mask",
         "for_processing": "raw detector image, not suitable for reading",
     },
-    rejection_reasons={
-        Reason.EMPTY_FILE: "the file is empty",
-        Reason.UNREADABLE: "the file cannot be read",
-        Reason.FILE_TOO_LARGE: "the file is too large",
-        Reason.NOT_AN_IMAGE: "unsupported image format",
-        Reason.TRUNCATED: "the file is truncated",
-        Reason.CORRUPT: "the file is corrupt",
-        Reason.TOO_MANY_PIXELS: "the image has too many pixels",
-        Reason.TOO_SMALL: "the image is too small",
-        Reason.MULTIPLE_FRAMES: "the file contains several images",
-        Reason.NOT_A_CHEST_XRAY: "the image is not a chest X-ray",
-        Reason.COLOUR: "the image is in colour",
-        Reason.NO_DECODER: "no decoder for this format is installed",
-        Reason.NO_CONTRAST: "the image has no contrast",
-    },
+    rejection_reasons={reason: REASON_MEANINGS[reason] for reason in IMAGE_REASONS},
 )
 
 SPANISH = Strings(

@@ -61,7 +61,14 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """Counts of a sample; `duplicates` is the number of files that repeat another file."""
+    """Counts of a sample.
+
+    Attributes:
+        images: number of images.
+        patients: number of patients.
+        duplicates: number of files that repeat another file.
+        by_class: class -> number of images.
+    """
 
     images: int
     patients: int
