@@ -27,7 +27,7 @@ DRIVER = "driver SIGKILL"
         ("put", "written"),
     ],
 )
-def test_a_killed_driver_leaves_nothing_that_its_next_run_does_not_mend(
+def test_a_run_after_a_killed_driver_ends_like_an_undisturbed_run(
     job: str,
     step: str,
     spark: Any,
@@ -69,7 +69,7 @@ def outcome(**changes: Any) -> Outcome:
         ({"job": "train", "codes": [0, 2]}, "ok (0, 2)"),
     ],
 )
-def test_what_went_wrong_is_shown(changes: dict[str, Any], text: str) -> None:
+def test_an_outcome_is_described(changes: dict[str, Any], text: str) -> None:
     changed = outcome(**changes)
     assert describe(changed) == text
     assert changed.good == (text[:2] == "ok")

@@ -30,7 +30,7 @@ def soaked(slopes: dict[str, float | None] | None = None) -> dict[str, Any]:
     }
 
 
-def test_what_is_flat_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flat_figures_end_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     figures = soaked({JAVA: 2.0, SPEED: 5.0, "workers, sum": -5.0})
     assert outcome(figures) == 0
     assert capsys.readouterr().err == ""
@@ -47,7 +47,7 @@ def test_what_is_flat_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
         ("workers, sum", None),
     ],
 )
-def test_what_is_not_flat_is_an_error(
+def test_a_trend_is_an_error(
     capsys: pytest.CaptureFixture[str], name: str, slope: float | None
 ) -> None:
     figures = soaked({name: slope})
@@ -69,7 +69,7 @@ def test_java_may_grow_until_its_heap_is_full() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("balanced", False), ("kills", 0)])
-def test_sums_and_kills_count_too(
+def test_unbalanced_counts_and_missing_kills_are_errors(
     capsys: pytest.CaptureFixture[str], name: str, value: object
 ) -> None:
     assert outcome(soaked() | {name: value}) == 1

@@ -91,7 +91,7 @@ def test_a_truncated_archive_is_rejected(
     assert caught.value.reason == Reason.BAD_ARCHIVE
 
 
-@pytest.mark.extended("three nights on HDFS", seconds=25)
+@pytest.mark.extended("three runs of score on HDFS", seconds=25)
 @pytest.mark.spark
 @pytest.mark.train
 def test_a_folder_that_holds_archives_and_one_archive_alone_are_scored(

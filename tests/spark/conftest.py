@@ -16,7 +16,7 @@ from eagle_spark.settings import ScoreSettings
 
 
 @pytest.fixture
-def night(spark: Any, model_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def score(spark: Any, model_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Score `tmp_path/images` into `tmp_path/warehouse`."""
 
     def run(**options: Any) -> dict[str, Any]:

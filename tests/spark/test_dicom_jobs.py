@@ -30,7 +30,7 @@ def rows(warehouse: Path, table: str) -> list[Any]:
 
 
 def make_tinted(number: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """One X-ray of several: brighter, and its detail elsewhere."""
+    """Return an X-ray whose detail depends on `number`."""
     drawn = np.random.default_rng(number).integers(0, 900, (8, 8))
     return (chest() // 2 + np.kron(drawn, np.ones((8, 8)))).astype(np.uint16)
 
@@ -61,8 +61,8 @@ def mixed(tmp_path: Path) -> Path:
 def test_a_folder_of_png_jpeg_and_dicom_is_scored_and_its_sums_balance(
     spark: Any, model_folder: Path, mixed: Path, tmp_path: Path
 ) -> None:
-    told = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
-    result = score(ScoreSettings(images=str(mixed), **told))
+    options = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
+    result = score(ScoreSettings(images=str(mixed), **options))
     good = 2 + len(SYNTAXES) + 2 + 2
     assert result.listed == result.already_scored + result.scored + result.rejected
     assert (result.listed, result.scored, result.rejected) == (good + 5, good, 5)
@@ -79,7 +79,7 @@ def test_a_folder_of_png_jpeg_and_dicom_is_scored_and_its_sums_balance(
     with open_session("test", str(tmp_path / "warehouse")) as session:
         sql = f"SELECT count(*) FROM {PREDICTIONS.full_name} WHERE dicom.view = 'LL'"
         assert session.sql(sql).collect()[0][0] == 1
-    again = score(ScoreSettings(images=str(mixed), **told))
+    again = score(ScoreSettings(images=str(mixed), **options))
     assert (again.scored, again.already_rejected) == (0, 5)
 
 
@@ -89,8 +89,8 @@ def test_a_dicom_is_scored_as_the_same_pixels_in_a_png(
 ) -> None:
     write_file(tmp_path / "images" / "a.png", encode_image(Image.fromarray(chest(200)), "PNG"))
     write_file(tmp_path / "images" / "a.dcm", dicom(chest(200)))
-    told = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
-    settings = ScoreSettings(images=str(tmp_path / "images"), keep_patient_id=True, **told)
+    options = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
+    settings = ScoreSettings(images=str(tmp_path / "images"), keep_patient_id=True, **options)
     assert score(settings).scored == 2
     one, other = sorted(rows(tmp_path / "warehouse", PREDICTIONS.full_name), key=lambda r: r.path)
     assert one.dicom.patient_id == PATIENT
@@ -99,14 +99,12 @@ def test_a_dicom_is_scored_as_the_same_pixels_in_a_png(
 
 
 @pytest.mark.train
-def test_bytes_that_have_a_row_bring_their_tags(
-    spark: Any, model_folder: Path, tmp_path: Path
-) -> None:
-    told = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
+def test_tags_of_equal_bytes_are_copied(spark: Any, model_folder: Path, tmp_path: Path) -> None:
+    options = {"model": str(model_folder), "warehouse": str(tmp_path / "warehouse")}
     write_file(tmp_path / "images" / "a.dcm", dicom())
-    score(ScoreSettings(images=str(tmp_path / "images"), **told))
+    score(ScoreSettings(images=str(tmp_path / "images"), **options))
     write_file(tmp_path / "images" / "b.dcm", dicom())
-    assert score(ScoreSettings(images=str(tmp_path / "images"), **told)).deduplicated == 1
+    assert score(ScoreSettings(images=str(tmp_path / "images"), **options)).deduplicated == 1
     one, other = rows(tmp_path / "warehouse", PREDICTIONS.full_name)
     assert one.dicom == other.dicom is not None
 
@@ -123,8 +121,8 @@ def labelled(folder: Path) -> Path:
 
 
 def test_patients_of_dicom_files_stay_in_one_split(spark: Any, tmp_path: Path) -> None:
-    told = {"input": str(labelled(tmp_path / "set")), "warehouse": str(tmp_path / "warehouse")}
-    result = preprocess(PreprocessSettings(size=64, **told))
+    options = {"input": str(labelled(tmp_path / "set")), "warehouse": str(tmp_path / "warehouse")}
+    result = preprocess(PreprocessSettings(size=64, **options))
     assert (result.accepted, result.rejected) == (24, 0)
     found = rows(tmp_path / "warehouse", IMAGES.full_name)
     assert {row.patient_id for row in found} == {
@@ -135,7 +133,7 @@ def test_patients_of_dicom_files_stay_in_one_split(spark: Any, tmp_path: Path) -
         assert row.dicom.patient_id == row.patient_id
         splits.setdefault(row.patient_id, set()).add(row.split)
     assert all(len(split) == 1 for split in splits.values())
-    kept = preprocess(PreprocessSettings(size=64, keep_patient_id=True, **told))
+    kept = preprocess(PreprocessSettings(size=64, keep_patient_id=True, **options))
     assert kept.new_or_changed == 24
     assert {row.patient_id for row in rows(tmp_path / "warehouse", IMAGES.full_name)} == {
         f"{label}{number}" for label in "ABC" for number in range(4)

@@ -1,4 +1,4 @@
-"""DICOM out: a Segmentation that another library reads back as the mask that scoring gives."""
+"""DICOM Segmentations: another library reads the mask that the model computes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     return eagle(["segment", *words])
 
 
-# What a Segmentation repeats of its image, and an image as sent has.
+# Tags that a Segmentation copies from its image.
 WHOLE = {
     "PatientBirthDate": "",
     "PatientSex": "",
@@ -92,7 +92,7 @@ ANONYMISED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "Study
     ],
     ids=["anonymised", "no_id", "misspelt_charset", "no_charset", "unknown_charset"],
 )
-def test_what_may_be_empty_is_empty(
+def test_missing_tags_are_empty_in_the_segmentation(
     model_folder: Path, tmp_path: Path, tags: dict[str, str | None]
 ) -> None:
     image = write_file(tmp_path / "a.dcm", unusual(**tags))
@@ -111,7 +111,7 @@ def test_what_may_be_empty_is_empty(
     [{"PatientSex": "Sæx"}, {"PatientBirthDate": "19500199"}, {"StudyInstanceUID": "x^y"}],
     ids=str,
 )
-def test_no_word_of_the_patient_is_in_an_error(
+def test_errors_do_not_contain_patient_data(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tags: dict[str, str]
 ) -> None:
     image = write_file(tmp_path / "a.dcm", unusual(**tags))
@@ -123,7 +123,7 @@ def test_no_word_of_the_patient_is_in_an_error(
     assert "At^All" not in shown.err
 
 
-def test_what_cannot_be_segmented_is_said_in_one_line(
+def test_an_image_that_cannot_be_segmented_is_one_line(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said(data: bytes, out: str = "seg.dcm") -> str:

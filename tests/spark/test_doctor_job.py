@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def examine(*words: object) -> tuple[int, str]:
-    """Run spark-submit with settings and the job's options; return exit code and all it said."""
+    """Run spark-submit with settings and the job's options; return exit code and output."""
     at = next((i for i, word in enumerate(words) if str(word).startswith("--w")), len(words))
     command = [
         str(Path(sys.executable).with_name("spark-submit")),
@@ -33,49 +33,49 @@ def examine(*words: object) -> tuple[int, str]:
 
 
 @pytest.mark.slow("a job by its spark-submit")
-def test_a_machine_that_is_fit(tmp_path: Path) -> None:
-    code, said = examine("--warehouse", tmp_path, "--weights", "none")
-    assert code == 0, said
-    assert "FAILED" not in said
-    assert '"failed": 0' in said
+def test_a_suitable_machine_passes_every_check(tmp_path: Path) -> None:
+    code, output = examine("--warehouse", tmp_path, "--weights", "none")
+    assert code == 0, output
+    assert "FAILED" not in output
+    assert '"failed": 0' in output
     assert not list(tmp_path.glob("**/*doctor*"))
 
 
 @pytest.mark.extended("one more job by its spark-submit", seconds=12)
-def test_settings_that_do_harm_are_named_with_what_mends_them(tmp_path: Path) -> None:
-    code, said = examine(
+def test_harmful_settings_are_named_with_their_fixes(tmp_path: Path) -> None:
+    code, output = examine(
         *("--conf", "spark.sql.execution.arrow.maxRecordsPerBatch=10000"),
         *("--conf", "spark.speculation=true", "--master", "local[2]"),
         *("--warehouse", tmp_path, "--weights", tmp_path / "none.h5", "--ranks", 5),
     )
     assert code == 2
-    assert "--conf spark.sql.execution.arrow.maxRecordsPerBatch=64" in said
-    assert "--conf spark.speculation=false" in said
-    assert "--master local[5]" in said
-    assert "none.h5: no such file" in said
-    assert '"failed_checks": ["weights", "ranks", "arrow batch", "speculation"]' in said
-    assert '"exit_code": 2' in said
+    assert "--conf spark.sql.execution.arrow.maxRecordsPerBatch=64" in output
+    assert "--conf spark.speculation=false" in output
+    assert "--master local[5]" in output
+    assert "none.h5: no such file" in output
+    assert '"failed_checks": ["weights", "ranks", "arrow batch", "speculation"]' in output
+    assert '"exit_code": 2' in output
 
 
 @pytest.mark.extended("one more job by its spark-submit", seconds=12)
 def test_dynamic_allocation_is_named(tmp_path: Path) -> None:
     conf = ("--conf", "spark.dynamicAllocation.enabled=true")
-    code, said = examine(*conf, "--warehouse", tmp_path, "--weights", "none")
+    code, output = examine(*conf, "--warehouse", tmp_path, "--weights", "none")
     assert code == 2
-    assert "--conf spark.dynamicAllocation.enabled=false" in said
+    assert "--conf spark.dynamicAllocation.enabled=false" in output
 
 
 @pytest.mark.extended("one more job by its spark-submit", seconds=10)
-def test_a_warehouse_that_cannot_be_written_leaves_the_rest_untried(tmp_path: Path) -> None:
+def test_an_unwritable_warehouse_skips_the_other_checks(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, said = examine("--warehouse", tmp_path / "file" / "warehouse", "--weights", "none")
+    code, output = examine("--warehouse", tmp_path / "file" / "warehouse", "--weights", "none")
     assert code == 2
-    assert "storage on driver" in said
-    assert "not run" in said
-    assert '"failed_checks": ["storage on driver", "spark"]' in said
+    assert "storage on driver" in output
+    assert "not run" in output
+    assert '"failed_checks": ["storage on driver", "spark"]' in output
 
 
-def test_what_hangs_is_told_in_time(
+def test_a_hanging_check_fails_after_its_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = Event()
@@ -92,6 +92,6 @@ def test_what_hangs_is_told_in_time(
         doctor.run_doctor(DoctorSettings(warehouse=str(tmp_path), weights="none"))
     released.set()
     assert failed.value.figures["failed_checks"] == ["spark"]
-    said = caplog.text
-    assert "does not start within 5 s" in said
-    assert "yarn node -list" in said
+    output = caplog.text
+    assert "does not start within 5 s" in output
+    assert "yarn node -list" in output

@@ -1,4 +1,4 @@
-"""Executors are asked by real tasks; some answer in time, some do not."""
+"""Reports of executors, which tasks of a real Spark collect until a time limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.mark.parametrize(("seconds", "tasks", "answers"), [(60.0, 1, 1), (8.0, 40, 1), (0.1, 4, 0)])
-def test_those_that_answer_in_time_are_told_of(
+def test_executors_that_respond_in_time_are_reported(
     spark: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

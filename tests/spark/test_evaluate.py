@@ -1,4 +1,4 @@
-"""The evaluate job: labelled folders of any layout, and what the card says of them."""
+"""The evaluate job: labelled folders of any layout, metrics, and the range of the model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def half_mask() -> bytes:
 
 
 def labels(root: Path, option: str | None = None) -> dict[str, str]:
-    """Path below the root -> class, or why it was rejected."""
+    """Return path below the root -> class, or the reason of the rejection."""
     found = list_labelled_images(str(root), parse_class_mapping(option, CLASSES))
     assert {one.source for one in found} == {root.name}
     return {
@@ -59,7 +59,7 @@ def test_class_folders_may_stand_at_any_depth_under_other_spellings(tmp_path: Pa
     }
 
 
-def test_a_folder_that_is_no_class_of_the_model_is_a_reject_beside_those_that_are(
+def test_images_of_an_unknown_class_folder_are_rejected(
     tmp_path: Path,
 ) -> None:
     for name in ("t/A/1.png", "t/Other/1.png", "t/Other/2.png"):
@@ -82,7 +82,7 @@ def test_no_folder_of_a_class_is_an_error_that_names_the_folders(tmp_path: Path)
 
 
 @pytest.mark.parametrize("option", ["Covid", "Covid=", "=A", "Covid=D", "Covid=A,"])
-def test_a_bad_spelling_is_named(option: str) -> None:
+def test_an_invalid_class_mapping_is_named(option: str) -> None:
     with pytest.raises(
         SettingsError, match="`classes`: wanted FOLDER=CLASS,…, each CLASS one of A"
     ):
@@ -91,7 +91,7 @@ def test_a_bad_spelling_is_named(option: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eight images, half of them with a mask, and one of every way to be rejected."""
+    """Eight images, half of them with a mask, and rejected ones for each of `REASONS`."""
     root = tmp_path / "set"
     for number in range(4):
         write_file(root / "train" / "Alpha" / f"{number}.png", make_tinted(number))
@@ -119,9 +119,7 @@ REASONS = {
 
 @pytest.mark.spark
 @pytest.mark.train
-def test_figures_are_those_of_the_engine_asked_by_hand(
-    spark: Any, model_folder: Path, folder: Path
-) -> None:
+def test_metrics_equal_those_of_the_engine(spark: Any, model_folder: Path, folder: Path) -> None:
     given = EvaluateSettings(input=str(folder), model=str(model_folder), classes="alpha=A")
     result = evaluate(given)
     assert (result.listed, result.images, result.rejected) == (14, 8, 6)
@@ -161,12 +159,12 @@ def test_figures_are_those_of_the_engine_asked_by_hand(
         assert result.counted[name] == 4
     assert result.recall_by_class["A"] == right[:4].mean()
     assert result.recall_by_class["C"] is None
-    # The card of this model says nothing of its worth.
+    # The metadata of this model have no metrics.
     assert (result.card_accuracy, result.out_of_range) == (None, None)
 
 
 def carded(model: Path, out: Path, **card: Any) -> Path:
-    """The same model with more in its card."""
+    """Copy the model, with changed metadata."""
     shutil.copytree(model, out)
     reseal(out, **card)
     return out
@@ -180,11 +178,11 @@ def card(accuracy: float) -> dict[str, Any]:
 @pytest.mark.spark
 @pytest.mark.train
 @pytest.mark.parametrize(("promised", "below"), [(0.05, False), (1.0, True)])
-def test_a_source_below_the_cards_interval_is_out_of_its_range(
+def test_an_accuracy_below_the_interval_of_the_model_is_out_of_range(
     spark: Any, model_folder: Path, tmp_path: Path, promised: float, below: bool
 ) -> None:
     for number in range(3):
-        for label in CLASSES:  # the same look of every class: none can be right on all
+        for label in CLASSES:  # the classes look alike: no model is right on all images
             write_file(
                 tmp_path / "set" / label / f"{number}.png", make_tinted(3 * number + ord(label))
             )

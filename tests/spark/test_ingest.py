@@ -1,4 +1,4 @@
-"""The preprocess job: every listed thing becomes an image or a reject with its own reason."""
+"""The preprocess job: every listed file and row is accepted, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def sample(
     return folder, warehouse, run(folder, warehouse, size=96)
 
 
-def test_a_sound_set_is_taken_whole(sample: tuple[Path, Path, dict[str, Any]]) -> None:
+def test_every_image_of_an_intact_set_is_accepted(
+    sample: tuple[Path, Path, dict[str, Any]],
+) -> None:
     folder, warehouse, result = sample
     assert (result["listed"], result["accepted"], result["rejected"]) == (60, 60, 0)
     assert result["masks"] == 60
@@ -139,7 +141,7 @@ def test_another_size_is_refused_and_nothing_is_lost(
 
 
 def write_sample_set(folder: Path) -> dict[str, Reason | None]:
-    """Plant every bad thing; return what each name in `images/` must become."""
+    """Write a set with every defect; return name -> reason of the rejection, None if accepted."""
     expected: dict[str, Reason | None] = {}
     images, masks = folder / "COVID" / "images", folder / "COVID" / "masks"
 
@@ -207,7 +209,7 @@ def test_every_sample_file_has_its_reason_and_the_counts_add_up(spark: Any, tmp_
     assert result["by_reason"] == Counter(reason for reason in found.values() if reason)
 
 
-def test_a_set_of_rejects_alone_and_its_mending(spark: Any, tmp_path: Path) -> None:
+def test_a_rejected_set_is_accepted_after_its_repair(spark: Any, tmp_path: Path) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     write_file(folder / "COVID" / "images" / "a.png", b"")
     workbook(folder / "COVID.metadata.xlsx", ("gone", "PNG", "64*64", "url", None, None))
@@ -220,7 +222,7 @@ def test_a_set_of_rejects_alone_and_its_mending(spark: Any, tmp_path: Path) -> N
     assert query(warehouse, REJECTED_ROWS) == []
 
 
-def test_of_two_runs_at_once_one_is_published_and_the_other_says_so(
+def test_one_of_two_concurrent_runs_is_published_and_the_other_fails(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse = tmp_path / "warehouse"
@@ -298,7 +300,7 @@ def test_too_many_failures_publish_nothing(spark: Any, tmp_path: Path) -> None:
     assert query(tmp_path / "warehouse", f"SELECT * FROM {IMAGES.full_name}") == []
 
 
-def test_a_workbook_that_is_none_stops_the_job_before_spark_starts(tmp_path: Path) -> None:
+def test_an_invalid_workbook_stops_the_job_before_spark_starts(tmp_path: Path) -> None:
     write_file(tmp_path / "set" / "COVID" / "images" / "a.png", make_tinted(1))
     write_file(tmp_path / "set" / "COVID.metadata.xlsx", b"no workbook")
     with pytest.raises(WorkbookError, match=r"COVID\.metadata\.xlsx"):
@@ -311,7 +313,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         run(tmp_path / "nowhere", tmp_path / "warehouse")
 
 
-def test_a_killed_run_leaves_no_trace_for_readers_and_is_simply_run_again(
+def test_a_killed_run_publishes_nothing_and_can_be_repeated(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"

@@ -1,3 +1,5 @@
+"""Leaks between splits: related images, the audit of train, and split files."""
+
 from __future__ import annotations
 
 import io
@@ -32,24 +34,24 @@ FAR = [np.random.default_rng(n).bytes(32) for n in range(9)]
 
 
 def flipped(hashed: bytes, bits: int) -> bytes:
-    """The hash with its first bits turned."""
+    """Return the hash with its first bits inverted."""
     turned = (1 << 256) - (1 << (256 - bits))
     return (int.from_bytes(hashed, "big") ^ turned).to_bytes(32, "big")
 
 
 def leaks_of(*rows: tuple[str, str | None, str, bytes]) -> list[Leak]:
-    """Leaks of (split, patient, image id, hash); paths are 0, 1, …"""
+    """Return the leaks of rows (split, patient, image id, hash); paths are 0, 1, …"""
     splits, patients, ids, hashes = (list(column) for column in zip(*rows, strict=True))
     return find_leaks([str(at) for at in range(len(rows))], splits, patients, ids, hashes)
 
 
-def test_what_stands_together_is_no_leak() -> None:
+def test_images_of_one_split_and_unrelated_images_do_not_leak() -> None:
     assert find_leaks([], [], [], [], []) == []
     assert leaks_of(("val", "p", "a", FAR[0]), ("val", "p", "a", FAR[0])) == []
     assert leaks_of(("train", None, "a", FAR[0]), ("test", None, "b", FAR[1])) == []
 
 
-def test_each_reason_is_named_with_both_images_and_the_later_split_is_the_offender() -> None:
+def test_a_leak_names_its_reason_and_the_image_of_the_later_split() -> None:
     apart = flipped(FAR[4], 9)
     found = leaks_of(
         ("test", "s/p", "a", FAR[0]),
@@ -66,7 +68,7 @@ def test_each_reason_is_named_with_both_images_and_the_later_split_is_the_offend
     ]
 
 
-def test_of_several_reasons_and_partners_the_plainest_is_named_once() -> None:
+def test_a_leak_is_reported_once_with_its_strongest_reason() -> None:
     rows = [("train", "p", "a", FAR[0]), ("train", "q", "b", flipped(FAR[0], 3))]
     (found,) = leaks_of(*rows, ("test", "r", "b", flipped(FAR[0], 2)))
     assert (found.reason, found.other_path) == (SAME_BYTES, "1")
@@ -75,12 +77,12 @@ def test_of_several_reasons_and_partners_the_plainest_is_named_once() -> None:
 
 
 @pytest.mark.parametrize("bits", [MAX_DISTANCE, MAX_DISTANCE + 1])
-def test_near_is_what_the_split_takes_for_near(bits: int) -> None:
+def test_the_near_duplicate_limit_equals_that_of_the_split(bits: int) -> None:
     found = leaks_of(("train", None, "a", FAR[0]), ("val", None, "b", flipped(FAR[0], bits)))
     assert len(found) == (bits == MAX_DISTANCE)
 
 
-def test_two_that_only_a_third_one_of_their_split_ties_together_are_no_leak_of_each_other() -> None:
+def test_images_related_through_a_third_image_do_not_leak() -> None:
     middle, end = flipped(FAR[0], 20), flipped(FAR[0], 40)
     found = leaks_of(
         ("train", None, "a", FAR[0]), ("test", None, "b", middle), ("test", None, "c", end)
@@ -89,7 +91,7 @@ def test_two_that_only_a_third_one_of_their_split_ties_together_are_no_leak_of_e
 
 
 @pytest.mark.extended("100,000 hashes", seconds=5)
-def test_a_crowd_among_100_000_hashes_over_all_splits_is_found_whole() -> None:
+def test_every_leak_of_4_000_near_duplicates_among_100_000_hashes_is_found() -> None:
     draw = np.random.default_rng(0)
     bits = draw.random((100_000, 256)) < 0.5
     bits[:4000] = bits[0] ^ (draw.random((4000, 256)) < 0.02)
@@ -101,7 +103,7 @@ def test_a_crowd_among_100_000_hashes_over_all_splits_is_found_whole() -> None:
 
 
 def copies(folder: Path, out: Path) -> tuple[Path, Path]:
-    """Two images of the set once more: as a JPEG of quality 50, and at two thirds of the size."""
+    """Copy an image as a JPEG of quality 50, another at two thirds of its size; return both."""
     first, second = sorted((folder / "Normal" / "images").iterdir())[:2]
     out.mkdir(parents=True)
     Image.open(first).convert("L").save(out / "compressed.jpg", quality=50)
@@ -127,7 +129,7 @@ def test_copies_of_drawn_x_rays_are_near(tmp_path: Path, quality: int, side: int
 
 @pytest.mark.slow("three runs of preprocess")
 @pytest.mark.spark
-def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
+def test_train_rejects_a_table_with_leaks_and_names_them(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # This Spark keeps its Python workers, which ranks may not.
@@ -160,7 +162,7 @@ def test_train_refuses_a_table_that_was_leaked_by_hand_and_names_what_leaks(
     assert figures["leaks"] == {SAME_PATIENT: 1, NEAR_DUPLICATE: 2}
     assert len(figures["leaking"]) == 3
     assert not (tmp_path / "model").exists()
-    # What the message advises mends it: who was trained on stays in train.
+    # The fix of the message works: images of train stay in train.
     preprocess(PreprocessSettings(input=str(tmp_path / "set"), warehouse=str(warehouse), size=96))
     with open_session("test", str(warehouse)) as session:
         facts = session.table(IMAGES.full_name).select(*leaks.SPLIT_COLUMNS).toPandas()

@@ -37,7 +37,7 @@ def record(warehouse: Warehouse, number: int) -> None:
 
 @pytest.fixture
 def folder(spark: Any, tmp_path: Path) -> Path:
-    """A warehouse of many small commits, and what a killed run left on disk."""
+    """A warehouse of many small commits, with files of a killed run."""
     with open_session("test", str(tmp_path)) as session:
         warehouse = Warehouse(session)
         for number in range(6):
@@ -59,7 +59,7 @@ def runs_of(folder: Path) -> dict[str, float]:
         return {row.run_id: row.seconds for row in Warehouse(session).read(RUNS).collect()}
 
 
-def test_rows_stay_and_files_become_few(folder: Path) -> None:
+def test_compaction_keeps_the_rows_and_deletes_leftovers(folder: Path) -> None:
     before = runs_of(folder)
     stray = folder / "cxr" / "runs" / "data" / "stray.parquet"
     shutil.copy(next(stray.parent.glob("*.parquet")), stray)
@@ -76,12 +76,12 @@ def test_rows_stay_and_files_become_few(folder: Path) -> None:
     assert after == before
 
 
-def test_what_is_older_than_is_kept_goes(folder: Path) -> None:
+def test_old_branches_and_files_are_deleted(folder: Path) -> None:
     with open_session("test", str(folder)) as session:
         warehouse = Warehouse(session)
         warehouse.create_branch(RUNS, "score_killed")
         kept = maintain(MaintainSettings(warehouse=str(folder)))
-        assert kept.files["runs"] == (6, 6)  # a run may be at work
+        assert kept.files["runs"] == (6, 6)  # a run may be active
         warehouse.create_branch(RUNS, "score_begins")
     before = runs_of(folder)
     result = maintain(
@@ -93,7 +93,7 @@ def test_what_is_older_than_is_kept_goes(folder: Path) -> None:
         assert Warehouse(session).branches(RUNS) == {"main", "score_begins"}
 
 
-def test_metadata_that_an_older_table_left_lying_goes(folder: Path) -> None:
+def test_old_metadata_files_are_deleted(folder: Path) -> None:
     older = {"delete-after-commit.enabled": "false", "previous-versions-max": "1"}
     with open_session("test", str(folder)) as session:
         for name, value in older.items():
@@ -112,7 +112,7 @@ def test_metadata_that_an_older_table_left_lying_goes(folder: Path) -> None:
     assert before.items() <= runs_of(folder).items()
 
 
-def test_of_two_at_once_the_second_names_the_first(folder: Path) -> None:
+def test_a_second_run_at_the_same_time_fails_and_names_the_first(folder: Path) -> None:
     with (
         lease(str(folder / "cxr" / "_maintain.lease"), "maintain-1", stale_seconds=2.0),
         pytest.raises(AlreadyRunningError, match="already running: maintain-1 on"),

@@ -1,4 +1,4 @@
-"""Masks as files: whose they are, and what becomes of those that cannot be written."""
+"""Mask files: their owner, and errors while they are written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eagle_spark.scoring.mask_files import OWNER_FILE, Masks, write_batches, wri
 LONG = f"{'n' * 250}.png"
 
 
-class Bring:
-    """Bring the masks of three images of a folder up to date in `tmp_path/masks`."""
+class MaskWriter:
+    """Writes the missing masks of three images of a folder to `tmp_path/masks`."""
 
     def __init__(self, spark: Any, tmp_path: Path) -> None:
         self.spark, self.place = spark, tmp_path
@@ -45,15 +45,15 @@ class Bring:
 def test_masks_that_the_storage_refuses_are_a_problem_and_long_names_are_not(
     spark: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bring = Bring(spark, tmp_path)
+    write = MaskWriter(spark, tmp_path)
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "d").write_bytes(b"")  # no folder
-    first = bring("one")
+    first = write("one")
     assert (first.written, first.failed) == (1, 2)
     assert "2 of 3 masks could not be written: " in str(first.problem)
     (tmp_path / "masks" / "d").unlink()
-    assert bring("one") == Masks(1, 1)
-    assert bring("one") == Masks(0, 1)  # though none could be written
+    assert write("one") == Masks(1, 1)
+    assert write("one") == Masks(0, 1)  # though none could be written
     assert "1 of 1 masks could not be written: " in caplog.text
 
 
@@ -61,39 +61,39 @@ def test_masks_that_the_storage_refuses_are_a_problem_and_long_names_are_not(
 def test_masks_of_another_folder_or_model_replace_those_of_the_first(
     spark: Any, tmp_path: Path
 ) -> None:
-    bring = Bring(spark, tmp_path)
+    write = MaskWriter(spark, tmp_path)
     for folder, model_id in (("one", "m"), ("two", "m"), ("two", "n"), ("one", "m")):
-        assert bring(folder, model_id) == Masks(2, 1)
-        assert bring.written() == {f"{folder} {model_id}".encode()}
+        assert write(folder, model_id) == Masks(2, 1)
+        assert write.written() == {f"{folder} {model_id}".encode()}
 
 
 @pytest.mark.spark
-def test_what_lacked_of_a_change_of_model_is_written_by_the_next_run(
+def test_masks_missing_after_a_failed_run_are_written_by_the_next_run(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring = Bring(spark, tmp_path)
-    assert bring("one") == Masks(2, 1)
+    write = MaskWriter(spark, tmp_path)
+    assert write("one") == Masks(2, 1)
     with monkeypatch.context() as patch:
         patch.setattr(masks, "_write", lambda *_: Masks(problem=OutputError("killed")))
-        assert bring("two").problem
-    assert bring.written() == {b"one m"}
-    assert bring("two") == Masks(2, 1)
-    assert bring.written() == {b"two m"}
+        assert write("two").problem
+    assert write.written() == {b"one m"}
+    assert write("two") == Masks(2, 1)
+    assert write.written() == {b"two m"}
 
 
 @pytest.mark.spark
-def test_what_spark_raises_while_masks_are_written_is_a_problem_of_theirs(
+def test_an_error_of_spark_is_a_problem(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Any) -> Any:
         raise RuntimeError("an executor is lost")
 
     monkeypatch.setattr(masks, "write_batches", fail)
-    done = Bring(spark, tmp_path)("one")
+    done = MaskWriter(spark, tmp_path)("one")
     assert "an executor is lost" in str(done.problem)
 
 
-def test_a_place_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+def test_an_unreadable_owner_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "masks" / OWNER_FILE).mkdir(parents=True)
     rows: Any = None
     done = write_masks(rows, "images", str(tmp_path / "masks"), "m", str(tmp_path / "staging"))
@@ -111,7 +111,7 @@ def test_a_place_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
         (None, True),
     ],
 )
-def test_what_is_wrong_with_a_name_is_told_apart_from_the_storage(
+def test_errors_of_names_and_of_the_storage_are_distinguished(
     monkeypatch: pytest.MonkeyPatch, number: int | None, of_the_storage: bool
 ) -> None:
     def refuse(*_: object) -> None:
@@ -119,9 +119,9 @@ def test_what_is_wrong_with_a_name_is_told_apart_from_the_storage(
 
     monkeypatch.setattr(masks, "resolve", lambda uri: (SimpleNamespace(write=refuse), uri))
     batch = pa.RecordBatch.from_pylist([{"target": "a", "mask": b""}])
-    (told,) = (row for found in write_batches([batch]) for row in found.to_pylist())
-    assert told["files"] == 0
-    assert (told["problem"] is not None, told["name"] is not None) == (
+    (row,) = (row for found in write_batches([batch]) for row in found.to_pylist())
+    assert row["files"] == 0
+    assert (row["problem"] is not None, row["name"] is not None) == (
         of_the_storage,
         not of_the_storage,
     )

@@ -25,7 +25,7 @@ CLASSES = ("COVID", "Normal")
 
 
 def outcomes(rows: int, seed: int, sure: float = 4.0, covid: float = 0.3) -> pd.DataFrame:
-    """Predictions and lung areas as an evaluator gives them."""
+    """Return predictions and lung areas in the form of an evaluation."""
     draw = np.random.default_rng(seed)
     first = draw.random(rows) < covid
     confidence = 0.5 + draw.beta(sure, 1.0, rows) / 2
@@ -41,7 +41,7 @@ def outcomes(rows: int, seed: int, sure: float = 4.0, covid: float = 0.3) -> pd.
 
 
 def scored(spark: Any, rows: pd.DataFrame) -> Any:
-    """The same as rows of `predictions`."""
+    """Return outcomes as rows of the table `predictions`."""
     table = pd.DataFrame(
         {
             "path": [f"file:///{i}" for i in range(len(rows))],

@@ -1,4 +1,4 @@
-"""What a worker makes of listed files, without Spark."""
+"""The rows that a worker returns for listed files, without Spark."""
 
 from __future__ import annotations
 

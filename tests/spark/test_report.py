@@ -1,4 +1,4 @@
-"""The report: one page that stands alone, of a model and what the tables say of it."""
+"""The report: one page about a model and its tables, which loads no other file."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ HOSTILE = "<b onload=alert(1)>&amp;.png"
 
 
 class Page(HTMLParser):
-    """What a page shows, and what it would load."""
+    """The tags, text and links of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.wanted: list[str] = []
+        self.links: list[str] = []
         self.shown = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.wanted += [value or "" for name, value in attrs if name in ("src", "href", "action")]
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action")]
 
     def handle_data(self, data: str) -> None:
         self.shown += data
 
 
 def blocks(number: int) -> bytes:
-    """A picture that is no near duplicate of another."""
+    """Return an image that is no near duplicate of another."""
     grey = np.random.default_rng(number).integers(0, 256, (8, 8)).astype(np.uint8)
     return encode_image(Image.fromarray(np.kron(grey, np.ones((8, 8), np.uint8))), "PNG")
 
@@ -76,18 +76,18 @@ def warehouse(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow("a job by its spark-submit")
 @pytest.mark.spark
 @pytest.mark.train
-def test_the_page_stands_alone_and_says_what_was_found(
+def test_the_page_loads_no_other_file_and_shows_the_results(
     warehouse: Path, model_folder: Path, tmp_path: Path, run_job: Callable[..., Any]
 ) -> None:
     out = tmp_path / "a report"
     places = ("--warehouse", warehouse, "--model", model_folder, "--out", out)
     done = run_job("report", *places)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = done.result
-    assert found["report"] == str(out / "report.html")
+    result = done.result
+    assert result["report"] == str(out / "report.html")
     text = (out / "report.html").read_text()
     page = Page(text)
-    assert all(one.startswith(("data:", "#")) for one in page.wanted)
+    assert all(one.startswith(("data:", "#")) for one in page.links)
     assert not re.search(r"@import|url\(http|<script|<link", text)
     assert {"b onload=alert(1)", "script"}.isdisjoint(page.tags)
     assert HOSTILE in page.shown
@@ -95,7 +95,7 @@ def test_the_page_stands_alone_and_says_what_was_found(
     assert open_bundle(str(model_folder)).metadata.model_id in page.shown
     figures = json.loads((out / "figures.json").read_text())
     (whole, *parts) = figures["shortcuts"]
-    assert whole["images"] == sum(one["images"] for one in parts) == found["pictures"] > 0
+    assert whole["images"] == sum(one["images"] for one in parts) == result["pictures"] > 0
     assert {one["source"] for one in parts} == {"one", "two"}
     assert len(page.tags) > 200
     assert page.tags.count("img") >= 2 * min(6, whole["images"])
@@ -104,7 +104,7 @@ def test_the_page_stands_alone_and_says_what_was_found(
 
 @pytest.mark.spark
 @pytest.mark.train
-def test_what_stands_in_the_way_is_told_before_anything_is_written(
+def test_wrong_settings_are_refused_before_the_report_is_written(
     warehouse: Path, model_folder: Path, other_model_folder: Path, tmp_path: Path
 ) -> None:
     def run(**changed: Any) -> None:
@@ -139,7 +139,7 @@ def sources(apart: float, shared: bool = True) -> pd.DataFrame:
     )
 
 
-def test_the_probe_tells_sources_apart_where_they_differ_and_only_there() -> None:
+def test_the_probe_distinguishes_sources_only_if_they_differ() -> None:
     apart, alike = probe_source(sources(0.5)), probe_source(sources(0.0))
     assert apart is not None
     assert alike is not None

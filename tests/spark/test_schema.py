@@ -1,4 +1,4 @@
-"""Every table stands once, in `tables/definitions.py`; Arrow, Spark and DDL come from it."""
+"""Schemas of Arrow, Spark and SQL, all from the definitions of the tables."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.train]
 
 
 def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
-    first = night()
+    first = score()
     assert is_balanced(first)
     assert (first["listed"], first["scored"], first["rejected"]) == (16, 12, 4)
     assert first["engine"] == "openvino"
@@ -51,7 +51,7 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
             assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-3)
             assert row.confidence == max(row.probabilities.values()) == row.probabilities[row.label]
             assert row.lung_area == pytest.approx(decode_mask(row.mask).mean())
-    again = night()
+    again = score()
     assert is_balanced(again)
     assert (again["already_scored"], again["scored"], again["already_rejected"]) == (12, 0, 4)
     assert again["snapshot_id"] == first["snapshot_id"]
@@ -59,12 +59,12 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
     assert again["flagged"] == dict.fromkeys(("any", *map(str, Flag)), 0)
 
 
-@pytest.mark.slow("two nights")
-def test_rows_say_why_a_person_has_to_look(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, model_with_novelty: Path
+@pytest.mark.slow("two runs of score")
+def test_rows_contain_the_reasons_for_review(
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, model_with_novelty: Path
 ) -> None:
     write_file(images / "noise.png", encode_image(Image.effect_noise((300, 300), 90), "PNG"))
-    result = night(model=model_with_novelty)
+    result = score(model=model_with_novelty)
     rows = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
     noise = rows.pop((images / "noise.png").as_uri())
     assert noise.novelty > 1
@@ -78,7 +78,7 @@ def test_rows_say_why_a_person_has_to_look(
     assert result["flagged"].pop("any") == sum(r.needs_review for r in [noise, *rows.values()])
     assert {name: count for name, count in result["flagged"].items() if count} == counted
     shutil.copy(images / "noise.png", images / "again.png")
-    assert night(model=model_with_novelty)["deduplicated"] == 1
+    assert score(model=model_with_novelty)["deduplicated"] == 1
     (again,) = (r for r in query(tmp_path / "warehouse") if r.path.endswith("again.png"))
     assert (again.novelty, again.review_reasons) == (noise.novelty, noise.review_reasons)
     assert again.engine == noise.engine == "openvino"
@@ -87,16 +87,16 @@ def test_rows_say_why_a_person_has_to_look(
 @pytest.mark.extended("exports the network twice", seconds=25)
 @pytest.mark.parametrize("engine", ["onnx", "litert"])
 def test_exports_score_as_openvino_does(
-    night: Callable[..., dict[str, Any]],
+    score: Callable[..., dict[str, Any]],
     images: Path,
     exported_folder: Path,
     tmp_path: Path,
     engine: str,
 ) -> None:
-    first = night()
+    first = score()
     wanted = {row.path: row for row in query(tmp_path / "warehouse") if row.status == "scored"}
     shutil.rmtree(tmp_path / "warehouse")
-    result = night(model=exported_folder, engine=engine)
+    result = score(model=exported_folder, engine=engine)
     assert is_balanced(result)
     assert (result["engine"], result["scored"]) == (engine, 12)
     assert result["model_id"] == first["model_id"]
@@ -107,16 +107,16 @@ def test_exports_score_as_openvino_does(
         assert np.mean(decode_mask(row.mask) != decode_mask(wanted[path].mask)) < 1e-3
 
 
-@pytest.mark.slow("two nights")
+@pytest.mark.slow("two runs of score")
 def test_new_and_changed_files_alone_are_scored(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
-    night()
+    score()
     sound = list_valid_images(images)[0]
     shutil.copy(sound, images / "again.png")
     changed = next(images.rglob("empty.png"))
     shutil.copy(sound, changed)
-    result = night()
+    result = score()
     assert is_balanced(result)
     assert (result["listed"], result["scored"], result["rejected"]) == (17, 2, 3)
     rows = query(tmp_path / "warehouse")
@@ -124,21 +124,21 @@ def test_new_and_changed_files_alone_are_scored(
     assert len({row.image_id for row in rows if row.path.endswith(("again.png", "empty.png"))}) == 1
 
 
-@pytest.mark.slow("three nights")
-def test_bytes_that_have_a_row_are_not_asked_about_again(
-    night: Callable[..., dict[str, Any]],
+@pytest.mark.slow("three runs of score")
+def test_predictions_of_equal_bytes_are_copied(
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    night()
+    score()
     (sound, *_) = list_valid_images(images)
     shutil.copy(sound, images / "copy.png")
     with monkeypatch.context() as patch:
         patch.setattr(job, "copy_duplicate_predictions", _die)
         with pytest.raises(KeyboardInterrupt):
-            night()
-    result = night()
+            score()
+    result = score()
     assert is_balanced(result)
     assert (result["scored"], result["deduplicated"]) == (1, 1)
     assert result["task_seconds"]["infer"] == 0
@@ -149,14 +149,14 @@ def test_bytes_that_have_a_row_are_not_asked_about_again(
     assert other["run_id"] == result["run_id"] != one["run_id"]
 
 
-@pytest.mark.extended("two nights for one chance in 2**64", seconds=8)
+@pytest.mark.extended("two runs of score, for an event of probability 2**-64", seconds=8)
 def test_two_images_whose_ids_begin_alike_are_both_scored(
-    night: Callable[..., dict[str, Any]],
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    night()
+    score()
     write_unlabelled(tmp_path / "images" / "more", 2, 99)
     before = job.broadcast_scored_hashes
 
@@ -172,7 +172,7 @@ def test_two_images_whose_ids_begin_alike_are_both_scored(
         return rows.sparkSession.sparkContext.broadcast(prefixes)
 
     monkeypatch.setattr(job, "broadcast_scored_hashes", with_strangers)
-    result = night()
+    result = score()
     assert is_balanced(result)
     assert (result["scored"], result["deduplicated"]) == (2, 0)
 
@@ -181,10 +181,10 @@ def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_what_was_rejected_is_scored_anew_when_asked(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+def test_rejected_files_are_scored_again_with_retry_rejected(
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
-    first, again = night(), night(retry_rejected=True)
+    first, again = score(), score(retry_rejected=True)
     assert is_balanced(again)
     assert (again["scored"], again["rejected"]) == (0, 4)
     rows = query(tmp_path / "warehouse")
@@ -192,9 +192,9 @@ def test_what_was_rejected_is_scored_anew_when_asked(
 
 
 def test_a_file_has_one_row_per_model(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, other_model_folder: Path
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, other_model_folder: Path
 ) -> None:
-    one, two = night(), night(model=other_model_folder)
+    one, two = score(), score(model=other_model_folder)
     assert one["model_id"] != two["model_id"]
     assert two["scored"] == 12
     rows = query(tmp_path / "warehouse")
@@ -202,7 +202,7 @@ def test_a_file_has_one_row_per_model(
 
 
 def test_every_sample_file_becomes_a_row(
-    night: Callable[..., dict[str, Any]], tmp_path: Path
+    score: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -214,44 +214,44 @@ def test_every_sample_file_becomes_a_row(
     (folder / "ünï #1?%20 \n.png").write_bytes(SAMPLE_IMAGES["grey.png"]())
     expected = {name: reason and str(reason) for name, reason in EXPECTED_REASONS.items()}
     expected |= {"loop.png": "unreadable", "fifo.png": "unreadable", "ünï #1?%20 \n.png": None}
-    expected |= {r"caf\udce9.png": "unreadable"}  # a name that is no UTF-8 cannot be opened by it
-    result = night()
+    expected |= {r"caf\udce9.png": "unreadable"}  # a name that is not UTF-8 cannot be opened
+    result = score()
     assert is_balanced(result)
     found = {row.path.rsplit("/", 1)[-1]: row.reason for row in query(tmp_path / "warehouse")}
     assert found == expected
 
 
-@pytest.mark.slow("two nights")
-def test_what_could_not_be_read_is_tried_again(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+@pytest.mark.slow("two runs of score")
+def test_unreadable_files_are_retried(
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
     link = images / "link.png"
     link.symlink_to(tmp_path / "behind.png")
-    assert night()["rejected"] == 5
+    assert score()["rejected"] == 5
     stat = link.lstat()
     (tmp_path / "behind.png").write_bytes(SAMPLE_IMAGES["grey.png"]())
     os.utime(tmp_path / "behind.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    result = night()
+    result = score()
     assert is_balanced(result)
     assert (result["scored"], result["rejected"]) == (1, 4)
 
 
-def test_an_empty_folder_is_a_quiet_night(
-    night: Callable[..., dict[str, Any]], tmp_path: Path
+def test_an_empty_folder_scores_nothing(
+    score: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "images").mkdir()
-    result = night()
+    result = score()
     assert is_balanced(result)
     assert result["listed"] == 0
 
 
 def test_a_folder_or_model_that_is_not_there_is_named(
-    night: Callable[..., dict[str, Any]], tmp_path: Path
+    score: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        night()
+        score()
     with pytest.raises(ModelError, match="nowhere"):
-        night(model=tmp_path / "nowhere")
+        score(model=tmp_path / "nowhere")
 
 
 def test_the_listing_is_spooled_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

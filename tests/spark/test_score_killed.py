@@ -61,10 +61,10 @@ def test_a_killed_worker_costs_its_task_and_not_the_run(
     assert (result["listed"], result["scored"], result["rejected"]) == (16, 12, 4)
 
 
-def test_a_driver_killed_before_it_publishes_leaves_no_rows_and_the_next_run_the_undisturbed_ones(
-    night: Callable[..., dict[str, Any]], images: Path, model_folder: Path, tmp_path: Path
+def test_a_run_after_a_killed_driver_publishes_the_rows_of_an_undisturbed_run(
+    score: Callable[..., dict[str, Any]], images: Path, model_folder: Path, tmp_path: Path
 ) -> None:
-    undisturbed = night()
+    undisturbed = score()
     warehouse, steps = tmp_path / "killed", tmp_path / "steps"
     steps.mkdir()
     (steps / "audited").touch()
@@ -76,7 +76,7 @@ def test_a_driver_killed_before_it_publishes_leaves_no_rows_and_the_next_run_the
             time.sleep(0.05)
         os.killpg(job.pid, signal.SIGKILL)
     assert query(warehouse) == []
-    result = night(warehouse=warehouse)
+    result = score(warehouse=warehouse)
     assert (result["already_scored"], result["scored"], result["rejected"]) == (0, 12, 4)
     # Not the probabilities: their last digits depend on the images that share a batch.
     columns = f"SELECT path, image_id, status, reason, label, mask FROM {TABLE} ORDER BY path"

@@ -1,4 +1,4 @@
-"""The score job beside kills, other runs and failed audits: what is published, and what is not."""
+"""Publication by the score job: kills, concurrent runs, failed audits and drift."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ RUN = f"SELECT result, model_id FROM {RUNS.full_name} WHERE run_id = '{{}}'"
 
 
 def predict_by(change: Callable[[ScoreWorker, Any], Any], files: Any, worker: ScoreWorker) -> Any:
-    """Predict with batches that `change` makes."""
+    """Predict, with the batches of the worker changed by `change`."""
     return predict(files, cast(ScoreWorker, partial(change, worker)))
 
 
 @pytest.fixture
-def surprised(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The model, as if it had been held against images unlike those of `images`."""
+def reference_model(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model, with a reference distribution that differs from `images`."""
     monkeypatch.setattr(monitor, "MIN_IMAGES", 10)
     shutil.copytree(model_folder, tmp_path / "model")
     bins = {"edges": [2.0, 3.0], "shares": [0.0, 0.0, 1.0]}
@@ -55,23 +55,23 @@ def surprised(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path / "model"
 
 
-@pytest.mark.slow("four nights")
-def test_images_unlike_those_the_model_knows_are_warned_of(
-    night: Callable[..., dict[str, Any]],
+@pytest.mark.slow("four runs of score")
+def test_drift_from_the_validation_split_is_reported(
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
-    surprised: Path,
+    reference_model: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    usual = night()
-    # This model was never held against anything.
+    usual = score()
+    # This model has no reference distribution.
     assert (usual["drift"], usual["exit_code"]) == (None, 0)
     shutil.rmtree(tmp_path / "warehouse")
     blocked = tmp_path / "masks"
     blocked.mkdir()
     (blocked / "ward-a").write_bytes(b"")  # no folder
     with pytest.raises(OutputError, match=r"4 of 12 masks could not be written: .*ward-a") as ended:
-        night(model=surprised, masks_out=blocked)
+        score(model=reference_model, masks_out=blocked)
     result: Any = ended.value.figures
     assert (result["masks_written"], result["masks_failed"]) == (8, 4)
     assert ended.value.exit_code == EXIT_NEEDS_ATTENTION
@@ -79,28 +79,28 @@ def test_images_unlike_those_the_model_knows_are_warned_of(
     assert result["exit_code"] == EXIT_NEEDS_ATTENTION
     assert result["drift_from_recent_runs"] is None  # the first
     assert "lung_area of this run's images differs from the validation split" in caplog.text
-    assert night(model=surprised)["drift"] is None  # nothing new, as that run was recorded
+    assert score(model=reference_model)["drift"] is None  # nothing new: that run was recorded
     write_unlabelled(images / "more", 12, 6)
-    assert night(model=surprised)["drift_from_recent_runs"] is not None
+    assert score(model=reference_model)["drift_from_recent_runs"] is not None
 
 
-@pytest.mark.slow("five nights")
-def test_what_a_killed_run_published_and_did_not_tell_of_is_told_by_the_next(
-    night: Callable[..., dict[str, Any]],
+@pytest.mark.slow("five runs of score")
+def test_an_unrecorded_run_is_recorded_by_the_next_run(
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
-    surprised: Path,
+    reference_model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = night(model=surprised)
+    whole = score(model=reference_model)
     shutil.rmtree(tmp_path / "warehouse")
     with monkeypatch.context() as patched:
         patched.setattr(Warehouse, "record_run", _fail)
         with pytest.raises(RuntimeError, match="killed"):
-            night(model=surprised)
+            score(model=reference_model)
     (killed,) = {row.run_id for row in query(tmp_path / "warehouse")}
     shutil.copytree(images, tmp_path / "others")
-    elsewhere = night(model=surprised, images=tmp_path / "others")
+    elsewhere = score(model=reference_model, images=tmp_path / "others")
     assert elsewhere["published_run_ids"] == [elsewhere["run_id"]]
     (record,) = query(tmp_path / "warehouse", RUN.format(killed))
     figures = json.loads(record.result)
@@ -109,12 +109,12 @@ def test_what_a_killed_run_published_and_did_not_tell_of_is_told_by_the_next(
         False,
         whole["model_id"],
     )
-    again = night(model=surprised)
+    again = score(model=reference_model)
     assert (again["already_scored"], again["scored"]) == (12, 0)
     assert again["drift_by"]["training"] == whole["drift_by"]["training"]
     assert again["flagged"] == whole["flagged"]
     assert again["exit_code"] == whole["exit_code"] == EXIT_NEEDS_ATTENTION
-    quiet = night(model=surprised)
+    quiet = score(model=reference_model)
     assert (quiet["published_run_ids"], quiet["drift"], quiet["exit_code"]) == ([], None, 0)
 
 
@@ -122,28 +122,28 @@ def _fail(*_: object, **__: object) -> None:
     raise RuntimeError("killed")
 
 
-def test_a_second_attempt_on_yarn_says_again_what_the_first_one_warned_of(
-    night: Callable[..., dict[str, Any]],
+def test_a_second_attempt_on_yarn_repeats_the_drift_of_the_first(
+    score: Callable[..., dict[str, Any]],
     images: Path,
-    surprised: Path,
+    reference_model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = night(model=surprised)
+    first = score(model=reference_model)
     shutil.copy(list_valid_images(images)[0], images / "came_meanwhile.png")
     monkeypatch.setattr(monitor, "is_second_attempt", lambda _: True)
-    second = night(model=surprised)
+    second = score(model=reference_model)
     assert second["deduplicated"] == 1
     assert (second["drift_by"], second["exit_code"]) == (first["drift_by"], EXIT_NEEDS_ATTENTION)
 
 
-@pytest.mark.slow("two nights")
-def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
-    night: Callable[..., dict[str, Any]],
+@pytest.mark.slow("two runs of score")
+def test_rows_replace_older_ones_after_another_commit_to_main(
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = night()
+    first = score()
     changed, other, *_ = list_valid_images(images)
     shutil.copy(other, changed)
     audited = job.audit_run
@@ -161,7 +161,7 @@ def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
         return result
 
     monkeypatch.setattr(job, "audit_run", then_main_moves)
-    result = night(retry_rejected=True)
+    result = score(retry_rejected=True)
     assert moves == 2  # and audited again
     assert is_balanced(result)
     rows = {row.path: row for row in query(tmp_path / "warehouse")}
@@ -173,23 +173,23 @@ def test_rows_replace_older_ones_where_main_has_moved_in_the_meantime(
     assert rows[changed.as_uri()].image_id == rows[other.as_uri()].image_id
 
 
-def test_a_second_run_at_the_same_time_says_so(
-    night: Callable[..., dict[str, Any]], images: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_second_run_at_the_same_time_fails_and_names_the_first(
+    score: Callable[..., dict[str, Any]], images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def while_it_runs(files: Any, worker: ScoreWorker) -> Any:
         with pytest.raises(
             AlreadyRunningError, match=f"{worker.run_id} on .* process {os.getpid()}"
         ):
-            night()
+            score()
         return original(files, worker)
 
     original = job.predict
     monkeypatch.setattr(job, "predict", while_it_runs)
-    assert night()["scored"] == 12
+    assert score()["scored"] == 12
 
 
-def test_rows_that_two_runs_left_twice_are_scored_anew(
-    night: Callable[..., dict[str, Any]],
+def test_duplicate_rows_fail_the_audit_and_are_scored_again(
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -203,23 +203,23 @@ def test_rows_that_two_runs_left_twice_are_scored_anew(
     with monkeypatch.context() as patch:
         patch.setattr(Branch, "append", twice)
         with pytest.raises(AuditError, match="listed 16 files"):
-            night()
-    result = night()
+            score()
+    result = score()
     assert is_balanced(result)
     assert result["scored"] == 12
 
 
-@pytest.mark.slow("three nights of four chunks")
-def test_a_run_killed_between_chunks_is_gone_on_with(
-    night: Callable[..., dict[str, Any]],
+@pytest.mark.slow("three runs of score of four chunks")
+def test_a_run_killed_between_chunks_is_resumed(
+    score: Callable[..., dict[str, Any]],
     images: Path,
     model_with_novelty: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Bytes that the first chunk has a row of, among those of the last one.
+    # The last chunk contains a copy of an image of the first chunk.
     shutil.copy(min(list_valid_images(images)), images / "z.png")
-    undisturbed = night(model=model_with_novelty, chunk=5)
+    undisturbed = score(model=model_with_novelty, chunk=5)
     wanted = query(tmp_path / "warehouse", PREDICTION_ROWS)
     shutil.rmtree(tmp_path / "warehouse")
     chunks = 0
@@ -235,9 +235,9 @@ def test_a_run_killed_between_chunks_is_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(job, "predict", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            night(model=model_with_novelty, chunk=5)
+            score(model=model_with_novelty, chunk=5)
     assert query(tmp_path / "warehouse") == []
-    result = night(model=model_with_novelty, chunk=5)
+    result = score(model=model_with_novelty, chunk=5)
     assert is_balanced(result)
     assert (result["already_scored"], result["scored"], result["rejected"]) == (0, 13, 4)
     assert result["deduplicated"] == undisturbed["deduplicated"]
@@ -248,7 +248,7 @@ def test_a_run_killed_between_chunks_is_gone_on_with(
 
 
 def test_a_run_that_loses_a_row_is_not_published(
-    night: Callable[..., dict[str, Any]],
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,7 +259,7 @@ def test_a_run_that_loses_a_row_is_not_published(
 
     monkeypatch.setattr(job, "predict", partial(predict_by, nothing))
     with pytest.raises(AuditError, match="listed 16 files, but only 0 got a row"):
-        night()
+        score()
     assert query(tmp_path / "warehouse") == []
 
 
@@ -268,7 +268,7 @@ def test_a_run_that_loses_a_row_is_not_published(
 )
 def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
     mask: bytes,
-    night: Callable[..., dict[str, Any]],
+    score: Callable[..., dict[str, Any]],
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -281,14 +281,14 @@ def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
 
     monkeypatch.setattr(job, "predict", partial(predict_by, spoiling))
     with pytest.raises(AuditError, match="is inconsistent"):
-        night()
+        score()
     assert query(tmp_path / "warehouse") == []
 
 
-def test_too_many_failures_publish_nothing_and_keep_what_was_found(
-    night: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+def test_too_many_failures_publish_nothing_and_keep_the_branch(
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(FailureRateError, match="4 of 16 files rejected"):
-        night(max_failure_rate=0.2)
+        score(max_failure_rate=0.2)
     assert query(tmp_path / "warehouse") == []
-    assert night()["scored"] == 12
+    assert score()["scored"] == 12

@@ -1,4 +1,4 @@
-"""The Spark session: what it refuses, and the rules it runs by."""
+"""The Spark session: errors at its start, and its default settings."""
 
 from __future__ import annotations
 

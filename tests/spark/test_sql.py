@@ -1,4 +1,4 @@
-"""The queries of conf/sql, asked by a real client of a real Thrift server, and by spark-sql."""
+"""The queries of conf/sql, run by a JDBC client of a Thrift server, and by spark-sql."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def server(warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def beeline(server: str, *given: str) -> list[list[str]]:
-    """What the JDBC client prints: a line for each row, headings between the queries."""
+    """Return what the JDBC client prints: a line for each row, headings between the queries."""
     command = [
         str(ROOT / ".venv/bin/beeline"),
         "-u",
@@ -126,7 +126,7 @@ def test_a_jdbc_client_reads_the_tables_and_the_views(server: str, tmp_path: Pat
     found = beeline(server, "-f", str(script))
     assert ["scored", "Normal", "1", "0.5"] in found  # of the newest model alone
     assert ["rejected", "truncated", "1", "NULL"] in found
-    assert ["file:///1.png", "Normal", "0.5", "0.5", "confidence, mask"] in found  # to be looked at
+    assert ["file:///1.png", "Normal", "0.5", "0.5", "confidence, mask"] in found  # needs review
     counts, rest = ["1", "2", "1", "4", "3"], ['{"any":1}', "0.4", "NULL"]
     assert ["run-new", "2026-01-03 00:00:00.0", *counts, "1.5", "NULL", *rest] in found
     assert ["run-old", "2026-01-02 00:00:00.0", *counts, "1.2", "0.1", *rest] in found

@@ -151,15 +151,15 @@ class Thrown(SimpleNamespace):
 
 
 @pytest.mark.parametrize(
-    ("text", "times", "asked"),
+    ("text", "times", "calls"),
     [
         ("org.apache.iceberg.exceptions.CommitFailedException: refresh is required", 4, 5),
         ("org.apache.iceberg.exceptions.CommitFailedException: refresh is required", 5, 5),
         ("java.io.IOException: no space", 1, 1),
     ],
 )
-def test_a_branch_is_changed_again_where_another_commit_was_first(
-    text: str, times: int, asked: int
+def test_a_branch_change_is_retried_after_a_commit_conflict(
+    text: str, times: int, calls: int
 ) -> None:
     statements = []
 
@@ -168,14 +168,14 @@ def test_a_branch_is_changed_again_where_another_commit_was_first(
         if len(statements) <= times:
             raise Py4JJavaError("", Thrown(text=text))
 
-    expected = nullcontext() if times < asked else pytest.raises(Py4JJavaError)
+    expected = nullcontext() if times < calls else pytest.raises(Py4JJavaError)
     with expected:
         change_branch(cast(Any, SimpleNamespace(sql=sql)), "DROP BRANCH")
-    assert statements == ["DROP BRANCH"] * asked
+    assert statements == ["DROP BRANCH"] * calls
 
 
 @pytest.mark.spark
-def test_a_resumed_branch_brings_its_rows_along_when_main_has_moved(warehouse: Warehouse) -> None:
+def test_a_resumed_branch_keeps_its_rows_after_a_commit_to_main(warehouse: Warehouse) -> None:
     warehouse.create_or_migrate(NOTES)
     for branch in ("one", "two"):
         warehouse.create_branch(NOTES, branch)
@@ -203,7 +203,7 @@ def test_rows_that_a_resumed_branch_began_with_are_not_brought_back(warehouse: W
 
 
 @pytest.mark.spark
-def test_a_resumed_branch_of_an_unmoved_main_is_left_as_it_is(warehouse: Warehouse) -> None:
+def test_a_resumed_branch_is_unchanged_if_main_is(warehouse: Warehouse) -> None:
     warehouse.create_or_migrate(NOTES)
     assert not warehouse.resume_branch(NOTES, "run", "true")
     warehouse.append(NOTES, notes(warehouse, "a"), "run")
@@ -237,7 +237,7 @@ def test_a_published_run_is_recorded_even_if_it_dies_before_its_own_row(
         assert (row.result, row.snapshot_id) == ('{"rows": 1}', snapshot)
         assert json.loads(row.settings)["images"] == "i"
         assert row.versions["python"]
-    warehouse.record_run(run.record(Figures(2)), snapshot)  # it was alive, and ends
+    warehouse.record_run(run.record(Figures(2)), snapshot)  # the run was not killed, and ends
     (row,) = warehouse.read(RUNS).collect()
     assert row.result == '{"rows": 2}'
 
@@ -333,7 +333,7 @@ def test_run_ids_differ() -> None:
     assert Run.begin("score", None).run_id != Run.begin("score", None).run_id
 
 
-def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = metadata.version
 
     def version(name: str) -> str:
@@ -349,9 +349,7 @@ def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 1), ([""], 1), (["{tmp}/none"], 2)])
-def test_sql_says_what_is_wrong_with_its_warehouse(
-    options: list[str], code: int, tmp_path: Path
-) -> None:
+def test_open_sh_names_a_missing_warehouse(options: list[str], code: int, tmp_path: Path) -> None:
     given = [option.format(tmp=tmp_path) for option in options]
     done = subprocess.run(
         ["/bin/bash", str(ROOT / "conf" / "sql" / "open.sh"), *given],

@@ -57,27 +57,27 @@ spark = builder.getOrCreate()
 def find_modules(_):
     return [name for name in ("pyarrow", "tensorflow") if find_spec(name)]
 
-found = {"names": [name for name in eagle.__all__ if getattr(eagle, name)]}
-found["worker"] = spark.sparkContext.parallelize([0], 1).flatMap(find_modules).collect()
-found["preprocess"] = preprocess(PreprocessSettings(input=labelled, warehouse=warehouse)).accepted
+result = {"names": [name for name in eagle.__all__ if getattr(eagle, name)]}
+result["worker"] = spark.sparkContext.parallelize([0], 1).flatMap(find_modules).collect()
+result["preprocess"] = preprocess(PreprocessSettings(input=labelled, warehouse=warehouse)).accepted
 scored = score(ScoreSettings(images=images, model=model, warehouse=warehouse))
-found["score"] = (scored.scored, scored.rejected, scored.engine)
+result["score"] = (scored.scored, scored.rejected, scored.engine)
 classes = "COVID=A,Normal=B,Viral Pneumonia=C"
-found["evaluate"] = evaluate(EvaluateSettings(input=labelled, model=model, classes=classes)).images
+result["evaluate"] = evaluate(EvaluateSettings(input=labelled, model=model, classes=classes)).images
 maintain(MaintainSettings(warehouse=warehouse))
-found["doctor"] = run_doctor(DoctorSettings(warehouse=warehouse)).not_run
+result["doctor"] = run_doctor(DoctorSettings(warehouse=warehouse)).not_run
 with open_session("test", warehouse) as session:
     files = eagle.read_images(session, images)
-    found["udf"] = eagle.score(files, eagle.load_model(model)).where("label IS NOT NULL").count()
+    result["udf"] = eagle.score(files, eagle.load_model(model)).where("label IS NOT NULL").count()
     accepted = session.table("eagle.cxr.images").where("reason IS NULL")
-    found["leaks"] = eagle.find_leaks(accepted)
+    result["leaks"] = eagle.find_leaks(accepted)
 for name in COMMANDS:
     try:
         main([name, "--help"])
     except SystemExit as ended:
-        found[f"{name} --help"] = ended.code
+        result[f"{name} --help"] = ended.code
 main(["predict", "--model", model, images])
-print(json.dumps(found))
+print(json.dumps(result))
 """
 
 

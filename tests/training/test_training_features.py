@@ -257,7 +257,7 @@ def test_a_killed_stage_resumes_and_ends_like_an_undisturbed_one(
 
 @pytest.mark.spark
 @pytest.mark.train
-def test_two_that_compute_the_same_at_once_are_told_and_the_next_one_mends_it(
+def test_duplicate_features_fail_the_audit_and_are_repaired_by_the_next_run(
     warehouse: Warehouse, backbone: Backbone
 ) -> None:
     with pytest.raises(AuditError, match=rf"holds {2 * ROWS} rows .*wanted {ROWS}"):
