@@ -16,12 +16,15 @@ TESTS ?= tests
 SHARD ?= 1/1
 # Two workers, each with a JVM of its own; the tests on a cluster are all of one of them.
 PYTEST = $(BIN)/python -m pytest -n 2 --no-loadscope-reorder --junitxml build/junit-$@.xml
+# Texts for readers; docs/results is a link to results.
+PROSE = README.md CONTRIBUTING.md $(wildcard results/*.md) \
+  $(filter-out docs/results/%,$(wildcard docs/*.md docs/*/*.md))
 # pragma: allowlist nextline secret
 DETECT_SECRETS := detect-secrets==1.5.0 --hash=sha256:e24e7b9b5a35048c313e983f76c4bd09dad89f045ff059e354f9943bf45aa060
 # The WAREHOUSE of the command line; the one of the demo is too small for measurements.
 TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 
-.PHONY: help install lock demo results hostile fuzz faults test test-unit test-all lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
+.PHONY: help install lock demo results hostile fuzz faults test test-unit test-all docs docs-serve lint secrets bench sql package viewer-dist hadoop-up hadoop-down hadoop-status clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,11 +82,20 @@ test: install ## What every commit has to pass, in 12 minutes; TESTS='tests/unit
 test-all: install ## The tests that `make test` leaves out; SHARD=2/4 for a part of them
 	$(PYTEST) --tier extended --shard $(SHARD) $(TESTS)
 
-lint: install ## Style, types and the arrows between rooms
+docs: install ## The reference pages from the code, and the site of the documentation in build/site
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: install ## Show the documentation on 127.0.0.1:8000 while its pages change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+lint: install ## Style, types, the layers of the package, and the language of the pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell $(PROSE)
+	$(BIN)/proselint check --config .proselintrc.json $(PROSE)
 
 # Its libraries come from .venv, which the lock has by digest. It asks nobody whether what it finds is
 # real. Tests make up the password "secret".

@@ -1,8 +1,8 @@
 """Model of a year of 10^6, 10^8 and 10^10 images on clusters of 10, 100 and 1,000 nodes.
 
-    python -m benchmarks.scale > docs/scale.md
+    python -m benchmarks.scale > results/scale.md
 
-Renders docs/scale.md from results/scale.json, which holds the coefficients of the model and the
+Renders results/scale.md from results/scale.json, which holds the coefficients of the model and the
 measurements that they come from. Commit a475b60 has the code that measured them
 (`git show a475b60:benchmarks/scale_measure.py`) and that drew results/scale.png.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -74,7 +75,7 @@ def compute_figures(
             task per slot; `--images` the folder of the run; an archive of zips.
     """
     c = {name: coefficient.value for name, coefficient in coefficients.items()}
-    run_images = math.ceil(images / c["nights_per_year"])
+    run_images = math.ceil(images / c["runs_per_year"])
     slots, chunk = int(nodes * c["cores_per_node"]), int(c["chunk"])
     if moved:
         chunk = max(chunk, int(slots * c["images_per_task"]), math.ceil(run_images / 10))
@@ -86,7 +87,7 @@ def compute_figures(
     cores = min(tasks, slots) * c["images_per_core"]
     network = nodes * c["node_mb_per_second"] / c["image_mb"]
     per_chunk = commit + tasks * c["task_seconds"] + c["chunk_seconds"]
-    other = c["start_seconds"] + c["night_core_seconds_per_image"] * images / slots
+    other = c["start_seconds"] + c["run_core_seconds_per_image"] * images / slots
     listing = c["list_seconds_per_file"] * images
     archive_objects = 2 * images
     if moved:
@@ -125,7 +126,7 @@ def compute_figures(
 
 # Name of each limit in the page, and the attribute of `Figures` that it bounds.
 LIMITS = {
-    "night": "hours",
+    "run time": "hours",
     "NameNode heap": "heap_gb",
     "driver's Python": "driver_python_gb",
     "driver's heap": "driver_java_gb",
@@ -151,6 +152,23 @@ def rank_limits(
             limit = coefficients.get(f"limit_{attribute}_moved", limit)
         ratios.append((name, getattr(figures, attribute) / limit.value))
     return sorted(ratios, key=lambda entry: -entry[1])
+
+
+def describe_limits(default: Years, moved: Years, coefficients: Mapping[str, Coefficient]) -> str:
+    """Return a sentence for each form, with the limits that a number of images exceeds."""
+    sentences = []
+    for form, years in (("default settings", default), ("changed settings", moved)):
+        exceeded: dict[str, list[str]] = {}
+        for (images, _), figures in years.items():
+            ranked = rank_limits(figures, coefficients, moved=years is moved)
+            names = exceeded.setdefault(images, [])
+            names += [name for name, ratio in ranked if ratio > 1 and name not in names]
+        clauses = [
+            f"{images} images a year exceed {', '.join(names) if names else 'no limit'}"
+            for images, names in exceeded.items()
+        ]
+        sentences.append(f"With {form}, {'; '.join(clauses)}.")
+    return textwrap.fill(" ".join(sentences), 110)
 
 
 def read_coefficients(study: Mapping[str, Any]) -> dict[str, Coefficient]:
@@ -193,68 +211,65 @@ def render(study: Mapping[str, Any]) -> str:
         free -= coefficients[f"{memory}_bytes"].value if f"{memory}_bytes" in c else 0
         return format_number(free / coefficients[f"{key or memory}_bytes_per_image"].value)
 
-    return f"""# Scale, past this machine
+    return f"""# What does a year of 10^6, 10^8 or 10^10 images cost on 10, 100 or 1,000 nodes?
 
-Computed by `python -m benchmarks.scale` from [results/scale.json](../results/scale.json). No cluster was at
-hand: coefficients were measured on {cores} cores with a local disk, some with an HDFS on them too, or are
-assumed, as the last table says. Commit a475b60 has the code that measured them:
-`git show a475b60:benchmarks/scale_measure.py`.
-Other programs kept the cores busy meanwhile (load {min(map(min, loads.values()))} to {max(map(max, loads.values()))}), so seconds by the clock are too many;
-the coefficients are seconds of CPU, but for listing and commits, which wait for storage: these are by the clock.
+{describe_limits(default, moved, coefficients)}
 
-A night is one of {c["nights_per_year"]} and has {c["limit_hours"]} hours; figures are those of the last night of the first
+## Assumptions
+
+A year has {c["runs_per_year"]} runs, and a run has {c["limit_hours"]} hours. The figures are those of the last run of the first
 year, just before a weekly `maintain`. A node has {c["cores_per_node"]} cores and {c["node_gb"]} GB, and an executor for each core, as
-in `conf/yarn-score.conf`. A file is {c["image_mb"]} MB, one HDFS block, and new once; there is one model. A node reads
-{c["node_mb_per_second"]} MB/s at most. What Spark shares out is divided by the slots, what the driver does alone is not.
-Stragglers, failures and other users of the cluster are left out.
+in `conf/yarn-score.conf`. A file has {c["image_mb"]} MB, is one HDFS block, and is new once; there is one model. A node reads
+{c["node_mb_per_second"]} MB/s at most. Work of tasks is divided by the slots, work of the driver is not. Stragglers, failures
+and other users of the cluster are left out.
 
-## As it comes
+## Default settings
 
 Single files, `--images` the whole archive, `--chunk` {c["chunk"]}.
 
 {render_years(default)}
 
-`Scoring` is what the images take; `passes` is that score reads the whole table again after each chunk.
-`files a week` are those of `predictions` before `maintain`, which leaves at most {format_number(max(f.year_files for f in moved.values()))} for a year.
-The driver's Python and its heap have a limit each; the heap is what lives after a collection, garbage
-comes on top. `results` are what tasks send to the driver at once. All of them, and a worker, grow with
-every image that has a row; by these alone are full the driver's Python at {capacity("driver_python")}, its heap at {capacity("driver_java")}, its results at {capacity("result")}, a worker at {capacity("worker", "known")}.
+`hours: scoring` is the time of the predictions, `hours: passes` the time of the scans of the whole table
+after each chunk. `files a week` are those of `predictions` before `maintain`, which leaves at most {format_number(max(f.year_files for f in moved.values()))} for a
+year. The driver's Python and its heap have a limit each; the heap is what lives after a collection, without
+garbage. `results` are the bytes that tasks send to the driver at once. All of these, and the memory of a
+worker, grow with every image that has a row. Images alone fill the driver's Python at {capacity("driver_python")}, its heap at
+{capacity("driver_java")}, its results at {capacity("result")}, a worker at {capacity("worker", "known")}.
 
-## With settings and the archive's form moved
+## Changed settings
 
-Zips of {c["zip_images"]} images; `--images` the night's own folder; `--chunk` a tenth of the night, or
-{c["images_per_task"]} images for each slot if that is more; the driver has a node of its own. `passes` is an upper bound here: it was measured with a listing as long
-as the table.
+Zips of {c["zip_images"]} images; `--images` the folder of the run; `--chunk` a tenth of the run, or {c["images_per_task"]} images for
+each slot if that is more; the driver has a node of its own. `hours: passes` is an upper bound: it was
+measured with a listing as long as the table.
 
 {render_years(moved)}
 
-## What breaks first, and what moves it
+## Which limits are exceeded?
 
-Limits that are passed, and how many times; the worst first.
+Exceeded limits, each with the ratio of figure to limit, the largest first.
 
 {render_exceeded_limits(default, moved, coefficients)}
 
-| limit | is | what moves it |
+| limit | value | what to change |
 | --- | --- | --- |
-| night | {limit("hours")} | a larger `--chunk`: after each chunk the whole table is read again; then nodes; then a warehouse for each year or hospital, as every night compares with all rows |
+| run time | {limit("hours")} | a larger `--chunk`: after each chunk the whole table is read again; then nodes; then a warehouse for each year or hospital, as every run compares with all rows |
 | NameNode heap | {limit("heap_gb")} | zips instead of single files, which score reads where they are; then a second namespace |
 | driver's Python | {limit("driver_python_gb")} | `spark.driver.memoryOverhead`; it collects and sorts a key of every known image: then a warehouse for each year or hospital |
 | driver's heap | {limit("driver_java_gb")} | `spark.driver.memory`: keys to be sent to workers, planned files, a chunk |
 | results | {limit("result_gb")} | `spark.driver.maxResultSize`: the same keys on their way to the driver, or a chunk |
 | worker memory | {limit("worker_gb")} | `spark.executor.memoryOverhead`; a worker takes a key of every known image: then a warehouse for each year or hospital |
-| files a week | {limit("week_files")} | a larger `--chunk`: one that gives a slot fewer than 512 images makes smaller files, not fewer; `maintain` every night |
-| snapshots | {limit("snapshots")} | a larger `--chunk`; `maintain` every night, with a smaller `--keep-days` |
+| files a week | {limit("week_files")} | a larger `--chunk`: one that gives a slot fewer than 512 images makes smaller files, not fewer; `maintain` every day |
+| snapshots | {limit("snapshots")} | a larger `--chunk`; `maintain` every day, with a smaller `--keep-days` |
 
-Training and preprocess grow with what people label, not with the nights: `--feature-budget`
+Training and preprocess grow with the labelled images, not with the runs: `--feature-budget`
 ({c["feature_budget_gb"]} GB) is full at {feature_images} images with masks, and the driver of preprocess, at {c["preprocess_bytes_per_image"]} bytes
 an image, fills its 1 GB at a million.
 
 ## A table of {entries["planned"]:,} data files
 
-Real metadata, written by Iceberg's own API in {entries["commits"]} commits; the files themselves are not there. The
-heap may be {entries["driver_heap_limit"]}.
+Iceberg's own API wrote the metadata in {entries["commits"]} commits; the data files do not exist. The heap may be {entries["driver_heap_limit"]}.
 
-| what | takes |
+| operation | cost |
 | --- | --- |
 | manifests | {entries["manifests"]}, {format_number(entries["manifest_bytes"] / 1e6)} MB: {entries["manifest_bytes"] / entries["planned"]:.0f} bytes a file |
 | planning a scan of all | {format_seconds(entries["plan_all"])} |
@@ -269,11 +284,11 @@ heap may be {entries["driver_heap_limit"]}.
 
 ## Storage
 
-Listed as score does, from the storage into Parquet; files are empty, 1,000 in a folder. HDFS is a NameNode
-and two DataNodes on the same {cores} cores, which nobody else asks: across a network and among others it
-takes longer. What is listed is taken to cost the same each up to 10^10.
+The listing goes from the storage into Parquet, as in score; files are empty, 1,000 in a folder. HDFS is a
+NameNode and two DataNodes on the same {cores} cores, without other users: across a network and among others it
+takes longer. The model takes the same cost for each listed file up to 10^10.
 
-| what | local disk | HDFS |
+| operation | local disk | HDFS |
 | --- | --- | --- |
 | {hdfs["files"]:,} files listed | {format_seconds(disk["list"])} | {format_seconds(hdfs["list"])} |
 | a zip of {hdfs["members"]:,} files listed | {format_seconds(disk["list_members"])} | {format_seconds(hdfs["list_members"])} |
@@ -281,41 +296,58 @@ takes longer. What is listed is taken to cost the same each up to 10^10.
 
 ## {last["commits"]:,} commits on a branch
 
-A file each, on the local disk. Every commit writes `metadata.json` with all snapshots anew. The
-tables above take a commit to a small table on HDFS, {c["commit_seconds"]} s, and for each snapshot {1e3 * coefficients["commit_seconds_per_snapshot"].value:.3f} ms: the line
-by the clock (load {" to ".join(map(str, loads["commits"]))}) through the later half, which rises more steeply than the first. They
-extend it to {max(f.snapshots for f in default.values()):,} snapshots; {last["commits"]:,} were tried.
+A file each, on the local disk. Every commit writes `metadata.json` with all snapshots again. The tables
+above take {c["commit_seconds"]} s for a commit to a small table on HDFS, and {1e3 * coefficients["commit_seconds_per_snapshot"].value:.3f} ms for each snapshot: the slope by
+the clock (load {" to ".join(map(str, loads["commits"]))}) through the later half, which is steeper than the first half. They extend
+it to {max(f.snapshots for f in default.values()):,} snapshots; {last["commits"]:,} were measured.
 
-![a commit's time, and the metadata folder, by commits](../results/scale.png)
+![Time of a commit, and size of the metadata folder, by number of commits](scale.png)
 
 {render_commits(commits)}
 
 Iceberg's default keeps every `metadata.json`, {format_number(iceberg["folder_bytes"] / 1e9)} GB after {format_number(iceberg["commits"])} commits, and grows as the square of their
-number. Tables made here keep the last 100 (`write.metadata.delete-after-commit.enabled`). One of an
+number. Tables of eagle_spark keep the last 100 (`write.metadata.delete-after-commit.enabled`). A table of an
 earlier version keeps all until `maintain` removes them, or until
 `ALTER TABLE … SET TBLPROPERTIES ('write.metadata.delete-after-commit.enabled'='true')`.
 
-Forgetting {expiry["snapshots"]:,} snapshots but one, as `maintain` does, took {format_seconds(expiry["expire"])}; `metadata.json` went from {format_number(expiry["metadata_bytes_before"] / 1e6)} to
+Expiry of {expiry["snapshots"]:,} snapshots but one, as `maintain` does it, took {format_seconds(expiry["expire"])}; `metadata.json` went from {format_number(expiry["metadata_bytes_before"] / 1e6)} to
 {format_number(expiry["metadata_bytes"] / 1e6)} MB, a commit from {cpu_ms(expiry["commit_before"])} ms to {cpu_ms(expiry["commit"])} ms of CPU.
 
 ## {readers["readers"]} readers while a writer publishes
 
-{readers["readers"]} threads load the table, plan and read `main`, again and again without a pause, while a night of three chunks
-is committed to a branch and published: {readers["nights"]} such nights, in turn with as many without readers, after
-one that does not count. {readers["looks"]:,} looks, of which {readers["in_flight"]} in the median were under way at a time, saw {readers["states_seen"]} states;
-{sum(readers["not_whole"].values())} saw part of one, or an error. A look took {readers["median_seconds"]} s in the median, {readers["p95_seconds"]} s at 95 %; a night
-{format_range(readers["nights_with_readers"])}, without readers {format_range(readers["nights_alone"])}. Nobody waits for a lock; all of them share {cores} cores.
+{readers["readers"]} threads load the table, plan and read `main` without a pause, while a run of three chunks is committed to a
+branch and published: {readers["nights"]} such runs, in turn with as many without readers, after one that does not
+count. {readers["looks"]:,} reads, of which {readers["in_flight"]} in the median were under way at a time, saw {readers["states_seen"]} states;
+{sum(readers["not_whole"].values())} saw part of one, or an error. A read took {readers["median_seconds"]} s in the median, {readers["p95_seconds"]} s at 95 %; a run
+{format_range(readers["nights_with_readers"])}, without readers {format_range(readers["nights_alone"])}. No process waits for a lock; all share {cores} cores.
 
 ## Coefficients
 
-{render_table(("name", "value", "unit", "from"), sources)}
+{render_table(("name", "value", "unit", "source"), sources)}
+
+## How to run it
+
+<!-- not run: needs a checkout of the repository -->
+```bash
+python -m benchmarks.scale > results/scale.md
+```
+
+The command computes this page from [scale.json](scale.json). Commit a475b60 has the code that measured the
+coefficients: `git show a475b60:benchmarks/scale_measure.py`.
+
+## Date and machine
+
+2026-11-26 and 2026-11-27, {cores} cores with a local disk, some coefficients with an HDFS on the same cores. No
+cluster was available; the last table marks each coefficient as measured or assumed. Other programs kept the
+cores busy (load {min(map(min, loads.values()))} to {max(map(max, loads.values()))}), so seconds by the clock are too many: the coefficients are seconds of CPU,
+except those of listing and commits, which wait for storage and are by the clock.
 """  # noqa: E501
 
 
 def render_years(years: Years) -> str:
     """Return a table with one row per number of images and nodes."""
-    header = ["images a year", "nodes", "executors", "commits a night", "hours a night"]
-    header += ["of it scoring", "of it passes", "of it listing", "HDFS objects", "NameNode GB"]
+    header = ["images a year", "nodes", "executors", "commits a run", "hours a run"]
+    header += ["hours: scoring", "hours: passes", "hours: listing", "HDFS objects", "NameNode GB"]
     header += ["driver's Python GB", "its heap GB", "results GB", "worker GB", "files a week"]
     header += ["manifests", "snapshots", "commit s"]
     rows = []
@@ -344,7 +376,7 @@ def render_exceeded_limits(
         (*scenario, describe(figures, False), describe(moved[scenario], True))
         for scenario, figures in default.items()
     ]
-    return render_table(("images a year", "nodes", "as it comes", "moved"), rows)
+    return render_table(("images a year", "nodes", "default settings", "changed settings"), rows)
 
 
 def render_commits(commits: Mapping[str, Any]) -> str:

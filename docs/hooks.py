@@ -32,9 +32,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def render_notebook(cells: Iterable[dict[str, Any]]) -> str:
-    """Return the cells of a notebook as Markdown."""
+    """Return the cells of a notebook, with their text outputs, as Markdown."""
     parts = []
     for cell in cells:
         source = "".join(cell["source"])
-        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            text = "".join(output["text"] if "text" in output else output["data"]["text/plain"])
+            parts.append(f"```text\n{text.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"

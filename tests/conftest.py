@@ -151,6 +151,31 @@ def model_with_novelty(model_folder: Path, cached: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def original_page_folder(
+    model_with_novelty: Path,
+    run_job: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder that `page_folder` copies."""
+    from tests.helpers.page_folder import write_page_folder
+
+    base = tmp_path_factory.mktemp("pages")
+    write_page_folder(base / "page", model_with_novelty, run_job)
+    return (base / "page").rename(base / "original")
+
+
+@pytest.fixture
+def page_folder(original_page_folder: Path) -> Path:
+    """A new folder for the blocks of a page, see `write_page_folder`.
+
+    Its path is always the same: the tables of a warehouse hold absolute URIs.
+    """
+    folder = original_page_folder.with_name("page")
+    shutil.rmtree(folder, ignore_errors=True)
+    return Path(shutil.copytree(original_page_folder, folder, symlinks=True))
+
+
+@pytest.fixture(scope="session")
 def exported_folder(model_folder: Path, cached: Callable[..., Path]) -> Path:
     """The same model with the formats of `eagle export`."""
 

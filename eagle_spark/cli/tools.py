@@ -132,12 +132,12 @@ class ResultsSettings(Settings):
     """Write results/ of this repository from the trainings of submit/results.sh."""
 
     work: LocalPath = local_option("folder of tables, models and reports")
-    out: LocalPath = local_option("folder of the page and the plots")
+    out: LocalPath = local_option("folder of accuracy.md and the plots")
 
 
 def results(settings: ResultsSettings) -> Iterator[str]:
     """Yield the path of the page."""
-    from eagle_spark.report.results import write_results
+    from eagle_spark.report.results import PAGE, write_results
 
     write_results(Path(settings.work), Path(settings.out))
-    yield f"{settings.out}/README.md"
+    yield f"{settings.out}/{PAGE}"

@@ -102,6 +102,14 @@ def commit() -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
+@lru_cache
+def describe_commit(name: str) -> str:
+    """Return a commit with its date; the name alone if this clone does not have the commit."""
+    words = ["git", "-C", str(ROOT), "show", "-s", "--format=%cs", name]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    return f"{name} of {date}" if (date := done.stdout.strip()) else name
+
+
 def _is_done(job: str, codes: Sequence[int | None]) -> bool:
     """Whether the last run succeeded; train ends with 2 if its model exists."""
     return codes[-1:] == [0] or (job == "train" and codes[-1:] == [2] and 0 in codes)
@@ -243,28 +251,52 @@ def page(outcomes: Iterable[Outcome]) -> str:
     good = sum(outcome.good for outcome in ran)
     minutes = sum(outcome.seconds for outcome in ran) / 60
     commits = sorted({outcome.commit for outcome in ran})
-    header = ("job", "fault", "at step", "where", "exit codes", "said", "same result", "whole")
-    return (
-        "# Faults\n\n"
-        f"{len(all_cells)} cells, {len(ran)} run, {good} ended well; {minutes:.0f} minutes in all. "
-        f"Made by `make faults`, of the code of {', '.join(commits)}."
-        "\n\n"
-        "Each job was struck at the step, its cause mended, and the same command given again, in "
-        "any case once, until it ended with 0; train refuses (2) where its model is there. In "
-        "brackets: the exit codes of all runs (negative: killed by that signal; of two runs at "
-        "once, of both). Where no step is named there is one: processes that work on tasks are "
-        "killed while they have one (train: while two ranks train; maintain, whose tasks are "
-        "Java's, before it writes); file times change before anything is written; and train, a "
-        "run of which takes minutes, is struck at all its steps by the kill of its driver alone. "
-        "ok: what is published is that of the undisturbed job row for row (a hash of each row, "
-        "without the columns that name run and time; train: the same weights to the bit, and the "
-        "rows of the run that the model names; put: every file's SHA-256), and a reader who looked "
-        "twice a second saw nothing but what was published before, or all of it. What a job said "
-        "is of that run: some of the lines may have been mended since.\n\n"
-        f"{render_table(('fault', *JOBS), rows)}\n\n## What the steps are\n\n{_steps()}\n\n"
-        f"{(HERE / 'faults_notes.md').read_text().strip()}\n\n"
-        f"## Every cell\n\n{render_table((*header, 'seen', 's'), every)}\n"
-    )
+    header = ("job", "fault", "step", "where", "exit codes", "first error", "same result", "whole")
+    return f"""# What becomes of a job that a fault hits?
+
+{good} of {len(all_cells)} cells end well: the same command, run again, publishes the result of the undisturbed
+job, and no reader sees a part of it.
+
+{render_table(("fault", *JOBS), rows)}
+
+## How to read the table
+
+- A cell is a job, a fault and a step of the job. The job pauses at the step, the fault strikes, its cause is
+  removed, and the same command runs again, at least once, until it ends with 0. `train` ends with 2 where its
+  model exists.
+- In brackets: the exit codes of all runs. A negative code is the signal that killed the run. Of two runs at
+  once both codes are shown.
+- A cell without names of steps has one step. Processes of tasks are killed during a task: train while two ranks
+  train, maintain before it writes, as its tasks run in Java. File times change before anything is written. A
+  run of train takes minutes: only the kill of its driver strikes at all its steps.
+- `ok`: the published rows equal those of the undisturbed job (a hash of each row, without the columns of run
+  and time; train: the same weights to the bit, and the rows of the run that the model names; put: the SHA-256
+  of every file), and a reader that polls twice a second sees the earlier result or the whole new one.
+- `first error` is the text of the version that ran; later versions may have another text.
+
+## How to run it
+
+<!-- not run: takes hours -->
+```bash
+make faults                    # all cells that have not ended well yet
+make faults ONLY='score/*/*'   # some of them
+```
+
+## Date and machine
+
+Code of {", ".join(map(describe_commit, commits))}; {len(ran)} cells in {minutes:.0f} minutes on one machine, on which the HDFS and YARN of
+`make hadoop-up` run as well.
+
+## The steps
+
+{_steps()}
+
+{(HERE / "faults_notes.md").read_text().strip()}
+
+## Every cell
+
+{render_table((*header, "reader", "s"), every)}
+"""  # noqa: E501
 
 
 def _cell(text: str) -> str:

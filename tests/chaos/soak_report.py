@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -132,31 +133,40 @@ def page(figures: Mapping[str, Any]) -> str:
     steady = (
         f"**Not flat**: {'; '.join(problems)}" if (problems := uneven(figures)) else "All is flat"
     )
-    return f"""# Soak
+    return f"""# Do memory and rate stay flat over {figures["count"]:,} images, with workers killed?
 
-By `python -m tests.chaos.soak --count {figures["count"]} --seed {figures["seed"]} --kill-every \
-{figures["kill_every"]:g}`: {figures["count"]:,} images scored by one run of `score` on \
-{figures["cores"]} cores (`{figures["engine"]}`), chunks of {figures["chunk"]:,}, in \
-{figures["seconds"]:,.0f} s. {figures["kills"]} times SIGKILL hit a Python worker, drawn from \
-those there; at least {figures["lost_tasks"]} tasks were lost by it and done again. The files are \
-those of a folder, again and again, with a number behind their end; {figures["broken"]:,} are \
-broken in one of four ways. Research use only.
-
-{verdict}. Reasons: {reasons}.
-
-{sums}
-
-Memory is resident (GB), twice a second; pages that workers share count for each. The line is that \
-of Theil and Sen over all but the first tenth of the images. Of the workers one lived for \
-{figures["longest_worker_seconds"]:,.0f} s, the others less: what grows more slowly does not show.
+{verdict}. {steady}.
 
 {flat}
-
-{steady}. Flat is: in 10,000 images the rate falls, and memory grows, by {BOUND:g} percent at \
-most; Java, which grows until its heap of 2 GiB is full, takes {JAVA_GB:.2f} GB at most (here \
-{figures["peak_gb"][JAVA]:.2f}).
 
 ![memory](soak-memory.png)
 
 ![rate](soak-rate.png)
-"""
+
+Flat is: in 10,000 images the rate falls, and memory grows, by {BOUND:g} percent at most; Java, which grows \
+until its heap of 2 GiB is full, takes {JAVA_GB:.2f} GB at most (here {figures["peak_gb"][JAVA]:.2f}). Memory is \
+resident (GB), measured twice a second; pages that workers share count for each. The slope is that of Theil \
+and Sen over all but the first tenth of the images. One worker lived for \
+{figures["longest_worker_seconds"]:,.0f} s, the others less: slower growth is not visible.
+
+## Do the sums balance?
+
+One run of `score` predicts {figures["count"]:,} images in {figures["seconds"]:,.0f} s. SIGKILL hits a Python \
+worker {figures["kills"]} times, drawn from the running ones; at least {figures["lost_tasks"]} tasks are lost \
+and repeated. The files are those of a folder, repeated with a number after their end; \
+{figures["broken"]:,} are broken in one of four ways. Reasons: {reasons}.
+
+{sums}
+
+## How to run it
+
+<!-- not run: needs a checkout of the repository, and takes minutes -->
+```bash
+python -m tests.chaos.soak --images DIR --model DIR --count {figures["count"]} --seed {figures["seed"]} \
+--kill-every {figures["kill_every"]:g}
+```
+
+## Date and machine
+
+{date.today()}, {figures["cores"]} cores, engine `{figures["engine"]}`, chunks of {figures["chunk"]:,}. Research use only.
+"""  # noqa: E501

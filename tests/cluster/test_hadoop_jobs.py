@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -31,33 +30,8 @@ pytestmark = [
 ]
 EXECUTOR = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend"
 DRAWN = 96  # images of the labelled set
-MAX_FILES = {"environment-score": 6_000, "environment-train": 16_000}
-MAX_SCORE_MIB = 300  # of the packed environment without TensorFlow
 # With workbooks, which score lists too; without masks, which would cause drift.
 FILES = DRAWN + 3
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of `make package`."""
-    dist = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, str(HADOOP / "package.py"), str(dist)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-2000:]
-    names = sorted(file.name for file in dist.iterdir())
-    assert [name for name in names if not name.endswith(".whl")] == [
-        "environment-score.tar.gz",
-        "environment-train.tar.gz",
-        "spark-jars.zip",
-    ]
-    assert all(name in done.stdout for name in names)  # each with its size
-    # A node without Hadoop's native library starts a process for each file.
-    counted = re.findall(r"(environment-\w+)\.tar\.gz  \(.* in ([\d,]+) files\)", done.stdout)
-    files = {name: int(count.replace(",", "")) for name, count in counted}
-    assert files.keys() == MAX_FILES.keys()
-    assert all(files[name] < MAX_FILES[name] for name in files)
-    assert (dist / "environment-score.tar.gz").stat().st_size < MAX_SCORE_MIB * 2**20
-    return dist
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ from tests.hostile.hostile_dicom import DICOMS
 from tests.hostile.hostile_images import IMAGES
 from tests.hostile.hostile_models import CANARY, MODELS
 from tests.hostile.hostile_settings import SETTINGS
-from tests.hostile.hostile_trial import Case, Outcome, describe_outcome, try_out
+from tests.hostile.hostile_trial import (
+    MEGABYTES,
+    SECONDS,
+    Case,
+    Outcome,
+    describe_outcome,
+    try_out,
+)
 from tests.hostile.hostile_workbooks import WORKBOOKS
 
 NO_MASK = "mask_invalid: corrupt: an area is neither background"
@@ -166,13 +174,38 @@ def cases(model: Path) -> Iterable[Case]:
 
 
 def page(outcomes: Iterable[tuple[Case, Outcome]]) -> str:
-    """Return Markdown, one line per case; text of the files is escaped."""
+    """Return the page as Markdown, one row per case; text of the files is escaped."""
     rows = []
+    met = 0
     for case, outcome in outcomes:
-        text = outcome.text.replace("<", "&lt;")
+        met += case.is_met_by(outcome)
+        text = outcome.text.replace("<", "&lt;").replace("[", "\\[")
         short = text if len(text) < 160 else f"{text[:157]}..."
         rows.append((case.kind, case.name, short, f"{outcome.seconds:.2f}", outcome.megabytes))
-    return render_table(("input", "case", "outcome", "s", "MB"), rows) + "\n"
+    return f"""# What becomes of hostile inputs?
+
+{met} of {len(rows)} inputs end as expected: in pixels, rows, a rejection with its reason, or an error of the
+program.
+
+{render_table(("input", "case", "outcome", "s", "MB"), rows)}
+
+`s` includes the creation of the input. `MB` is the memory that the process took from its start.
+
+## How to run it
+
+<!-- not run: needs a checkout of the repository, and takes minutes -->
+```bash
+make hostile MODEL=DIR
+```
+
+`DIR` is any valid model folder. The modules `tests/hostile/hostile*.py` make the inputs. Each input runs in a
+process of its own, with {SECONDS} s and {MEGABYTES / 1024:g} GB. A process that starts a program, opens a socket, unpickles, makes a
+function from data or writes outside of its folder fails its case.
+
+## Date and machine
+
+{date.today()}, one machine.
+"""  # noqa: E501
 
 
 def main() -> None:
@@ -184,15 +217,10 @@ def main() -> None:
     for case in cases(arguments.model):
         with tempfile.TemporaryDirectory(prefix="eagle-hostile-") as folder:
             outcomes.append((case, try_out(case, Path(folder))))
+    arguments.out.write_text(page(outcomes))
     other = [
         f"{case.kind} {case.name}" for case, outcome in outcomes if not case.is_met_by(outcome)
     ]
-    arguments.out.write_text(
-        f"# Hostile inputs\n\n{len(outcomes)} inputs, made by `tests/hostile/hostile*.py`, each in "
-        "a new process. Seconds include the creation of the input; megabytes are those that the "
-        f"process took from its start. {len(outcomes) - len(other)} ended as expected.\n\n"
-        f"{page(outcomes)}"
-    )
     if other:
         raise SystemExit(f"error: not as expected: {', '.join(other)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import pytest
 
 from eagle_spark.datasets.synthetic.sample import write_sample, write_unlabelled
+from tests.helpers.sources import run_source
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "notebooks" / "tour.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "tour.ipynb"
 
 pytestmark = [
     pytest.mark.spark,
@@ -25,14 +25,7 @@ def run_cells(parameters: str) -> list[Any]:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     names: dict[str, Any] = {"__name__": "__main__"}
-    values = []
-    for source in [parameters, *sources[1:]]:
-        tree = ast.parse(source)
-        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, str(NOTEBOOK), "exec"), names)  # noqa: S102
-        code = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
-        values.append(code and eval(compile(code, str(NOTEBOOK), "eval"), names))  # noqa: S307
-    return values
+    return [run_source(source, names, str(NOTEBOOK)) for source in [parameters, *sources[1:]]]
 
 
 def test_the_tour_runs(
@@ -41,7 +34,7 @@ def test_the_tour_runs(
     write_sample(tmp_path / "labelled", 30, 3)
     write_unlabelled(tmp_path / "ward", 8, 5)
     places = [str(model_folder), *(str(tmp_path / name) for name in ("ward", "labelled", "wh"))]
-    values = run_cells(f"MODEL, IMAGES, LABELLED, WAREHOUSE = {places!r}")
+    values = run_cells(f"from pathlib import Path\nMODEL, IMAGES, LABELLED, WAREHOUSE = {places!r}")
     assert len(values) == 10
     label, confidence, *_ = values[2]
     assert label in "ABC"
@@ -53,3 +46,9 @@ def test_the_tour_runs(
     assert values[8][0] == 30
     none, some, mended = values[9]
     assert none == mended == 0 < some
+
+
+def test_every_cell_has_its_output() -> None:
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if "outputs" in cell]
+    assert all(cell["outputs"] for cell in cells[1:])
+    assert all(output["output_type"] != "error" for cell in cells for output in cell["outputs"])
