@@ -16,9 +16,8 @@ TESTS ?= tests
 SHARD ?= 1/1
 # Two workers, each with a JVM of its own; the tests on a cluster are all of one of them.
 PYTEST = $(BIN)/python -m pytest -n 2 --no-loadscope-reorder --junitxml build/junit-$@.xml
-# Texts for readers; docs/results is a link to results.
-PROSE = README.md CONTRIBUTING.md $(wildcard results/*.md) \
-  $(filter-out docs/results/%,$(wildcard docs/*.md docs/*/*.md))
+# Texts for readers.
+PROSE = README.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md results/*.md)
 # pragma: allowlist nextline secret
 DETECT_SECRETS := detect-secrets==1.5.0 --hash=sha256:e24e7b9b5a35048c313e983f76c4bd09dad89f045ff059e354f9943bf45aa060
 # The WAREHOUSE of the command line; the one of the demo is too small for measurements.

@@ -1,18 +1,15 @@
 """Write the reference pages of the documentation from the code.
 
-    python docs/generate.py [--check]
+    python docs/generate.py
 
-writes `docs/reference/*.md`, except `api.md`. With `--check` it writes nothing, names the pages
-that differ from the code, and exits with 1 if there are any.
+writes `docs/reference/*.md`, except `api.md`.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -225,8 +222,9 @@ def commands_page() -> str:
         "`eagle --version` prints the version. `spark-submit` runs a script of `submit/` with the "
         "options of its command, on one machine or on a cluster. `eagle-view` is `eagle view`.",
         render_table(("command", "purpose", "script", "standard output", "details"), rows),
-        "The last line on standard output of a job is its result. All other output is on standard "
-        "error. [Exit codes](exit-codes.md) has the codes of all commands.",
+        "The last line on standard output of a job is its result. Log lines and errors are on "
+        "standard error; under `spark-submit` they precede the result on standard output, as it "
+        "merges both outputs of Python. [Exit codes](exit-codes.md) has the codes of all commands.",
     )
 
 
@@ -339,7 +337,7 @@ def reasons_page() -> str:
         "reasons for review.",
         "## Rejection",
         "The column `reason` of `images` and `predictions` holds the reason, the column `detail` "
-        "what was found in the file. `score` processes the file again in each run for the reasons "
+        "the defect of the file. `score` processes the file again in each run for the reasons "
         "of the last column, and for all reasons with `--retry-rejected`.",
         render_table(("reason", "meaning", "tried again"), rejections),
         "## Review",
@@ -394,7 +392,7 @@ def results_page() -> str:
         "The table `runs` holds the results of preprocess, train, score and maintain. The object "
         "of a job that failed has the keys `error`, `kind` and `exit_code`, and those of its "
         "figures that are known ([exit codes](exit-codes.md)). `source -> accuracy` stands for an "
-        "object whose keys are sources.",
+        "object whose keys are sources. `None` in a text is `null` in JSON.",
         *(result_section(name, command) for name, command in COMMANDS.items() if command.is_job),
     )
 
@@ -429,7 +427,8 @@ def model_folder_page() -> str:
         "A model is a folder of these files.",
         render_table(("file", "content", "present"), files),
         f"`{METADATA}` holds the digests of all other files. They are checked before a file is "
-        "loaded; a missing, altered or additional file is an error. No file is run as code.",
+        "loaded; a missing, altered or additional file is an error. No file is run as code. "
+        "`None` in a text is `null` in JSON.",
         f"## Keys of `{METADATA}`",
         *record_parts(ModelMetadata),
         *(part for kind in RECORDS for part in (f"### {kind.__name__}", *record_parts(kind))),
@@ -461,30 +460,6 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def find_outdated(folder: Path) -> dict[str, str]:
-    """Return name -> text of each page of a folder that is missing or differs from the code."""
-    texts = {name: render() for name, render in PAGES.items()}
-    return {
-        name: text
-        for name, text in texts.items()
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
-    }
-
-
-def main(argv: Sequence[str] | None = None, folder: Path = REFERENCE) -> int:
-    """Write or check the pages, and return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    check = parser.parse_args(argv).check
-    outdated = find_outdated(folder)
-    for name, text in outdated.items():
-        if check:
-            print(f"error: {name} differs from the code: run `make docs`", file=sys.stderr)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-    return 1 if check and outdated else 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    for name, render in PAGES.items():
+        (REFERENCE / name).write_text(render(), encoding="utf-8")

@@ -201,14 +201,16 @@ class TrainSettings(Settings):
     """Train the two-head network on the table `images`, one rank per executor."""
 
     warehouse: Text = warehouse_option()
-    model: Text = uri_option("folder to write the model to; it must not exist")
+    model: Text = uri_option("folder to write the model to; it must not exist, unless --overwrite")
     ranks: Integer | None = count_option(
         None, "number of training processes; default: one per executor, 2 on one machine"
     )
     epochs: Integer = count_option(
         4, "passes over the train split, each image original and mirrored"
     )
-    batch_size: Integer = count_option(8, "images per step, over all ranks")
+    batch_size: Integer = count_option(
+        8, "images per step, over all ranks; a multiple of twice the ranks"
+    )
     weights: Text = _weights(
         "backbone weights: imagenet (Keras' download), a file, or none (random start)"
     )
@@ -240,7 +242,7 @@ class TrainSettings(Settings):
 class ScoreSettings(Settings):
     """Predict every new image of a folder into the table `predictions`."""
 
-    images: Text = uri_option("folder of images, any depth")
+    images: Text = uri_option("folder of images, any depth, or one .zip, .tar, .tar.gz or .tgz")
     model: Text = model_option()
     warehouse: Text = warehouse_option()
     chunk: Integer = count_option(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Serve the tables of a warehouse by JDBC and ODBC until this process ends: Spark's Thrift server.
-# It listens on this machine alone, without a password: see the README.
+# It listens on this machine alone, without a password: see docs/how-to/sql.md.
 set -euo pipefail
 warehouse=${1:?usage: serve.sh WAREHOUSE [PORT]}
 port=${2:-10000}

@@ -4,7 +4,7 @@ if [[ $warehouse == file://* && ! -d ${warehouse#file://}/cxr ]]; then
   echo "error: no tables in $warehouse" >&2
   exit 2
 fi
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 catalog=(
   --conf spark.sql.catalogImplementation=in-memory
   --conf spark.sql.catalog.eagle=org.apache.iceberg.spark.SparkCatalog

@@ -76,7 +76,7 @@ def measure_mask(lungs: NDArray[np.bool_]) -> dict[str, float]:
 
 
 class ReviewThresholds(Record):
-    """Thresholds beyond which a prediction needs review; all from the validation split.
+    """Thresholds beyond which a prediction needs review.
 
     Attributes:
         confidence: minimum.

@@ -26,9 +26,10 @@ class ScoreResult:
         seconds: wall time of the run.
         images_per_second: `scored` divided by `seconds`.
         engine: engine that computed the predictions.
-        drift: largest population stability index from the validation split; None without one.
+        drift: largest population stability index from the validation split; None without a
+            reference, or with fewer than 100 new scored images.
         drift_from_recent_runs: largest population stability index from recent runs of the model;
-            None without such runs.
+            None with fewer than 100 images on either side.
         drift_by: reference -> column -> population stability index.
         flagged: review reason -> number of rows.
         exit_code: 0, or `EXIT_NEEDS_ATTENTION`.

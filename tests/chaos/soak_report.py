@@ -27,6 +27,11 @@ BOUND = 2.0
 # Java collects late and grows until its heap, 2 GiB by conf/spark-defaults.conf, is full; it needs
 # 0.5 GB besides, as `benchmarks.inventory` measured.
 JAVA_GB = 2 * 2**30 / 1e9 + 0.5
+# The answer of a page without problems.
+FLAT = (
+    f"The rate and the memory of Python stay flat, Java stays within {JAVA_GB:.2f} GB, "
+    "and all sums balance."
+)
 
 
 @dataclass(frozen=True)
@@ -129,13 +134,12 @@ def page(figures: Mapping[str, Any]) -> str:
             for name, row in figures["flat"].items()
         ],
     )
-    verdict = "All sums balance" if figures["balanced"] else "**The sums do not balance**"
-    steady = (
-        f"**Not flat**: {'; '.join(problems)}" if (problems := uneven(figures)) else "All is flat"
-    )
+    problems = [] if figures["balanced"] else ["**The sums do not balance**."]
+    if slopes := uneven(figures):
+        problems.append(f"**Not flat**: {'; '.join(slopes)}.")
     return f"""# Do memory and rate stay flat over {figures["count"]:,} images, with workers killed?
 
-{verdict}. {steady}.
+{" ".join(problems) or FLAT}
 
 {flat}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.soak import MEMORIES, outcome
-from tests.chaos.soak_report import BOUND, JAVA, JAVA_GB, SPEED, page, uneven
+from tests.chaos.soak_report import BOUND, FLAT, JAVA, JAVA_GB, SPEED, page, uneven
 
 NUMBERS = ("count", "seed", "chunk", "seconds", "broken", "lost_tasks", "listed", "scored")
 MORE = ("rejected", "as_expected", "rows", "files", "cores", "kill_every", "longest_worker_seconds")
@@ -34,7 +34,7 @@ def test_flat_figures_end_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     figures = soaked({JAVA: 2.0, SPEED: 5.0, "workers, sum": -5.0})
     assert outcome(figures) == 0
     assert capsys.readouterr().err == ""
-    assert "All is flat." in page(figures)
+    assert FLAT in page(figures)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_a_trend_is_an_error(
     assert name in line
     (problem,) = uneven(figures)
     assert f"**Not flat**: {problem}." in page(figures)
+    assert FLAT not in page(figures)
 
 
 def test_java_may_grow_until_its_heap_is_full() -> None:
@@ -66,6 +67,12 @@ def test_java_may_grow_until_its_heap_is_full() -> None:
     figures["peak_gb"][JAVA] = JAVA_GB + 0.01
     assert outcome(figures) == 1
     assert "driver, Java" in page(figures)
+
+
+def test_the_page_names_sums_that_do_not_balance() -> None:
+    text = page(soaked() | {"balanced": False})
+    assert "**The sums do not balance**." in text
+    assert FLAT not in text
 
 
 @pytest.mark.parametrize(("name", "value"), [("balanced", False), ("kills", 0)])

@@ -1,4 +1,4 @@
-"""Every page has clear blocks and plain words; the parser rejects blocks that are not clear."""
+"""Every page has clear blocks, plain words and sound links; the parser rejects unclear blocks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.pages import (
     DOCS,
+    ROOT,
     PageError,
     list_checked,
     list_pages,
@@ -120,10 +121,16 @@ def test_pages_run_on_one_machine_and_on_a_cluster() -> None:
     assert list_run_pages(cluster=True)
 
 
-@pytest.mark.parametrize("page", list_pages(), ids=page_name)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("README*.md")), *list_pages()], ids=page_name)
 def test_every_page_is_short(page: Path) -> None:
     if not page_name(page).startswith(GENERATED):
         assert len(page.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("page", sorted({*ROOT.glob("*.md"), *list_checked()}), ids=page_name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
 def test_read_prose_removes_code_and_comments() -> None:

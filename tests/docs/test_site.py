@@ -28,6 +28,7 @@ LINKED = re.compile(r"<link\b[^>]*\brel=\"?(?:stylesheet|preconnect|preload)[^>]
 CONFIG = """INHERIT: {config}
 docs_dir: pages
 hooks: []
+watch: []
 plugins: [search]
 nav: [index.md, other.md]
 """
@@ -62,6 +63,8 @@ def test_every_page_is_in_the_site(site: Path) -> None:
     assert len(pages) > 30
     assert all((site / page).is_file() for page in pages)
     assert (site / "results" / "index.html").is_file()
+    assert (site / "results" / "window.png").is_file()
+    assert 'src="../results/window.png"' in (site / "how-to" / "window.html").read_text()
     assert not list(site.rglob("*.py"))
     assert not (site / "vocabulary.txt").exists()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +38,6 @@ def write_page_folder(
     folder.mkdir()
     for name in LINKS:
         (folder / name).symlink_to(ROOT / name)
-    # The scripts of `conf` and `submit` call the programs of this environment.
-    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     write_sample(folder / "labelled", LABELLED, SEED)
     write_unlabelled(folder / "images", UNLABELLED, SEED)
     shutil.copytree(model, folder / "model")

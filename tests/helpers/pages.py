@@ -68,13 +68,18 @@ class Block:
 
 
 def list_pages() -> list[Path]:
-    """Return every page of `docs/`; `rglob` does not follow its symbolic link `results`."""
+    """Return every page of `docs/`."""
     return sorted(DOCS.rglob("*.md"))
 
 
 def list_checked() -> list[Path]:
     """Return every text for readers, whose blocks, options and words are checked."""
-    files = [*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", *ROOT.glob("results/*.md")]
+    files = [
+        *ROOT.glob("README*.md"),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *ROOT.glob("results/*.md"),
+    ]
     return [*sorted(files), *list_pages()]
 
 
