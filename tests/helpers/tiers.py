@@ -18,6 +18,8 @@ import pytest
 
 MARKERS = ("hadoop", "slow", "train", "spark")  # the longest groups first
 CLUSTER = "tests/cluster"
+# Its tests share no process: each is a group, and a part of a shard, of its own.
+SINGLE_TESTS = "tests/docs/test_pages.py"
 TIERS = ("unit", "test", "extended", "all")
 _BEFORE = pytest.StashKey[set[str]]()
 
@@ -47,13 +49,14 @@ def tier_name(item: pytest.Item) -> str:
 
 
 def group_name(nodeid: str) -> str:
-    """Return the group of tests that one worker runs: a file, or all tests on a cluster."""
-    file = file_name(nodeid)
-    return CLUSTER if file.startswith(f"{CLUSTER}/") else file
+    """Return the group of tests that one worker runs: a part, or all tests on a cluster."""
+    return CLUSTER if nodeid.startswith(f"{CLUSTER}/") else part_name(nodeid)
 
 
-def file_name(nodeid: str) -> str:
-    return nodeid.partition("::")[0]
+def part_name(nodeid: str) -> str:
+    """Return the tests that are in one shard: those of a file, or one of `SINGLE_TESTS`."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file == SINGLE_TESTS else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -68,7 +71,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def share(seconds: Mapping[str, float], parts: int) -> list[set[str]]:
-    """Distribute files over parts, the longest first, each to the part with the least to do."""
+    """Distribute tests over shards, the longest first, each to the shard with the least to do."""
     shards: list[set[str]] = [set() for _ in range(parts)]
     loads = [0.0] * parts
     for name in sorted(seconds, key=lambda name: (-seconds[name], name)):
@@ -86,12 +89,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if marker := item.get_closest_marker("extended"):
             if "seconds" not in marker.kwargs or not marker.args:
                 raise pytest.UsageError(f"{item.nodeid}: extended wants a reason and seconds")
-            seconds[file_name(item.nodeid)] += marker.kwargs["seconds"]
+            seconds[part_name(item.nodeid)] += marker.kwargs["seconds"]
     shard = share(seconds, parts)[part - 1]
 
     def is_chosen(item: pytest.Item) -> bool:
         tier = tier_name(item)
-        in_shard = tier != "extended" or file_name(item.nodeid) in shard
+        in_shard = tier != "extended" or part_name(item.nodeid) in shard
         return in_shard and tier in tiers.get(chosen, {tier})
 
     config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])

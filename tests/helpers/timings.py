@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.tiers import file_name, tier_name
+from tests.helpers.tiers import tier_name
 
 SLOWEST = 15
 MAX_SECONDS = 10  # of a test without the marker `slow` or `extended`
@@ -65,7 +65,7 @@ class Timings:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.tier == "all" or not self.tests:  # some tests, run by hand
             return
-        files = sums({name: file_name(name) for name in self.tests}, self.tests)
+        files = sums({name: name.partition("::")[0] for name in self.tests}, self.tests)
         tiers = sums(self.tiers, self.tests)
         output = BUILD / f"test-times-{self.tier}.json"
         BUILD.mkdir(exist_ok=True)

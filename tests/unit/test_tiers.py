@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from tests.helpers.tiers import group_name, parse_shard, share
+from tests.helpers.tiers import SINGLE_TESTS, group_name, parse_shard, share
 
 
 def test_every_file_is_in_one_shard_and_the_longest_is_alone() -> None:
@@ -28,6 +28,8 @@ def test_tests_on_a_cluster_are_one_group_and_others_one_a_file() -> None:
         "tests/cluster/test_b.py::y"
     )
     assert group_name("tests/test_a.py::test_x[a::b]") == "tests/test_a.py"
+    page = f"{SINGLE_TESTS}::test_blocks_run[docs/index.md]"
+    assert group_name(page) == page
 
 
 def test_a_shard_is_a_part_of_all() -> None:
