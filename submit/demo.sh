@@ -18,12 +18,20 @@ job() {
   "$bin/spark-submit" "submit/$1.py" "${@:2}"
 }
 
-if [ -e "$out" ]; then
-  [ -e "$out/.made-by-demo" ] || { echo "error: OUT: wanted a new folder or one of an earlier demo; got $out; remove it or choose another" >&2; exit 2; }
-  rm -rf "$out"
-fi
-mkdir -p "$out" && touch "$out/.made-by-demo"
+fail() { echo "error: $1" >&2; exit 2; }
+[ -z "$data" ] || [ -d "$data" ] || fail "DATA: wanted a folder; got $data"
+case $weights in
+  imagenet | none) ;;
+  *) [ -f "$weights" ] || fail "WEIGHTS: wanted imagenet, none or a file; got $weights" ;;
+esac
+[ ! -e "$out" ] || [ -e "$out/.made-by-demo" ] ||
+  fail "OUT: wanted a new folder or one of an earlier demo; got $out; remove it or choose another"
+mkdir -p "$out"
 out=$(cd "$out" && pwd)
+exec 9>"$out/.made-by-demo"
+flock --nonblock 9 || fail "OUT: another demo runs in $out"
+# Other files in the folder are not those of a demo, and stay.
+rm -rf "$out"/{labelled,unlabelled,warehouse,model,predictions.png}
 
 if [ -n "$data" ]; then
   labelled=$data
