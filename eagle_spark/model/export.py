@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import require_extra
+from eagle_spark.model.resize_products import replace_resizes
 
 if TYPE_CHECKING:
     import keras
@@ -134,6 +135,9 @@ def compile_openvino(
 ) -> ov.InferRequest:
     """Compile a graph for the CPU and return an inference request.
 
+    In float32, `replace_resizes` changes the graph before. The gate compiles engines here too, so
+    it compares the graph that scoring runs.
+
     Args:
         graph: an OpenVINO model, or the path of its `.xml`.
         precision: `f32` or `bf16`, of the operations that the graph holds in float32.
@@ -148,7 +152,11 @@ def compile_openvino(
         # OpenVINO defaults to bf16 on some CPUs.
         "INFERENCE_PRECISION_HINT": precision,
     }
-    return ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    core = ov.Core()
+    model = core.read_model(graph) if isinstance(graph, Path) else graph
+    if precision == "f32":  # bf16 would be rounded between the products
+        model = replace_resizes(model)
+    return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
 def to_quantisation_samples(pixels: NDArray[np.uint8]) -> list[dict[str, NDArray[np.float32]]]:

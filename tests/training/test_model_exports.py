@@ -20,6 +20,7 @@ from eagle_spark.model.export import (
     to_openvino,
     to_quantisation_samples,
 )
+from eagle_spark.model.resize_products import replace_resizes
 
 pytestmark = pytest.mark.train
 SIZE = 64
@@ -78,6 +79,32 @@ def test_int8_is_close_to_its_graph_and_deterministic(graphs: tuple[Any, Any], p
     # Deeper ones stray further, random weights on noise as they are.
     error = np.abs(first["f56"] - expected["f56"]).mean()
     assert error < 0.2 * np.abs(expected["f56"]).mean()
+
+
+@pytest.mark.parametrize(("quantised", "tolerance"), [(False, 1e-5), (True, 1e-2)])
+def test_resizes_as_products_do_not_change_the_outputs(
+    graphs: tuple[Any, Any],
+    pixels: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quantised: bool,
+    tolerance: float,
+) -> None:
+    backbone, heads = graphs
+    if quantised:
+        backbone = quantise(backbone, to_quantisation_samples(pixels))
+    graph = join_graphs(backbone, heads)
+    resizes = [
+        sum(node.get_type_name() == "Interpolate" for node in each.get_ops())
+        for each in (graph, replace_resizes(graph))
+    ]
+    assert resizes == [5, 3]  # the others have more than one channel
+    replaced = engine(graph, tmp_path).predict(pixels)
+    monkeypatch.setattr("eagle_spark.model.export.replace_resizes", lambda graph: graph)
+    original = engine(graph, tmp_path).predict(pixels)
+    for actual, expected in zip(replaced, original, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
