@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,6 +166,31 @@ def test_a_file_without_read_permission_is_unreadable(tmp_path: Path) -> None:
 def test_reading_stops_one_byte_after_the_limit(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"1234567890")
     assert len(read_bytes(str(tmp_path / "x"), 4)) == 5
+
+
+def test_reading_allocates_no_more_than_the_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1234567890")
+    storage, path = resolve(str(tmp_path / "x"))
+    tracemalloc.start()
+    try:
+        assert storage.read(path, 2**28) == b"1234567890"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("limit", [0, 1, 9, 10, 11, 12])
+def test_reading_returns_the_bytes_up_to_the_limit(tmp_path: Path, limit: int) -> None:
+    (tmp_path / "x").write_bytes(b"1234567890")
+    storage, path = resolve(str(tmp_path / "x"))
+    assert storage.read(path, limit) == b"1234567890"[:limit]
+
+
+@pytest.mark.parametrize("limit", [3, 2**20])
+def test_a_file_that_is_longer_than_its_size_is_read_to_the_limit(limit: int) -> None:
+    storage, path = resolve("/proc/self/cmdline")  # its size is 0
+    assert storage.read(path, limit) == Path(path).read_bytes()[:limit]
 
 
 def test_writing_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
