@@ -55,6 +55,7 @@ _HIGH_DEPTH_MODES = frozenset(("I;16", "I;16B", "I", "F"))
 # Pillow's errors for valid files of a kind that it does not support.
 _UNSUPPORTED_ERRORS = ("cannot handle", "unknown pixel mode", "unknown data organization")
 _START_OF_SCAN, _EXIF_HEADER = b"\xff\xda", b"Exif\0\0"
+_BLOCK_BYTES = 1 << 16  # of a JPEG, searched at a time: they fit into the cache of a core
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 262, 322, 323, 339  # TIFF tags
 _UNSIGNED, _MAX_UINT16 = 1, 65_535
@@ -284,14 +285,27 @@ def check_jpeg_segments(data: bytes) -> None:
     Raises:
         ImageRejectedError: CORRUPT.
     """
-    scans = data.count(_START_OF_SCAN)  # entropy-coded data escapes FF
+    scans = _count_pairs(data, _START_OF_SCAN)  # entropy-coded data escapes FF
     if scans > MAX_SCANS:
         raise ImageRejectedError(Reason.CORRUPT, f"jpeg: {scans} scans; wanted at most {MAX_SCANS}")
-    segments = data.count(_EXIF_HEADER)
+    segments = 0
+    if _count_pairs(data, _EXIF_HEADER[:2]) > MAX_EXIF_SEGMENTS:
+        segments = data.count(_EXIF_HEADER)
     if segments > MAX_EXIF_SEGMENTS:  # Pillow joins them in quadratic time
         raise ImageRejectedError(
             Reason.CORRUPT, f"jpeg: {segments} EXIF segments; wanted at most {MAX_EXIF_SEGMENTS}"
         )
+
+
+def _count_pairs(data: bytes, pair: bytes) -> int:
+    """Count a pair of different bytes. `bytes.count` took 5 % of the time of a large image."""
+    first, second = pair
+    count = 0
+    for start in range(0, len(data) - 1, _BLOCK_BYTES):
+        length = min(_BLOCK_BYTES + 1, len(data) - start)  # blocks share a byte
+        block = np.frombuffer(data, np.uint8, length, start)
+        count += int(np.count_nonzero((block[:-1] == first) & (block[1:] == second)))
+    return count
 
 
 def _check_header(image: ImageFile) -> None:
