@@ -72,7 +72,7 @@ def time_stage(spark: SparkSession, candidates: Sequence[Candidate], folder: Pat
     """Time the decoding stage, its rows written as Parquet, in a warm session."""
     shutil.rmtree(folder / "stage", ignore_errors=True)
     start = time.perf_counter()
-    decode_candidates(spark, candidates, SIZE, f"file://{folder / 'stage'}")
+    decode_candidates(spark, candidates, DecodeWorker(SIZE, f"file://{folder / 'stage'}"))
     return time.perf_counter() - start
 
 

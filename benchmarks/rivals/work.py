@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eagle_spark.imaging.decode import decode_image
 from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.model.predictor import Model, load_model
 
@@ -44,12 +43,16 @@ def load(model: str, engine: str) -> Model:
 def score_images(
     paths: list[str], blobs: list[bytes], model: str, engine: str
 ) -> list[dict[str, Any]]:
-    """Return a row per image, with every column of `predictions` that takes time to compute."""
-    loaded = load(model, engine)
-    predictions = loaded.predict_images([decode_image(data, loaded.size) for data in blobs])
-    return [
+    """Return a row per image of a batch, computed by the predictor of this package.
+
+    The rows have every column of `predictions` that takes time to compute: hash, class, mask and
+    review. `scored_at` is the end of the batch.
+    """
+    predictions = load(model, engine).predict_contents(blobs)
+    rows = [
         {
             "path": path,
+            "image_id": prediction.image_id,
             "status": prediction.status,
             "label": prediction.label,
             "confidence": prediction.confidence,
@@ -58,9 +61,10 @@ def score_images(
             # A text: pyarrow cannot infer the type of lists that are all empty.
             "review_reasons": " ".join(prediction.review_reasons),
             "novelty": prediction.novelty,
-            "mask": encode_mask(prediction.mask),
+            "mask": None if prediction.mask is None else encode_mask(prediction.mask),
             "lung_area": prediction.lung_area,
-            "scored_at": time.time(),
         }
         for path, prediction in zip(paths, predictions, strict=True)
     ]
+    end = time.time()
+    return [{**row, "scored_at": end} for row in rows]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,6 +20,32 @@ from eagle_spark.errors import EXIT_NEEDS_ATTENTION
 
 ROOT = Path(__file__).resolve().parents[2]
 BEAT_SECONDS = 0.25
+JAVA, DRIVER, WORKER, OTHER = "java", "driver", "worker", "other"  # kinds of processes
+
+
+def process_kind(name: str, words: Sequence[str], ancestors: Collection[str]) -> str:
+    """Return the kind of a process of a job or of a rival.
+
+    A worker is a Python process that another Python process started, or Spark's daemon of workers,
+    which Java starts.
+
+    Args:
+        name: of its program.
+        words: its command line.
+        ancestors: names of the programs that started it, up to the job itself.
+    """
+    if name == "java":
+        return JAVA
+    if name.startswith("ray::"):
+        return WORKER
+    if not _is_python(name):
+        return OTHER
+    is_daemon = any(word.endswith(".daemon") for word in words)
+    return WORKER if is_daemon or any(map(_is_python, ancestors)) else DRIVER
+
+
+def _is_python(name: str) -> bool:
+    return name.startswith("python")
 
 
 @dataclass
@@ -36,27 +62,49 @@ class Load:
     peak_gb: float = 0.0
     process_gb: dict[str, float] = field(default_factory=dict)
     _cpu: dict[tuple[int, float], float] = field(default_factory=dict)
+    _kinds: dict[tuple[int, float], str] = field(default_factory=dict)
 
     @property
     def cpu_seconds(self) -> float:
         """User and system time of all cores; the last beat of each process is lost."""
         return round(sum(self._cpu.values()), 1)
 
+    @property
+    def cpu_by_kind(self) -> dict[str, float]:
+        """`cpu_seconds` by `process_kind`."""
+        return {
+            kind: round(sum(self._cpu[key] for key in self._cpu if self._kinds[key] == kind), 1)
+            for kind in sorted(set(self._kinds.values()))
+        }
+
     def look(self, excluded: set[int]) -> None:
         """Sample the running descendants, except the excluded ones."""
         used = 0
-        for process in psutil.Process().children(recursive=True):
+        ancestors: dict[int, list[str]] = {}
+        for process in psutil.Process().children(recursive=True):  # parents before their children
             if process.pid in excluded:
                 continue
             try:
                 times, key = process.cpu_times(), (process.pid, process.create_time())
                 name, resident = process.name(), process.memory_info().rss
+                started_by = ancestors.get(process.ppid(), [])
             except psutil.Error:  # it has ended
                 continue
+            ancestors[process.pid] = [*started_by, name]
             used += resident
             self._cpu[key] = times.user + times.system
+            kind = process_kind(name, _read_words(process), started_by)
+            if (self._kinds.get(key), kind) != (WORKER, DRIVER):  # its parent has ended
+                self._kinds[key] = kind
             self.process_gb[name] = max(self.process_gb.get(name, 0.0), round(resident / 1e9, 2))
         self.peak_gb = max(self.peak_gb, round(used / 1e9, 2))
+
+
+def _read_words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
 
 
 def submit_words(job: str, *options: str, conf: Sequence[str] = ()) -> list[str]:
