@@ -17,7 +17,7 @@ from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
 from eagle_spark.imaging.hashes import compute_image_id, compute_perceptual_hash
 from eagle_spark.imaging.mask import encode_mask, read_mask
 from eagle_spark.io import join, read_bytes, resolve
-from eagle_spark.spark.batches import map_batches, tasks_for
+from eagle_spark.spark.batches import Worker, map_batches, tasks_for
 from eagle_spark.tables import IMAGES
 from eagle_spark.testing.failpoints import IN_A_TASK, failpoint
 
@@ -107,27 +107,20 @@ class DecodeWorker:
 
 
 def decode_candidates(
-    spark: SparkSession,
-    candidates: Sequence[Candidate],
-    size: int,
-    staging: str,
-    keep_patient_id: bool = False,
+    spark: SparkSession, candidates: Sequence[Candidate], worker: Worker
 ) -> tuple[DataFrame, list[Rejection]]:
     """Decode candidates on the executors.
 
     Args:
         spark: session.
         candidates: images to decode.
-        size: pixels per side.
-        staging: URI of the folder for the decoded rows.
-        keep_patient_id: keep DICOM's PatientID as it is, not its hash.
+        worker: a `DecodeWorker`; is called in each task.
 
     Returns:
         The staged rows of the decoded images, and the rejections of the others.
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    worker = DecodeWorker(size, staging, keep_patient_id)
     report = map_batches(distribute(spark, candidates), worker, _REPORT).collect()
     staged = sorted(row.staged for row in report if row.staged)
     schema = from_arrow_schema(DECODED)

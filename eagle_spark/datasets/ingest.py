@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from eagle_spark.datasets.changes import Changes, Rejection, plan_changes, select_facts
-from eagle_spark.datasets.decode_worker import decode_candidates
+from eagle_spark.datasets.decode_worker import DecodeWorker, decode_candidates
 from eagle_spark.datasets.layout import FOLDER_LAYOUT, Layout, parse_layout
 from eagle_spark.datasets.leakage import SPLIT_COLUMNS, audit_splits
 from eagle_spark.datasets.matching import Candidate, match
@@ -24,7 +24,7 @@ from eagle_spark.datasets.workbook import MAX_WORKBOOK_BYTES, read_workbook
 from eagle_spark.errors import AuditError, OutputError
 from eagle_spark.io import FileEntry, absolute_uri, join, list_folder, resolve, temporary_folder
 from eagle_spark.settings import PreprocessSettings
-from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import ACCEPTED, IMAGES, Run, Warehouse
 from eagle_spark.tables.branch import Branch
@@ -123,10 +123,9 @@ def preprocess(settings: PreprocessSettings) -> PreprocessResult:
         matched = [entry for entry in candidates if entry.reason is None]
         random.Random(settings.seed).shuffle(matched)  # noqa: S311 - mixes the classes in each file
         # Pixels are decoded once, into staging files; they are written when every split is known.
-        with watch_tasks(spark, "decode", len(matched)):
-            decoded, broken = decode_candidates(
-                spark, matched, settings.size, staging, settings.keep_patient_id
-            )
+        worker = DecodeWorker(settings.size, staging, settings.keep_patient_id)
+        with watch_rows(spark, "decode", len(matched)) as count_rows:
+            decoded, broken = decode_candidates(spark, matched, count_rows(worker))
         changes = plan_changes(
             candidates,
             select_facts(decoded),
@@ -206,10 +205,10 @@ def write_changes(
         branch.update_paths(
             _to_paths(spark, list(paths)), {"split": f"'{split}'"}, f"target.{ACCEPTED}"
         )
-    with watch_tasks(spark, "write", len(changes.written)):
-        if not changes.written.empty:
-            splits = pa.Table.from_pandas(changes.written[["path", "split"]])
-            branch.append(add_run(decoded, spark.createDataFrame(splits), run))
+    if not changes.written.empty:
+        _log.info("writing %d images into the table images", len(changes.written))
+        splits = pa.Table.from_pandas(changes.written[["path", "split"]])
+        branch.append(add_run(decoded, spark.createDataFrame(splits), run))
     write_rejections(spark, branch, changes.rejections, run)
 
 

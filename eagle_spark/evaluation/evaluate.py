@@ -22,7 +22,7 @@ from eagle_spark.model.predictor import REJECTED, SCORED, ModelRef
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring.monitor import measure_drift
 from eagle_spark.settings import EvaluateSettings
-from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import open_session, threads_per_task
 from eagle_spark.tables.runs import Run
 
@@ -132,8 +132,8 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
             absolute_uri(settings.model), metadata.model_id, engine, threads_per_task(spark)
         )
         accepted = [candidate for candidate in candidates if candidate.reason is None]
-        with watch_tasks(spark, "evaluate", len(accepted)):
-            rows = evaluate_images(spark, accepted, EvaluationWorker(model))
+        with watch_rows(spark, "evaluate", len(accepted)) as count_rows:
+            rows = evaluate_images(spark, accepted, count_rows(EvaluationWorker(model)))
         conflicts = find_conflicting_labels(
             rows["image_id"].fillna(rows["path"]).tolist(), rows["truth"].tolist()
         )

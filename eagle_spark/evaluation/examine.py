@@ -16,7 +16,7 @@ from eagle_spark.imaging.mask import read_mask
 from eagle_spark.io import read_bytes
 from eagle_spark.metrics.scores import OVERLAP_METRICS, compute_overlap_metrics
 from eagle_spark.model.predictor import REJECTED, ModelRef, Prediction
-from eagle_spark.spark.batches import map_batches, tasks_for
+from eagle_spark.spark.batches import Worker, map_batches, tasks_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,11 +100,16 @@ def _compare(file: LabelledImage, prediction: Prediction, size: int) -> dict[str
 
 
 def evaluate_images(
-    spark: SparkSession, candidates: Sequence[Candidate], worker: EvaluationWorker
+    spark: SparkSession, candidates: Sequence[Candidate], worker: Worker
 ) -> pd.DataFrame:
     """Return one row of `OUTCOME_SCHEMA` per candidate, ordered by path.
 
     `truth` is the class of the candidate, `label` the predicted class.
+
+    Args:
+        spark: session.
+        candidates: images to predict.
+        worker: an `EvaluationWorker`; is called in each task.
     """
     rows = [
         {

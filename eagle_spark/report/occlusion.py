@@ -20,7 +20,7 @@ from eagle_spark.model.occlusion import (
 )
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.spark.batches import map_batches, tasks_for
-from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.progress import watch_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,9 +119,9 @@ def compute_attributions(images: DataFrame, worker: OcclusionWorker) -> pd.DataF
     occluded = (sample.place <= MAX_PATCH_IMAGES).alias("occluded")
     sample = sample.select("path", "source", "label", "pixels", "mask", occluded)
     spark, count = images.sparkSession, sample.count()
-    with watch_tasks(spark, "occlusion", count):
+    with watch_rows(spark, "occlusion", count) as count_rows:
         partitions = sample.repartition(tasks_for(spark, count, IMAGES_PER_TASK))
-        rows = map_batches(partitions, worker, _ATTRIBUTION_SCHEMA).toPandas()
+        rows = map_batches(partitions, count_rows(worker), _ATTRIBUTION_SCHEMA).toPandas()
     return rows.sort_values("path", ignore_index=True)
 
 

@@ -44,7 +44,7 @@ from eagle_spark.scoring.predict import STAGES, Clock, ScoreWorker, predict
 from eagle_spark.scoring.result import ScoreResult
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.spark.batches import preload
-from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import check_warehouse, open_session, threads_per_task
 from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
@@ -208,10 +208,10 @@ def predict_new(context: ScoreRun, branch: Branch, done: int) -> int:
     if done < listed and context.warehouse.snapshot(PREDICTIONS) is not None:
         published = context.select(context.warehouse.read(PREDICTIONS)).where(_SCORED)
         worker = replace(worker, scored_hashes=broadcast_scored_hashes(published))
-    with watch_tasks(context.spark, "score", listed - done):
+    with watch_rows(context.spark, "score", listed - done) as count_rows:
         while done < listed:
             files = select_without_row(context.listing, context.select(branch.read()))
-            branch.append(predict(files.limit(settings.chunk), worker))
+            branch.append(predict(files.limit(settings.chunk), count_rows(worker)))
             counts = context.count(branch.read())
             if duplicates := counts.get(STATUS_DUPLICATE, 0):
                 copy_duplicate_predictions(branch, context.condition)

@@ -15,7 +15,7 @@ from eagle_spark.io import absolute_uri, join, list_folder, resolve
 from eagle_spark.io.archives import is_archive
 from eagle_spark.scoring.listing import read_listing, write_listing
 from eagle_spark.spark.batches import map_batches, tasks_for
-from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.progress import watch_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -114,9 +114,9 @@ def _write_missing(rows: DataFrame, images: str, target: str, model_id: str, sta
 def _write(masks: DataFrame, count: int, target: str) -> Masks:
     """Write `count` rows of `target` and `mask`."""
     spark = masks.sparkSession
-    with watch_tasks(spark, "masks", count):
+    with watch_rows(spark, "masks", count, "masks") as count_rows:
         shared = masks.repartition(tasks_for(spark, count, FILES_PER_TASK))
-        report = map_batches(shared, write_batches, _REPORT)
+        report = map_batches(shared, count_rows(write_batches), _REPORT)
         sums = report.selectExpr("sum(files)", "min(name)", "min(problem)")
         files, name, problem = sums.collect()[0]
     failed = count - int(files)

@@ -29,7 +29,7 @@ from eagle_spark.model.predictor import (
 )
 from eagle_spark.scoring.dedupe import STATUS_DUPLICATE, Broadcast, is_scored
 from eagle_spark.scoring.listing import ListedFile
-from eagle_spark.spark.batches import map_batches, tasks_for
+from eagle_spark.spark.batches import Worker, map_batches, tasks_for
 from eagle_spark.tables import PREDICTIONS
 from eagle_spark.testing.failpoints import IN_A_TASK, failpoint
 
@@ -170,7 +170,7 @@ def read_listed(file: ListedFile, archives: Archives) -> bytes:
     return archives.read(archive, position, file["file_length"], MAX_FILE_BYTES)
 
 
-def predict(files: DataFrame, worker: ScoreWorker) -> DataFrame:
+def predict(files: DataFrame, worker: Worker) -> DataFrame:
     """Return a row of `predictions` for each listed file.
 
     Members of an archive stay in their order; files of one length, and so mostly those with the
@@ -179,7 +179,7 @@ def predict(files: DataFrame, worker: ScoreWorker) -> DataFrame:
 
     Args:
         files: rows of `LISTING`.
-        worker: is called in each task.
+        worker: a `ScoreWorker`; is called in each task.
     """
     from pyspark.sql.functions import col
 

@@ -33,20 +33,24 @@ def map_batches(rows: DataFrame, worker: Worker, schema: pa.Schema) -> DataFrame
 
 
 def tasks_for(spark: SparkSession, rows: int, rows_per_task: int = IMAGES_PER_TASK) -> int:
-    """Return the number of tasks for a number of rows: all slots, at most `rows_per_task` each."""
+    """Return the number of tasks for a number of rows: all slots, at most `rows_per_task` each.
+
+    A multiple of the slots: three tasks on two slots take as long as four.
+    """
     slots = spark.sparkContext.defaultParallelism
-    return max(1, min(rows, max(slots, -(-rows // rows_per_task))))
+    return max(1, min(rows, slots * -(-rows // (slots * rows_per_task))))
 
 
 @contextmanager
 def preload(spark: SparkSession, load: Callable[[], object]) -> Iterator[None]:
-    """Call `load` in a Python worker on every core but one, in the background of the block.
+    """Call `load` in a Python worker on every slot, in the background of the block.
 
-    One core remains for the Spark jobs of the block. Errors of `load` are not raised here: the
-    tasks that need its result raise them.
+    The workers take batches of `map_batches` later: `load` has to cache its result, by the key by
+    which the tasks load it. Errors of `load` are not raised here: the tasks that need its result
+    raise them.
     """
     context, group = spark.sparkContext, f"load {uuid4().hex}"
-    tasks = context.defaultParallelism - 1
+    tasks = context.defaultParallelism
 
     def worker(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         load()
@@ -58,9 +62,6 @@ def preload(spark: SparkSession, load: Callable[[], object]) -> Iterator[None]:
         with suppress(Exception):
             rows.write.format("noop").mode("overwrite").save()
 
-    if not tasks:
-        yield
-        return
     thread = Thread(target=run, name="preload", daemon=True)
     thread.start()
     try:

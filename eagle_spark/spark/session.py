@@ -28,6 +28,7 @@ CATALOG = "eagle"
 GLOB_CHARACTERS = "*?[]{}"
 ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
 ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+_GATEWAY_PORT = "PYSPARK_GATEWAY_PORT"  # a variable that spark-submit sets
 
 # What stands here holds unless the site's own configuration says otherwise.
 DEFAULT_CONF = {
@@ -56,7 +57,12 @@ LOCAL_CONF = {
 
 
 def check_java() -> None:
-    """Raise PlatformError unless a Java of version 17 or newer is there."""
+    """Raise PlatformError unless a Java of version 17 or newer is there.
+
+    The Java of spark-submit runs Spark already; no other one is started to print its version.
+    """
+    if _GATEWAY_PORT in os.environ:
+        return
     java = find_java(os.environ)
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
     version = re.search(r'version "(\d+)', shown)
@@ -69,7 +75,7 @@ def use_own_spark() -> None:
 
     spark-submit has started it already, with the variables that it was given.
     """
-    if "PYSPARK_GATEWAY_PORT" in os.environ or "pyspark" in sys.modules:
+    if _GATEWAY_PORT in os.environ or "pyspark" in sys.modules:
         return
     others = {os.path.realpath(entry) for entry in list_foreign_sparks(os.environ)}
     wanted = build_spark_environment(os.environ)

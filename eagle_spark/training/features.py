@@ -20,7 +20,7 @@ from eagle_spark.io import resolve
 from eagle_spark.model.backbone import BackboneEngine, unpack_backbone
 from eagle_spark.model.network import STATISTICS_COUNT, TAPS
 from eagle_spark.spark.batches import map_batches
-from eagle_spark.spark.progress import watch_tasks
+from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import threads_per_task
 from eagle_spark.tables import FEATURES, RUNS, Warehouse
 from eagle_spark.tables.schema import sql_time
@@ -179,13 +179,13 @@ def _compute_missing(
     )
     extractor = Extractor(backbone, threads_per_task(spark))
     step = min(max(BUCKETS_PER_COMMIT, -(-buckets // MAX_COMMITS)), buckets)
-    with watch_tasks(spark, "features", missing_count):
+    with watch_rows(spark, "features", missing_count, "rows") as count_rows:
         for first in range(0, buckets, step):
             part = rows.where(col("bucket").between(first, first + step - 1))
             ordered = part.repartitionById(step, col("bucket") - lit(first)).sortWithinPartitions(
                 xxhash64("path", "copy"), "path", "copy"
             )
-            features = map_batches(ordered, extractor, FEATURE_SCHEMA)
+            features = map_batches(ordered, count_rows(extractor), FEATURE_SCHEMA)
             warehouse.append(FEATURES, features)
     return missing_count
 
