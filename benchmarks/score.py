@@ -41,6 +41,7 @@ from tests.helpers.processes import ROOT, link_images, run_watched, submit_words
 from tests.helpers.rates import compute_steady_rate, summarise_ratios
 
 RIVALS = ROOT / "build" / "rivals"
+RIVAL_LIBRARIES = ("ray[data]", "daft", "simplejpeg", "opencv-python-headless")
 TIMEOUT = 1800  # seconds
 SYSTEMS = ("ours", "predict_udf", "loop", "engine", "udf", "ray", "daft")
 LARGE_SIDE = 2000
@@ -64,17 +65,21 @@ print(json.dumps(versions))
 
 
 def find_interpreter(system: str) -> str:
-    """Return the Python of a system: this one, or one that has Ray and Daft as well."""
-    if system not in ("ray", "daft"):
-        return sys.executable
-    python = RIVALS / "bin" / "python"
-    if not (RIVALS / ".ready").exists():
+    """Return the Python of a system: this one, or for Ray and Daft that of the rivals."""
+    return prepare_rivals() if system in ("ray", "daft") else sys.executable
+
+
+def prepare_rivals() -> str:
+    """Return a Python that has the `RIVAL_LIBRARIES` and all of this one; install them once."""
+    python, libraries = RIVALS / "bin" / "python", "\n".join(RIVAL_LIBRARIES)
+    ready = RIVALS / ".ready"
+    if not ready.exists() or ready.read_text() != libraries:
         venv.create(RIVALS, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "ray[data]", "daft"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *RIVAL_LIBRARIES], check=True)
         (packages,) = RIVALS.glob("lib/python*/site-packages")
         (ours,) = {path for path in sys.path if path.endswith("site-packages")}
         (packages / "eagle.pth").write_text(f"{ours}\n")
-        (RIVALS / ".ready").touch()
+        ready.write_text(libraries)
     return str(python)
 
 

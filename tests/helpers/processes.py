@@ -132,11 +132,17 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def link_images(folder: Path, count: int, target: Path) -> Path:
-    """Link `count` images of a folder, chosen by a hash of their paths, into a new folder."""
+    """Link `count` images of a folder, chosen by a hash of their paths, into a new folder.
+
+    Raises:
+        ValueError: the folder has fewer images.
+    """
     files = sorted(
         images_in(folder),
         key=lambda path: sha256(str(path.relative_to(folder)).encode()).digest(),
     )
+    if len(files) < count:
+        raise ValueError(f"`{folder}`: wanted {count} images; got {len(files)}")
     target.mkdir()
     for number, path in enumerate(files[:count]):
         (target / f"{number:06d}{path.suffix.lower()}").symlink_to(path.resolve())
