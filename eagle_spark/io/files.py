@@ -68,6 +68,17 @@ class Storage(Protocol):
         """Write `data` as `put` does."""
         self.put(path, lambda: io.BytesIO(data))
 
+    def create(self, path: str, data: bytes) -> None:
+        """Write a new file under its final name; create parents.
+
+        A killed writer leaves a part of the file: only for names that nothing refers to yet. `put`
+        would leave a hidden file, which Iceberg's removal of orphan files skips.
+
+        An existing file is an error on a local disk. On HDFS it is replaced: a repeated attempt
+        replaces its own part.
+        """
+        ...
+
     def exists(self, path: str) -> bool: ...
 
     def rename(self, source: str, target: str) -> None:

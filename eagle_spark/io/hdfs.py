@@ -7,6 +7,7 @@ or `?` in a file name.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import re
@@ -128,23 +129,41 @@ class HdfsStorage(Storage):
 
     def _put_once(self, path: str, open_source: Callable[[], IO[bytes]]) -> None:
         temp = temp_path(path)
-        options = hdfs_native.WriteOptions(permission=read_file_permission())
         with open_source() as stream:
             try:
+                self._write(temp, stream, overwrite=False)
                 with _translate_errors():
-                    # The inner writer, because the finalizer of the stream around it closes it
-                    # after a failure, and closing never returns when the DataNode is dead.
-                    sink = self._client.inner.create(temp, options)
-                while block := stream.read(CHUNK_BYTES):
-                    with _translate_errors():
-                        sink.write(block)
-                with _translate_errors():
-                    sink.close()
                     self._client.rename(temp, path, True)
             except BaseException:
                 with suppress(Exception):
                     self._client.delete(temp)
                 raise
+
+    def create(self, path: str, data: bytes) -> None:
+        _with_retries(lambda: self._create_once(path, data), f"{self.prefix}{path}")
+
+    def _create_once(self, path: str, data: bytes) -> None:
+        try:
+            # A failed attempt may have left a part that could not be deleted either.
+            self._write(path, io.BytesIO(data), overwrite=True)
+        except BaseException:
+            with suppress(Exception):
+                self._client.delete(path)
+            raise
+
+    def _write(self, path: str, stream: IO[bytes], overwrite: bool) -> None:
+        """Write a stream to a file of HDFS; a failure leaves a part of it."""
+        permission = read_file_permission()
+        options = hdfs_native.WriteOptions(permission=permission, overwrite=overwrite)
+        with _translate_errors():
+            # The inner writer, because the finalizer of the stream around it closes it after a
+            # failure, and closing never returns when the DataNode is dead.
+            sink = self._client.inner.create(path, options)
+        while block := stream.read(CHUNK_BYTES):
+            with _translate_errors():
+                sink.write(block)
+        with _translate_errors():
+            sink.close()
 
     def exists(self, path: str) -> bool:
         with _translate_errors():

@@ -87,6 +87,17 @@ class LocalStorage(Storage):
             self.delete(temp)
             raise
 
+    def create(self, path: str, data: bytes) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            with open(path, "xb") as sink:
+                sink.write(data)
+        except FileExistsError:
+            raise
+        except BaseException:
+            self.delete(path)
+            raise
+
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
 

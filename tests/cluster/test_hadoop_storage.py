@@ -56,6 +56,13 @@ def test_unusual_names_survive_every_operation(folder: str, name: str) -> None:
     assert list(list_folder(folder)) == []
 
 
+def test_a_new_file_is_created_with_its_folders(cluster: LocalCluster, folder: str) -> None:
+    storage, path = resolve(join(folder, "deep", "x"))
+    storage.create(path, b"one")
+    assert storage.read(path, 100) == b"one"
+    assert everything(cluster, folder) == {folder.rsplit("/", 1)[1], "deep", "x"}
+
+
 def test_the_shell_of_hadoop_lists_the_same_names(cluster: LocalCluster, folder: str) -> None:
     for name in ODD:
         storage, path = resolve(join(folder, name))
@@ -183,11 +190,12 @@ def test_a_write_that_hdfs_refuses_is_one_line_and_leaves_nothing(
     storage, path = resolve(folder)
     storage.write(f"{path}/there", b"1")
     with trouble(cluster, folder):  # type: ignore[operator]
-        with pytest.raises(OSError, match=message) as caught:
-            storage.write(f"{path}/x", b"2" * 1000)
+        for write in (storage.write, storage.create):
+            with pytest.raises(OSError, match=message) as caught:
+                write(f"{path}/x", b"2" * 1000)
+            assert "\n" not in str(caught.value)
+            assert "org.apache" not in str(caught.value)
         assert storage.read(f"{path}/there", 2) == b"1"
-    assert "\n" not in str(caught.value)
-    assert "org.apache" not in str(caught.value)
     assert everything(cluster, folder) == {folder.rsplit("/", 1)[1], "there"}
 
 
@@ -252,7 +260,8 @@ def test_a_killed_datanode_disturbs_neither_writers_nor_readers(
         while remaining:
             remaining -= killed.is_set()
             names.append(f"{worker}-{len(names)}")
-            storage.write(f"{path}/{names[-1]}", data)
+            write_file = storage.create if worker % 2 else storage.write
+            write_file(f"{path}/{names[-1]}", data)
         return names
 
     def read() -> bool:

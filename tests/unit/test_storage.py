@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 import pytest
 
@@ -226,6 +228,85 @@ def test_the_longest_name_of_the_disk_can_be_written(tmp_path: Path) -> None:
     storage, path = resolve(str(tmp_path / ("ü" * 127 + "x")))
     storage.write(path, b"1")
     assert storage.read(path, 2) == b"1"
+
+
+def test_a_new_file_is_created_with_its_folders(tmp_path: Path) -> None:
+    storage, path = resolve(str(tmp_path / "deep" / "x"))
+    storage.create(path, b"one")
+    assert [(file.name, file.read_bytes()) for file in (tmp_path / "deep").iterdir()] == [
+        ("x", b"one")
+    ]
+
+
+def test_a_file_that_exists_is_not_created(tmp_path: Path) -> None:
+    storage, path = resolve(str(tmp_path / "x"))
+    storage.create(path, b"one")
+    with pytest.raises(FileExistsError):
+        storage.create(path, b"two")
+    assert Path(path).read_bytes() == b"one"
+
+
+@pytest.fixture
+def short_files() -> Iterator[None]:
+    """Let the kernel refuse to write more than 1,000 bytes to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("short_files")
+@pytest.mark.parametrize("length", [1001, 1 << 20])  # written at closing, and before
+def test_a_failed_creation_leaves_nothing(tmp_path: Path, length: int) -> None:
+    storage, path = resolve(str(tmp_path / "x"))
+    with pytest.raises(OSError, match="File too large"):
+        storage.create(path, bytes(length))
+    assert list(tmp_path.iterdir()) == []
+
+
+class FailingClient:
+    """A NameNode whose DataNodes fail in the first attempts, as hdfs-native shows that."""
+
+    def __init__(self, failures: int) -> None:
+        self.files: dict[str, bytes] = {}
+        self.failures = failures
+        self.inner = self
+
+    def create(self, path: str, options: Any) -> FailingClient:
+        if path in self.files and not options.overwrite:
+            raise FileExistsError(path)
+        self.path, self.files[path] = path, b""
+        return self
+
+    def write(self, data: bytes) -> None:
+        self.files[self.path] += data[:3]
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError('DataTransferError("no DataNode")')
+        self.files[self.path] += data[3:]
+
+    def close(self) -> None:
+        pass
+
+    def delete(self, path: str) -> None:
+        raise RuntimeError(f"the connection is lost: {path}")
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_file_of_hdfs_is_created_again_over_its_own_part(
+    failures: int, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eagle_spark.io import hdfs
+
+    monkeypatch.setattr(hdfs, "_RETRY_PAUSES", (0, 0))
+    client = FailingClient(failures)
+    storage = hdfs.HdfsStorage.__new__(hdfs.HdfsStorage)
+    storage.prefix, storage._client = "hdfs://n", client
+    with nullcontext() if failures < 3 else pytest.raises(OSError, match="no DataNode"):
+        storage.create("/x", b"content")
+    assert client.files == {"/x": b"content" if failures < 3 else b"con"}
 
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir], ids=["file", "folder"])
