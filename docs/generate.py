@@ -302,7 +302,7 @@ def tables_page() -> str:
 def table_section(table: Table) -> str:
     parts = [f"## {table.name}", f"{escape(table.comment)}."]
     if table.partitioned_by:
-        columns = ", ".join(map(code, table.partitioned_by.split(", ")))
+        columns = ", ".join(map(code, table.partitioned_by))
         parts.append(f"Partitioned by {columns}.")
     rows = [
         (

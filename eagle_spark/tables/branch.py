@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from eagle_spark.errors import AuditError, CommitConflictError
-from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.runs import RunRecord
-from eagle_spark.tables.schema import Table, change_branch
+from eagle_spark.tables.schema import Table
 from eagle_spark.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -134,27 +133,17 @@ class Branch:
     def _move_main(
         self, audited: int | None, record: RunRecord | None, guard: Callable[[], None]
     ) -> int | None:
-        from pyspark.errors import IllegalArgumentException
-
-        warehouse, table = self._warehouse, self.table
+        iceberg, published = self._warehouse.iceberg(self.table), audited
         guard()
         self._check(audited, self.snapshot)
-        if record and audited != warehouse.snapshot(table):
-            properties = {RUN_PROPERTY: record.dumps()}
-            self._check(audited, warehouse.seal_branch(table, self.name, properties))
+        if record and audited != iceberg.snapshot_id():
+            seal = iceberg.commit_properties(self.name, {RUN_PROPERTY: record.dumps()})
+            self._check(audited, seal.parent_id)
             guard()
-        try:
-            change_branch(
-                warehouse.spark,
-                f"CALL {CATALOG}.system.fast_forward('{table.full_name}', 'main', '{self.name}')",
-            )
-        except IllegalArgumentException as error:
-            raise CommitConflictError(
-                f"another run published to {table.full_name} in the meantime; run this job again"
-            ) from error
+            published = seal.id
+        iceberg.publish(self.name)
         failpoint("publishing")
-        warehouse.drop_branch(table, self.name)
-        return warehouse.snapshot(table)
+        return published
 
     def _check(self, audited: int | None, snapshot: int | None) -> None:
         if snapshot != audited:

@@ -35,7 +35,7 @@ IMAGES = Table(
         Column("reason", "STRING", "short name of the reason for the rejection; null when accepted", True),
         Column("run_id", "STRING", "run that wrote the row, see runs; null in rows of version 0.1", True),
     ),
-    partitioned_by="split",
+    partitioned_by=("split",),
     properties=(
         # Row groups are what training shuffles and buffers: about 300 images of 224 x 224.
         ("write.parquet.row-group-size-bytes", str(16 * 2**20)),
@@ -75,6 +75,11 @@ PREDICTIONS = Table(
         Column("scored_at", "TIMESTAMP", "time, UTC"),
         _DICOM,
     ),
+    properties=(
+        # The first 16 characters, the default, are equal in all paths of a folder: with the whole
+        # text a reader of one folder skips the files of others.
+        ("write.metadata.metrics.column.path", "full"),
+    ),
 )  # fmt: skip
 
 FEATURES = Table(
@@ -98,7 +103,7 @@ FEATURES = Table(
         Column("statistics", "BINARY", "input of the class head: float16"),
         Column("computed_at", "TIMESTAMP", "time, UTC"),
     ),
-    partitioned_by="backbone, split, masked, bucket",
+    partitioned_by=("backbone", "split", "masked", "bucket"),
     properties=(
         # About 60 masked rows of size 224 a row group: what training reads at a time.
         ("write.parquet.row-group-size-bytes", str(16 * 2**20)),

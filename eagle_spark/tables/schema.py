@@ -14,7 +14,6 @@ import pyarrow as pa
 from eagle_spark.spark.session import CATALOG
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
     from pyspark.sql.types import StructType
 
 NAMESPACE = f"{CATALOG}.cxr"
@@ -28,28 +27,11 @@ _ARROW = {
     "BINARY": pa.binary(),
     "TIMESTAMP": pa.timestamp("us", tz="UTC"),
 }
-MAX_TRIES = 5  # of a change of a branch
 
 
 def sql_time(moment: datetime) -> str:
     """Return a UTC moment as a SQL literal."""
     return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
-
-
-def change_branch(spark: SparkSession, statement: str) -> None:
-    """Run SQL that changes a branch; retry if another run commits at the same moment.
-
-    Iceberg 1.12 retries commits of rows, not changes of branches.
-    """
-    from py4j.protocol import Py4JJavaError
-
-    for remaining in reversed(range(MAX_TRIES)):
-        try:
-            spark.sql(statement)
-            return
-        except Py4JJavaError as error:
-            if not remaining or "CommitFailedException" not in str(error.java_exception):
-                raise
 
 
 def arrow_type(ddl: str) -> pa.DataType:
@@ -106,12 +88,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the namespace `eagle.cxr`."""
+    """One table of the namespace `eagle.cxr`.
+
+    Attributes:
+        name: in the namespace.
+        comment: of the table.
+        columns: in their order.
+        partitioned_by: columns whose values are the partition.
+        properties: of Iceberg; `table_properties` has those of all tables too.
+    """
 
     name: str
     comment: str
     columns: tuple[Column, ...]
-    partitioned_by: str = ""
+    partitioned_by: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -179,10 +169,9 @@ class Table:
         return pa.schema([(name, types[name]) for name in columns or types])
 
     @property
-    def create(self) -> str:
-        """The SQL that makes the table where there is none."""
-        properties = {
-            "format-version": "2",
+    def table_properties(self) -> dict[str, str]:
+        """The Iceberg properties of a new table."""
+        return {
             # Every task writes to all partitions at once; no shuffle of pixels before the write.
             "write.distribution-mode": "none",
             "write.spark.fanout.enabled": "true",
@@ -190,13 +179,6 @@ class Table:
             "write.metadata.delete-after-commit.enabled": "true",
             **dict(self.properties),
         }
-        listed = ", ".join(f"'{key}'='{value}'" for key, value in properties.items())
-        partition = f"PARTITIONED BY ({self.partitioned_by})" if self.partitioned_by else ""
-        return (
-            f"CREATE TABLE IF NOT EXISTS {self.full_name} "
-            f"({', '.join(column.ddl for column in self.columns)}) USING iceberg {partition} "
-            f"COMMENT '{self.comment}' TBLPROPERTIES ({listed})"
-        )
 
 
 @dataclass(frozen=True)

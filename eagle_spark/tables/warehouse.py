@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -12,18 +12,12 @@ from eagle_spark.errors import EagleError, OutputError
 from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.branch import RUN_PROPERTY, Branch
 from eagle_spark.tables.definitions import ACCEPTED, IMAGES, RUNS
+from eagle_spark.tables.iceberg import MAX_TRIES, IcebergTable, create_namespace
 from eagle_spark.tables.runs import RunRecord
-from eagle_spark.tables.schema import (
-    MAX_TRIES,
-    NAMESPACE,
-    DataFile,
-    Table,
-    change_branch,
-    sql_time,
-)
+from eagle_spark.tables.schema import NAMESPACE, DataFile, Table, sql_time
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 
@@ -33,26 +27,35 @@ class Warehouse:
     def __init__(self, spark: SparkSession) -> None:
         """Create the namespace of the tables if it is missing."""
         self.spark = spark
-        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {NAMESPACE}")
+        create_namespace(spark, NAMESPACE.removeprefix(f"{CATALOG}."))
+
+    def iceberg(self, table: Table) -> IcebergTable:
+        """Return the table for work through Iceberg's API, without SQL."""
+        return IcebergTable(self.spark, table.full_name)
 
     def create_or_migrate(self, table: Table) -> None:
-        """Create the table, or add missing columns and struct fields to an older one.
+        """Create the table, or add missing columns, struct fields and properties to an older one.
 
         Raises:
             OutputError: when a table of that name has other columns.
         """
-        self.spark.sql(table.create)
-        for change in table.changes(self.spark.table(table.full_name).schema):
-            self.spark.sql(change)
-        schema = self.spark.table(table.full_name).schema
+        iceberg = self.iceberg(table)
+        if not iceberg.exists():
+            iceberg.create(table)
+        schema = iceberg.schema()
+        if changes := table.changes(schema):
+            for change in changes:
+                self.spark.sql(change)
+            schema = iceberg.schema()
         if _shape(schema) != _shape(table.schema()):
             raise OutputError(
                 f"{table.full_name} in this warehouse has other columns than this version writes: "
                 f"wanted {_shape(table.schema())}; got {_shape(schema)}"
             )
+        iceberg.set_missing_properties(table.table_properties)
 
     def exists(self, table: Table) -> bool:
-        return bool(self.spark.catalog.tableExists(table.full_name))
+        return self.iceberg(table).exists()
 
     def read(self, table: Table, branch: str = "main") -> DataFrame:
         """Return the published rows, or those of a branch."""
@@ -114,25 +117,18 @@ class Warehouse:
 
     def branches(self, table: Table) -> set[str]:
         """Return the names of the branches, without tags."""
-        refs = self.spark.sql(
-            f"SELECT name FROM {table.full_name}.refs WHERE type = 'BRANCH'"
-        ).collect()
-        return {row.name for row in refs}
+        return self.iceberg(table).branches()
 
     def create_branch(self, table: Table, branch: str) -> None:
         """Create `branch` at the present `main`; one that a killed run left is dropped."""
-        self.drop_branch(table, branch)
-        change_branch(self.spark, f"ALTER TABLE {table.full_name} CREATE BRANCH `{branch}`")
+        self.iceberg(table).create_branch(branch)
 
     def drop_branch(self, table: Table, branch: str) -> None:
-        change_branch(self.spark, f"ALTER TABLE {table.full_name} DROP BRANCH IF EXISTS `{branch}`")
+        self.iceberg(table).drop_branch(branch)
 
     def snapshot(self, table: Table, branch: str = "main") -> int | None:
         """Return the id of the newest snapshot of the branch, or None when nothing was written."""
-        row = self.spark.sql(
-            f"SELECT snapshot_id FROM {table.full_name}.refs WHERE name = '{branch}'"
-        ).first()
-        return None if row is None else int(row.snapshot_id)
+        return self.iceberg(table).snapshot_id(branch)
 
     def files(self, table: Table, snapshot: int) -> list[DataFile]:
         """Return the data files of a snapshot, ordered by path."""
@@ -165,9 +161,10 @@ class Warehouse:
         if branch not in self.branches(table):
             self.create_branch(table, branch)
             return False
-        main, tip = self.snapshot(table), self.snapshot(table, branch)
-        published = self._ancestors(table, main)
-        base = next((one for one in self._ancestors(table, tip) if one in published), None)
+        iceberg = self.iceberg(table)
+        main, tip = iceberg.snapshot_id(), iceberg.snapshot_id(branch)
+        published = set(iceberg.ancestor_ids(main))
+        base = next((one for one in iceberg.ancestor_ids(tip) if one in published), None)
         if main is None or main == base:
             return False
         others = self.read(table).select("run_id")
@@ -178,31 +175,8 @@ class Warehouse:
         self.create_branch(table, moved.name)
         moved.delete_paths(rows, carry)
         moved.append(rows.select(*(column.name for column in table.columns)))
-        change_branch(
-            self.spark,
-            f"ALTER TABLE {table.full_name} REPLACE BRANCH `{branch}` "
-            f"AS OF VERSION {moved.snapshot}",
-        )
-        self.drop_branch(table, moved.name)
+        iceberg.replace_branch(branch, moved.name)
         return True
-
-    def _ancestors(self, table: Table, snapshot: int | None) -> list[int]:
-        """Return a snapshot and those before it, the newest first."""
-        if snapshot is None:
-            return []
-        rows = self.spark.sql(
-            f"CALL {CATALOG}.system.ancestors_of('{table.full_name}', {snapshot})"
-        ).collect()
-        return [row.snapshot_id for row in rows]
-
-    def seal_branch(self, table: Table, branch: str, properties: Mapping[str, str]) -> int | None:
-        """Commit a snapshot without rows whose summary holds the properties; return its parent."""
-        writer = self.spark.createDataFrame([], table.schema()).writeTo(table.branch_name(branch))
-        for key, value in properties.items():
-            writer = writer.option(f"snapshot-property.{key}", value)
-        writer.append()
-        head = self._head(table, branch)
-        return None if head is None else head.parent_id
 
     def record_run(self, record: RunRecord, snapshot_id: int | None = None) -> None:
         """Write the run's row in `runs`; it replaces a row that `record_published_run` wrote."""
@@ -231,20 +205,12 @@ class Warehouse:
         A run that was killed between its publication and its row has none; the summary of the
         snapshot that it published holds it.
         """
-        head = self._head(table, "main")
+        head = self.iceberg(table).head()
         if head is None or not (text := head.summary.get(RUN_PROPERTY)):
             return
         record = RunRecord.loads(text)
         if not self._has_record(record.run_id):
-            self.record_run(record, head.snapshot_id)
-
-    def _head(self, table: Table, branch: str) -> Row | None:
-        """Return id, `parent_id` and `summary` of the newest snapshot; None without any."""
-        return self.spark.sql(
-            f"SELECT s.snapshot_id, s.parent_id, s.summary FROM {table.full_name}.snapshots s "
-            f"JOIN {table.full_name}.refs r ON s.snapshot_id = r.snapshot_id "
-            f"WHERE r.name = '{branch}'"
-        ).first()
+            self.record_run(record, head.id)
 
     def _has_record(self, run_id: str) -> bool:
         return self.exists(RUNS) and not self.read(RUNS).where(f"run_id = '{run_id}'").isEmpty()

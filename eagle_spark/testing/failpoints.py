@@ -7,9 +7,9 @@ of preprocess and score that hold unread files.
 
 | job | before write | written | audited | publishing |
 |---|---|---|---|---|
-| preprocess | input is listed | rows of `images` are on their branch | sums and splits are checked | `main` has moved, the branch still exists |
+| preprocess | input is listed | rows of `images` are on their branch | sums and splits are checked | `main` has moved, the branch is dropped, `runs` has no row |
 | train | features exist, no rank has started | the model is in the staging folder | the model is evaluated, not visible | `epochs`, `metrics` and `runs` have its rows, its folder does not exist yet |
-| score | files are listed and compared | every file has its row on the branch | sums are checked | `main` has moved, the branch still exists |
+| score | files are listed and compared | every file has its row on the branch | sums are checked | `main` has moved, the branch is dropped, `runs` has no row |
 | maintain | no table is changed | old snapshots of one table are deleted, of others not | all are deleted | one table is compacted, others are not |
 | `hadoop/put` | no file is uploaded | the last byte of a file is written, under its hidden name | every length is checked | one file has its name, others not yet |
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from py4j.protocol import Py4JJavaError
 
 from eagle_spark.errors import AuditError, CommitConflictError, EagleError, OutputError
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import RUNS, TABLES, Run, Warehouse, versions
 from eagle_spark.tables.branch import Branch
-from eagle_spark.tables.schema import Column, Table, change_branch
+from eagle_spark.tables.schema import Column, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -139,39 +136,6 @@ def test_a_branch_is_not_published_over_what_another_run_published(warehouse: Wa
     with pytest.raises(CommitConflictError, match=r"eagle\.cxr\.notes"):
         publish(warehouse, "two")
     assert paths(warehouse) == ["one"]
-
-
-class Thrown(SimpleNamespace):
-    """An exception of Java."""
-
-    _target_id = "o1"
-
-    def __str__(self) -> str:
-        return str(self.text)
-
-
-@pytest.mark.parametrize(
-    ("text", "times", "calls"),
-    [
-        ("org.apache.iceberg.exceptions.CommitFailedException: refresh is required", 4, 5),
-        ("org.apache.iceberg.exceptions.CommitFailedException: refresh is required", 5, 5),
-        ("java.io.IOException: no space", 1, 1),
-    ],
-)
-def test_a_branch_change_is_retried_after_a_commit_conflict(
-    text: str, times: int, calls: int
-) -> None:
-    statements = []
-
-    def sql(statement: str) -> None:
-        statements.append(statement)
-        if len(statements) <= times:
-            raise Py4JJavaError("", Thrown(text=text))
-
-    expected = nullcontext() if times < calls else pytest.raises(Py4JJavaError)
-    with expected:
-        change_branch(cast(Any, SimpleNamespace(sql=sql)), "DROP BRANCH")
-    assert statements == ["DROP BRANCH"] * calls
 
 
 @pytest.mark.spark
