@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 from eagle_spark.errors import EagleError, SettingsError, redact_credentials
 from eagle_spark.io import join, resolve
 from eagle_spark.tables.data_files import FileLayout, parse_schema
+from eagle_spark.tables.iceberg import IcebergTable, TableDescription
 from eagle_spark.tables.schema import Table
 
 Writer = Literal["files", "spark"]
@@ -28,12 +29,14 @@ _PROBE = b"written by Python"
 _log = logging.getLogger(__name__)
 
 
-def choose_writer(setting: Literal["auto"] | Writer, table: Any, definition: Table) -> Writer:
+def choose_writer(
+    setting: Literal["auto"] | Writer, table: IcebergTable, definition: Table
+) -> Writer:
     """Return who writes the data files of a table.
 
     Args:
         setting: `auto` takes the workers where they can write the files, else Spark.
-        table: Java handle of the table.
+        table: exists.
         definition: of the table.
 
     Raises:
@@ -52,62 +55,66 @@ def choose_writer(setting: Literal["auto"] | Writer, table: Any, definition: Tab
     return "spark"
 
 
-def find_obstacle(table: Any, definition: Table) -> str | None:
+def find_obstacle(table: IcebergTable, definition: Table) -> str | None:
     """Return why workers cannot write the data files of a table; None if they can.
 
     Args:
-        table: Java handle of the table.
+        table: exists.
         definition: of the table.
     """
-    location = _locate(table, "a")
-    if not location.startswith(_SCHEMES):
-        return f"its data files are neither file:/ nor hdfs:// URIs: {redact_credentials(location)}"
-    wanted = [(column, "identity") for column in _partition_columns(definition)]
-    if (partition := _read_partition(table)) != wanted:
-        return f"it is partitioned by {partition}; wanted {wanted}"
-    if table.sortOrder().isSorted():
-        return f"it has a sort order: {table.sortOrder().toString()}"
-    manager = table.encryption().getClass().getSimpleName()
-    if manager != "PlaintextEncryptionManager" or _property(table, "encryption.key-id"):
-        return f"it is encrypted: encryption.key-id is set, or {manager} encrypts its files"
-    if (file_format := _property(table, "write.format.default", "parquet").lower()) != "parquet":
+    description = table.describe()
+    return _find_obstacle(description, definition) or _probe(table, read_layout(description).folder)
+
+
+def _find_obstacle(table: TableDescription, definition: Table) -> str | None:
+    folder = table.data_location
+    if folder is None or not folder.startswith(f"{table.location}/"):
+        return f"its data files are not in one folder below {table.location}: {folder}"
+    if not folder.startswith(_SCHEMES):
+        return f"its data files are neither file:/ nor hdfs:// URIs: {redact_credentials(folder)}"
+    wanted = tuple((column, "identity") for column in definition.partitioned_by)
+    if table.partition != wanted:
+        return f"it is partitioned by {table.partition}; wanted {wanted}"
+    if table.is_sorted:
+        return "it has a sort order"
+    if table.is_encrypted or table.properties.get("encryption.key-id"):
+        return "it is encrypted"
+    file_format = table.properties.get("write.format.default", "parquet").lower()
+    if file_format != "parquet":
         return f"write.format.default is {file_format}; wanted parquet"
-    if (codec := _read_codec(table)) not in _CODECS:
+    if (codec := _codec(table)) not in _CODECS:
         return f"write.parquet.compression-codec is {codec}; wanted one of {', '.join(_CODECS)}"
-    folder = location.removesuffix("/a")
-    if _locate(table, "b") != f"{folder}/b" or not folder.startswith(f"{table.location()}/"):
-        return f"its data files are not in one folder below {table.location()}: {location}"
     try:
         read_layout(table)
     except ValueError as error:
         return str(error)
-    return _probe(table, folder)
+    return None
 
 
-def read_layout(table: Any) -> FileLayout:
+def read_layout(table: TableDescription) -> FileLayout:
     """Return what workers need to write the data files of a table.
 
     Args:
-        table: Java handle of a table for which `find_obstacle` names nothing.
+        table: one for which `find_obstacle` names nothing.
 
     Raises:
         ValueError: when a column has a type that no table of this package has, or a property is
             not a number.
     """
-    codec, level = _CODECS[_read_codec(table)]
+    codec, level = _CODECS[_codec(table)]
     if level is not None:
         level = _number(table, "write.parquet.compression-level", level)
     return FileLayout(
-        folder=_locate(table, "a").removesuffix("/a"),
-        schema=parse_schema(_iceberg().SchemaParser.toJson(table.schema())),
-        partition=tuple(column for column, _ in _read_partition(table)),
+        folder=(table.data_location or "").removesuffix("/"),
+        schema=parse_schema(table.schema),
+        partition=tuple(column for column, _ in table.partition),
         codec=codec,
         level=level,
         row_group_bytes=_number(table, "write.parquet.row-group-size-bytes", 128 * 2**20),
     )
 
 
-def _probe(table: Any, folder: str) -> str | None:
+def _probe(table: IcebergTable, folder: str) -> str | None:
     """Return why Java does not read a file that Python writes to a folder; None if it does."""
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
@@ -117,7 +124,7 @@ def _probe(table: Any, folder: str) -> str | None:
         storage, path = resolve(uri)
         storage.create(path, _PROBE)
         try:
-            data = _read_by_java(table, uri)
+            data = table.read_bytes(uri)
         finally:
             storage.delete(path)
     except (EagleError, OSError) as error:
@@ -128,49 +135,12 @@ def _probe(table: Any, folder: str) -> str | None:
     return None if data == _PROBE else f"Java reads other bytes than Python writes to {folder}"
 
 
-def _read_by_java(table: Any, uri: str) -> bytes:
-    stream = table.io().newInputFile(uri).newStream()
-    try:
-        return bytes(stream.readAllBytes())
-    finally:
-        stream.close()
+def _codec(table: TableDescription) -> str:
+    return table.properties.get("write.parquet.compression-codec", "zstd").lower()
 
 
-def _locate(table: Any, name: str) -> str:
-    return str(table.locationProvider().newDataLocation(name))
-
-
-def _read_partition(table: Any) -> list[tuple[str, str]]:
-    """Return column and transform of each field of the table's partition."""
-    schema = table.schema()
-    return [
-        (str(schema.findColumnName(field.sourceId())), str(field.transform().toString()))
-        for field in table.spec().fields()
-    ]
-
-
-def _partition_columns(definition: Table) -> list[str]:
-    return definition.partitioned_by.split(", ") if definition.partitioned_by else []
-
-
-def _read_codec(table: Any) -> str:
-    return _property(table, "write.parquet.compression-codec", "zstd").lower()
-
-
-def _property(table: Any, key: str, default: str = "") -> str:
-    value = table.properties().get(key)
-    return default if value is None else str(value)
-
-
-def _number(table: Any, key: str, default: int) -> int:
-    text = _property(table, key, str(default))
+def _number(table: TableDescription, key: str, default: int) -> int:
+    text = table.properties.get(key, str(default))
     if not text.isdecimal():
         raise ValueError(f"{key} is {text}; wanted a whole number")
     return int(text)
-
-
-def _iceberg() -> Any:
-    from pyspark import SparkContext
-
-    assert SparkContext._jvm is not None
-    return SparkContext._jvm.org.apache.iceberg

@@ -34,31 +34,8 @@ def warehouse(spark: Any, tmp_path: Path) -> Iterator[Warehouse]:
         yield Warehouse(session)
 
 
-def load(warehouse: Warehouse, table: Table) -> Any:
-    spark = warehouse.spark
-    loader = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
-    return loader.loadIcebergTable(spark._jsparkSession, table.full_name)
-
-
 def append(warehouse: Warehouse, table: Table, files: Sequence[WrittenFile]) -> None:
-    """Commit data files, with the metrics of their footers."""
-    handle = load(warehouse, table)
-    api = warehouse.spark._jvm.org.apache.iceberg  # type: ignore[union-attr]
-    metrics = api.MetricsConfig.forTable(handle)
-    change = handle.newAppend()
-    for file in files:
-        source = handle.io().newInputFile(file.uri, file.length)
-        footer = api.parquet.ParquetUtil.fileMetrics(source, metrics)
-        assert footer.recordCount() == file.rows
-        builder = api.DataFiles.builder(handle.spec()).withPath(file.uri).withFormat("parquet")
-        builder = builder.withFileSizeInBytes(file.length).withMetrics(footer)
-        if file.partition:
-            values = warehouse.spark._jvm.java.util.ArrayList()  # type: ignore[union-attr]
-            for value in file.partition:
-                values.add(value)
-            builder = builder.withPartitionValues(values)
-        change = change.appendFile(builder.build())
-    change.commit()
+    warehouse.iceberg(table).append_files("main", files, {})
 
 
 def predictions(first: int, count: int) -> pa.Table:
@@ -96,7 +73,7 @@ def write_part(layout: FileLayout, first: int) -> WrittenFile:
 
 
 def write_in_workers(warehouse: Warehouse, *firsts: int) -> list[WrittenFile]:
-    layout = read_layout(load(warehouse, PREDICTIONS))
+    layout = read_layout(warehouse.iceberg(PREDICTIONS).describe())
     context = warehouse.spark.sparkContext
     files = context.parallelize(firsts, len(firsts)).map(partial(write_part, layout)).collect()
     append(warehouse, PREDICTIONS, files)
@@ -217,7 +194,7 @@ def features(count: int) -> pa.Table:
 
 def test_files_are_in_their_partitions(warehouse: Warehouse) -> None:
     warehouse.create_or_migrate(FEATURES)
-    layout = read_layout(load(warehouse, FEATURES))
+    layout = read_layout(warehouse.iceberg(FEATURES).describe())
     assert layout.partition == ("backbone", "split", "masked", "bucket")
     assert (layout.codec, layout.level, layout.row_group_bytes) == ("none", None, 16 * 2**20)
     parts = split_partitions(features(12), layout)

@@ -13,6 +13,7 @@ import pytest
 from eagle_spark.errors import SettingsError
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import TABLES, Table, Warehouse
+from eagle_spark.tables.iceberg import IcebergTable
 from eagle_spark.tables.schema import Column
 from eagle_spark.tables.writer import choose_writer, find_obstacle, read_layout
 
@@ -22,7 +23,7 @@ NOTES = Table(
     "notes",
     "a table of these tests",
     (Column("path", "STRING", "path"), Column("label", "STRING", "label")),
-    partitioned_by="label",
+    partitioned_by=("label",),
 )
 
 
@@ -32,16 +33,10 @@ def warehouse(spark: Any, tmp_path: Path) -> Iterator[Warehouse]:
         yield Warehouse(session)
 
 
-def load(warehouse: Warehouse, table: Table = NOTES) -> Any:
-    spark = warehouse.spark
-    loader = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
-    return loader.loadIcebergTable(spark._jsparkSession, table.full_name)
-
-
-def alter(warehouse: Warehouse, change: str) -> Any:
-    """Change the table, and return its handle."""
+def alter(warehouse: Warehouse, change: str) -> IcebergTable:
+    """Change the table, and return it."""
     warehouse.spark.sql(f"ALTER TABLE {NOTES.full_name} {change}")
-    return load(warehouse)
+    return warehouse.iceberg(NOTES)
 
 
 def data_folder(tmp_path: Path) -> Path:
@@ -51,9 +46,9 @@ def data_folder(tmp_path: Path) -> Path:
 def test_workers_write_every_table_of_this_package(warehouse: Warehouse, tmp_path: Path) -> None:
     for definition in TABLES:
         warehouse.create_or_migrate(definition)
-        table = load(warehouse, definition)
+        table = warehouse.iceberg(definition)
         assert find_obstacle(table, definition) is None
-        layout = read_layout(table)
+        layout = read_layout(table.describe())
         assert layout.folder == f"file://{tmp_path}/a warehouse/cxr/{definition.name}/data"
         assert layout.schema.names == [column.name for column in definition.columns]
         wanted = [column.nullable for column in definition.columns]
@@ -65,14 +60,14 @@ def test_workers_write_every_table_of_this_package(warehouse: Warehouse, tmp_pat
     ("change", "obstacle"),
     [
         ("SET TBLPROPERTIES ('write.data.path'='s3://k:secret@bucket/x')", "nor hdfs://.*s3://…@b"),
-        ("ADD PARTITION FIELD bucket(4, path)", r"\('path', 'bucket\[4\]'\)\]; wanted"),
-        ("DROP PARTITION FIELD label", r"partitioned by \[\]; wanted"),
+        ("ADD PARTITION FIELD bucket(4, path)", r"\('path', 'bucket\[4\]'\)\); wanted"),
+        ("DROP PARTITION FIELD label", r"partitioned by \(\); wanted"),
         ("WRITE ORDERED BY path", "it has a sort order"),
         ("SET TBLPROPERTIES ('write.format.default'='orc')", "is orc; wanted parquet"),
         ("SET TBLPROPERTIES ('write.parquet.compression-codec'='lz4')", "codec is lz4; wanted one"),
         ("SET TBLPROPERTIES ('write.object-storage.enabled'='true')", "not in one folder"),
         ("SET TBLPROPERTIES ('write.data.path'='file:/elsewhere')", "not in one folder"),
-        ("SET TBLPROPERTIES ('write.data.path'='/relative/to/default')", "neither file:/ nor"),
+        ("SET TBLPROPERTIES ('write.data.path'='/relative/to/default')", "neither file:/ nor|not in one folder"),
         ("ADD COLUMN price DECIMAL(5, 2)", "column price: no Arrow type"),
         ("SET TBLPROPERTIES ('write.parquet.compression-level'='high')", "is high; wanted a whole"),
         ("SET TBLPROPERTIES ('encryption.key-id'='key')", "it is encrypted"),
@@ -91,7 +86,7 @@ def test_a_folder_in_which_python_cannot_write_is_an_obstacle(
 ) -> None:
     warehouse.create_or_migrate(NOTES)
     data_folder(tmp_path).write_text("a file")
-    text = find_obstacle(load(warehouse), NOTES)
+    text = find_obstacle(warehouse.iceberg(NOTES), NOTES)
     assert text is not None
     assert text.startswith(f"Python cannot write to file://{data_folder(tmp_path)}: ")
 
@@ -105,7 +100,7 @@ def test_a_folder_that_java_sees_elsewhere_is_an_obstacle(
     warehouse.create_or_migrate(NOTES)
     # As on a machine whose disk Java mounts under another path.
     monkeypatch.setattr(writer, "resolve", lambda uri: resolve(f"{tmp_path}/x{uri[7:]}"))
-    text = find_obstacle(load(warehouse), NOTES)
+    text = find_obstacle(warehouse.iceberg(NOTES), NOTES)
     assert text is not None
     assert text.startswith(
         f"Java cannot read what Python writes to file://{data_folder(tmp_path)}: "
@@ -116,7 +111,7 @@ def test_spark_writes_where_workers_cannot(
     warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     warehouse.create_or_migrate(NOTES)
-    table = load(warehouse)
+    table = warehouse.iceberg(NOTES)
     assert choose_writer("auto", table, NOTES) == "files"
     assert choose_writer("files", table, NOTES) == "files"
     assert choose_writer("spark", table, NOTES) == "spark"
