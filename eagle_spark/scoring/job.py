@@ -43,9 +43,9 @@ from eagle_spark.scoring.monitor import (
 from eagle_spark.scoring.predict import STAGES, Clock, ScoreWorker, predict
 from eagle_spark.scoring.result import ScoreResult
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.spark.batches import preload
 from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import check_warehouse, open_session, threads_per_task
+from eagle_spark.spark.tasks import warm_workers
 from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
 from eagle_spark.testing.failpoints import failpoint
@@ -140,7 +140,7 @@ def score(settings: ScoreSettings) -> ScoreResult:
         model = ModelRef(
             absolute_uri(settings.model), bundle.metadata.model_id, engine, threads_per_task(spark)
         )
-        with preload(spark, model.load):
+        with warm_workers(spark, model.load):
             lock.check()
             listed = write_listing(list_images(settings.images), staging)
             timer.end("list")

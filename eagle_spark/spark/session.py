@@ -38,6 +38,8 @@ DEFAULT_CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
     # toPandas by Arrow instead of row by row.
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Tasks of rows and tasks without rows then run in the same Python workers, with one model each.
+    "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
     # A second copy of a task that writes would write twice.
     "spark.speculation": "false",
     "spark.ui.showConsoleProgress": "false",
