@@ -16,7 +16,7 @@ from eagle_spark.imaging.decode import DecodedImage, decode_image
 from eagle_spark.io.archives import Archives
 from eagle_spark.metrics.evaluation import Metrics, summarise
 from eagle_spark.model.predictor import Model, load_model
-from eagle_spark.scoring.listing import LISTING, expand_entry, list_images
+from eagle_spark.scoring.listing import expand_entry, list_images, to_table
 from eagle_spark.scoring.monitor import make_reference, measure_drift
 from eagle_spark.scoring.predict import prediction_columns, read_listed
 from eagle_spark.spark.batches import map_batches, tasks_for
@@ -92,7 +92,7 @@ def read_images(spark: SparkSession, uri: str) -> DataFrame:
         read_images(spark, "hdfs:///ward/").count()
     """
     rows = [row for entry in list_images(uri) for row in expand_entry(entry)]
-    files = spark.createDataFrame(pa.Table.from_pylist(rows, schema=LISTING))
+    files = spark.createDataFrame(to_table(rows))
     files = files.repartition(tasks_for(spark, len(rows)))
     return map_batches(files, _read_contents, _CONTENTS)
 

@@ -42,6 +42,7 @@ from eagle_spark.scoring.monitor import (
 )
 from eagle_spark.scoring.predict import STAGES, Clock, ScoreWorker, predict
 from eagle_spark.scoring.result import ScoreResult
+from eagle_spark.scoring.slices import count_slice
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import check_warehouse, open_session, threads_per_task
@@ -142,7 +143,7 @@ def score(settings: ScoreSettings) -> ScoreResult:
         )
         with warm_workers(spark, model.load):
             lock.check()
-            listed = write_listing(list_images(settings.images), staging)
+            listed = count_slice(write_listing(list_images(settings.images), staging))
             timer.end("list")
             warehouse = Warehouse(spark)
             warehouse.create_or_migrate(PREDICTIONS)

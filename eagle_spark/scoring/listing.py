@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING, TypedDict
 
@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 from eagle_spark.errors import InputError
 from eagle_spark.io import FileEntry, join, list_folder, resolve, to_utf8
 from eagle_spark.io.archives import is_archive, list_members
+from eagle_spark.scoring.slices import Piece, Slice
 from eagle_spark.tables import PREDICTIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ENTRIES_PER_PART = 100_000
+ROWS_PER_GROUP = 512  # a task reads the row groups of its slice
 
 LISTING = pa.schema(
     [
@@ -27,6 +29,12 @@ LISTING = pa.schema(
         ("position", pa.int64()),
     ]
 )
+LISTING_ORDER = ("archive", "position", "file_length", "path")
+"""Of the rows of a part, nulls last: members of an archive are read in their order, and files of
+one length, and so mostly those with the same bytes, share a task."""
+
+ListedRow = tuple[str, int, int, str | None, int | None]
+"""A row of `LISTING`."""
 
 
 class ListedFile(TypedDict):
@@ -57,45 +65,46 @@ def list_images(images: str) -> Iterator[FileEntry]:
     yield from list_folder(images)
 
 
-def write_listing(entries: Iterator[FileEntry], staging: str) -> int:
-    """Write Parquet parts of `LISTING` below `staging`; return the number of rows.
+def write_listing(entries: Iterator[FileEntry], staging: str) -> Slice:
+    """Write Parquet parts of `LISTING` below `staging`, each in the order of `LISTING_ORDER`.
 
     Each member of an archive has a row of its own.
+
+    Returns:
+        The rows: all parts in their order.
     """
-    storage, folder = resolve(staging)
     rows = (row for entry in entries for row in expand_entry(entry))
-    total = 0
+    pieces: list[Piece] = []
     for number in count():
         part = list(islice(rows, ENTRIES_PER_PART))
         if number and not part:  # an empty folder leaves one empty part: readers need a file
             break
+        uri = join(staging, f"part-{number:06d}.parquet")
+        table = to_table(part).sort_by([(name, "ascending") for name in LISTING_ORDER])
         stream = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(part, schema=LISTING), stream)
-        storage.write(join(folder, f"part-{number:06d}.parquet"), stream.getvalue().to_pybytes())
-        total += len(part)
-    return total
+        pq.write_table(table, stream, row_group_size=ROWS_PER_GROUP, write_statistics=False)
+        storage, path = resolve(uri)
+        storage.write(path, stream.getvalue().to_pybytes())
+        pieces.append(Piece(uri, 0, len(part)))
+    return tuple(pieces)
 
 
-def expand_entry(entry: FileEntry) -> Iterator[ListedFile]:
+def to_table(rows: Sequence[ListedRow]) -> pa.Table:
+    """Return rows of `LISTING` as a table."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(LISTING)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, LISTING.types, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=LISTING)
+
+
+def expand_entry(entry: FileEntry) -> Iterator[ListedRow]:
     """Yield the row of a file, or those of the members of an archive."""
     if not is_archive(entry.name):
-        yield ListedFile(
-            path=to_utf8(entry.uri),
-            file_length=entry.length,
-            file_modified=entry.modified,
-            archive=None,
-            position=None,
-        )
+        yield to_utf8(entry.uri), entry.length, entry.modified, None, None
         return
+    archive = to_utf8(entry.uri)
     for member in list_members(entry):
         # Members have the time of their archive: unchanged bytes are not scored again.
-        yield ListedFile(
-            path=member.path,
-            file_length=member.length,
-            file_modified=entry.modified,
-            archive=to_utf8(entry.uri),
-            position=member.position,
-        )
+        yield member.path, member.length, entry.modified, archive, member.position
 
 
 def read_listing(spark: SparkSession, staging: str) -> DataFrame:

@@ -14,6 +14,7 @@ from eagle_spark.errors import InputError, OutputError, SettingsError
 from eagle_spark.io import absolute_uri, join, list_folder, resolve
 from eagle_spark.io.archives import is_archive
 from eagle_spark.scoring.listing import read_listing, write_listing
+from eagle_spark.scoring.slices import count_slice
 from eagle_spark.spark.batches import map_batches, tasks_for
 from eagle_spark.spark.progress import watch_rows
 
@@ -87,7 +88,7 @@ def _write_missing(rows: DataFrame, images: str, target: str, model_id: str, sta
     owner_file, owner = f"{folder}/{OWNER_FILE}", f"{model_id}\n{root}".encode()
     has_owner = storage.exists(owner_file)
     is_owner = has_owner and storage.read(owner_file, len(owner) + 1) == owner
-    existing = is_owner and write_listing(list_folder(target), listed)
+    existing = is_owner and count_slice(write_listing(list_folder(target), listed))
     if has_owner and not is_owner:
         _log.warning(
             "`masks_out` %s held masks of another model or folder of images; all are replaced",

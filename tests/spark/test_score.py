@@ -24,6 +24,7 @@ from eagle_spark.scoring import job as job
 from eagle_spark.scoring.dedupe import PREDICTION_COLUMNS
 from eagle_spark.scoring.listing import list_images, write_listing
 from eagle_spark.scoring.predict import STAGES
+from eagle_spark.scoring.slices import count_slice
 from tests.helpers.sample_images import EXPECTED_REASONS, SAMPLE_IMAGES, encode_image, write_file
 from tests.helpers.score_runs import is_balanced, list_valid_images, query
 
@@ -261,5 +262,6 @@ def test_the_listing_is_spooled_in_parts(tmp_path: Path, monkeypatch: pytest.Mon
     for number in range(5):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{number}").write_bytes(b"")
-    assert write_listing(list_images(str(tmp_path / "in")), str(tmp_path / "out")) == 5
+    parts = write_listing(list_images(str(tmp_path / "in")), str(tmp_path / "out"))
+    assert count_slice(parts) == 5
     assert len(list((tmp_path / "out").iterdir())) == 3
