@@ -248,6 +248,12 @@ class ScoreSettings(Settings):
     chunk: Integer = count_option(
         10_000, "Images per commit. An interrupted run repeats at most this many."
     )
+    writer: Literal["auto", "files", "spark"] = option(
+        "auto",
+        help="writer of the table's data files. files: the Python workers; spark: Spark, at a "
+        "lower rate; auto: files, or spark where the site encrypts, partitions or places the "
+        "table in its own way",
+    )
     max_failure_rate: Number = _failure_rate()
     engine: Literal[
         "auto", "openvino-int8", "openvino-bf16", "litert", "onnx", "openvino", "keras"

@@ -40,7 +40,7 @@ def spark() -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
     small = {
-        "spark.master": "local[1]",
+        "spark.master": "local[1,4]",  # a failed task is repeated, as in production
         "spark.driver.memory": "1g",
         # Small tables: the default of 200 shuffle tasks is waiting, nothing else.
         "spark.sql.shuffle.partitions": "1",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eagle_spark.errors import RETRYABLE_REASONS
+from eagle_spark.scoring.listing import ENTRIES_PER_PART, LISTING, LISTING_ORDER, ROWS_PER_GROUP
+from eagle_spark.scoring.slices import Slice, list_pieces
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -75,10 +77,29 @@ def match_listing(rows: DataFrame, listing: DataFrame) -> DataFrame:
     return rows.join(listing, FILE_COLUMNS, "left_semi")
 
 
-def select_without_row(listing: DataFrame, rows: DataFrame) -> DataFrame:
-    """Return the listed files that no row matches, in the order of archives and paths."""
-    files = listing.join(rows, FILE_COLUMNS, "left_anti")
-    return files.orderBy("archive", "position", "path")
+def write_without_row(listing: DataFrame, rows: DataFrame, folder: str) -> Slice:
+    """Write the listed files that no row matches to Parquet parts below `folder`.
+
+    Args:
+        listing: as `read_listing` returns it.
+        rows: of one model.
+        folder: URI; is created.
+
+    Returns:
+        The rows of these parts, with the columns of `LISTING` and in its order, so that a run that
+        is resumed takes the files in the order of an undisturbed one. Times are milliseconds.
+    """
+    from pyspark.sql.functions import col
+
+    parts = listing.select("*", col("_metadata.file_name").alias("part"))
+    files = parts.join(rows, FILE_COLUMNS, "left_anti")
+    files = files.orderBy("part", *(col(name).asc_nulls_last() for name in LISTING_ORDER))
+    # Spark's own form of a time in Parquet has another unit and no time zone.
+    times = {"file_modified": "unix_millis(file_modified) AS file_modified"}
+    columns = [times.get(name, name) for name in LISTING.names]
+    writer = files.selectExpr(*columns).write.option("maxRecordsPerFile", ENTRIES_PER_PART)
+    writer.option("parquet.block.row.count.limit", ROWS_PER_GROUP).parquet(folder)
+    return list_pieces(folder)
 
 
 def count_by_status(rows: DataFrame) -> StatusCounts:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from eagle_spark.errors import EXIT_NEEDS_ATTENTION, AuditError
 from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
-from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.scoring.audit import audit, filter_runs, select_new_run_ids
-from eagle_spark.scoring.dedupe import (
-    STATUS_DUPLICATE,
-    broadcast_scored_hashes,
-    copy_duplicate_predictions,
-)
+from eagle_spark.scoring.chunks import score_chunks
+from eagle_spark.scoring.context import ScoreRun
+from eagle_spark.scoring.dedupe import broadcast_scored_hashes
 from eagle_spark.scoring.diff import (
     StatusCounts,
-    count_by_status,
     diff_against_table,
     match_listing,
-    select_without_row,
+    write_without_row,
 )
 from eagle_spark.scoring.listing import list_images, read_listing, write_listing
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
@@ -40,15 +36,16 @@ from eagle_spark.scoring.monitor import (
     read_previous_attempts,
     warn_of_drift,
 )
-from eagle_spark.scoring.predict import STAGES, Clock, ScoreWorker, predict
+from eagle_spark.scoring.predict import STAGES, ScoreWorker
 from eagle_spark.scoring.result import ScoreResult
-from eagle_spark.scoring.slices import count_slice
+from eagle_spark.scoring.slices import Slice, count_slice
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.spark.progress import watch_rows
 from eagle_spark.spark.session import check_warehouse, open_session, threads_per_task
 from eagle_spark.spark.tasks import warm_workers
 from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
+from eagle_spark.tables.data_files import FileLayout
+from eagle_spark.tables.writer import choose_writer, read_layout
 from eagle_spark.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -57,51 +54,11 @@ if TYPE_CHECKING:
 _SCORED = "status = 'scored'"
 
 
-@dataclass(frozen=True)
-class ScoreRun:
-    """What the steps of a run share.
-
-    Attributes:
-        run: identity and settings.
-        spark: session.
-        warehouse: of the tables.
-        bundle: model folder.
-        model: its address for workers.
-        staging: URI of a folder of this run.
-        listing: rows of `LISTING`.
-        listed: number of these rows.
-        clocks: seconds of all tasks by stage.
-    """
-
-    run: Run[ScoreSettings]
-    spark: SparkSession
-    warehouse: Warehouse
-    bundle: Bundle
-    model: ModelRef
-    staging: str
-    listing: DataFrame
-    listed: int
-    clocks: Mapping[str, Clock]
-
-    @property
-    def condition(self) -> str:
-        """The SQL condition on the rows of the model."""
-        return f"model_id = '{self.bundle.metadata.model_id}'"
-
-    def select(self, rows: DataFrame) -> DataFrame:
-        """Return the rows of the model."""
-        return rows.where(self.condition)
-
-    def count(self, rows: DataFrame) -> StatusCounts:
-        """Return the listed files by the status of their rows of the model."""
-        return count_by_status(match_listing(self.select(rows), self.listing))
-
-
 def score(settings: ScoreSettings) -> ScoreResult:
     """Predict every new image of a folder into the table `predictions`.
 
-    `ScoreRun.listing` fixes the files that a run accounts for, from the comparison to the masks: an
-    option that limits the work narrows it, and `listed`, before `delete_outdated`.
+    `ScoreRun.parts` and `ScoreRun.listing` fix the files that a run accounts for, from the
+    comparison to the masks: an option that limits the work narrows both before `delete_outdated`.
 
     Args:
         settings: of the job.
@@ -143,20 +100,28 @@ def score(settings: ScoreSettings) -> ScoreResult:
         )
         with warm_workers(spark, model.load):
             lock.check()
-            listed = count_slice(write_listing(list_images(settings.images), staging))
+            parts = write_listing(list_images(settings.images), staging)
             timer.end("list")
             warehouse = Warehouse(spark)
             warehouse.create_or_migrate(PREDICTIONS)
-            listing = read_listing(spark, staging)
-            clocks = {name: spark.sparkContext.accumulator(0.0) for name in STAGES}
             context = ScoreRun(
-                run, spark, warehouse, bundle, model, staging, listing, listed, clocks
+                run,
+                spark,
+                warehouse,
+                bundle,
+                model,
+                staging,
+                parts,
+                read_listing(spark, staging),
+                choose_layout(warehouse, settings.writer),
+                {name: spark.sparkContext.accumulator(0.0) for name in STAGES},
             )
             with warehouse.branch(PREDICTIONS, branch_name, carry=context.condition) as branch:
                 before, valid = delete_outdated(context, branch)
+                left = find_left(context, branch, sum(valid.values()), "left")
                 timer.end("compare")
                 failpoint("before write")
-                deduplicated = predict_new(context, branch, sum(valid.values()))
+                deduplicated = predict_new(context, branch, left)
                 timer.end("score")
                 failpoint("written")
                 result, snapshot = branch.publish(
@@ -168,6 +133,16 @@ def score(settings: ScoreSettings) -> ScoreResult:
             return finish(context, timer, replace(result, snapshot_id=snapshot))
 
 
+def choose_layout(
+    warehouse: Warehouse, writer: Literal["auto", "files", "spark"]
+) -> FileLayout | None:
+    """Return the layout of the data files that workers write; None where Spark writes them."""
+    table = warehouse.iceberg(PREDICTIONS)
+    if choose_writer(writer, table, PREDICTIONS) == "spark":
+        return None
+    return read_layout(table.describe())
+
+
 def delete_outdated(context: ScoreRun, branch: Branch) -> tuple[StatusCounts, StatusCounts]:
     """Delete outdated rows of the model on the branch.
 
@@ -176,6 +151,8 @@ def delete_outdated(context: ScoreRun, branch: Branch) -> tuple[StatusCounts, St
         branch.
     """
     published = context.warehouse.snapshot(PREDICTIONS)
+    if published is None and is_empty(context, branch):
+        return {}, {}
     retry = context.run.settings.retry_rejected
     diff = diff_against_table(context.select(branch.read()), context.listing, retry_rejected=retry)
     before: StatusCounts = {}
@@ -188,44 +165,64 @@ def delete_outdated(context: ScoreRun, branch: Branch) -> tuple[StatusCounts, St
     return before, diff.valid
 
 
-def predict_new(context: ScoreRun, branch: Branch, done: int) -> int:
-    """Append a row for each listed file that has none to the branch, chunk by chunk.
+def is_empty(context: ScoreRun, branch: Branch) -> bool:
+    """Return whether the branch has no row of any model, without a query."""
+    head = context.warehouse.iceberg(PREDICTIONS).head(branch.name)
+    return head is None or head.summary.get("total-records") == "0"
+
+
+def find_left(context: ScoreRun, branch: Branch, done: int, folder: str) -> Slice:
+    """Return the listed files that have no row on the branch, in the order of the listing.
 
     Args:
         context: of the run.
         branch: of `predictions`.
         done: number of files that have a row.
+        folder: of the staging folder, for the files; does not exist yet.
+
+    Raises:
+        AuditError: when there are more or fewer than `done` says.
+    """
+    if not done:
+        return context.parts
+    if done == context.listed:
+        return ()
+    rows = context.select(branch.read())
+    left = write_without_row(context.listing, rows, join(context.staging, folder))
+    if count_slice(left) + done != context.listed:
+        raise AuditError(
+            f"listed {context.listed} files: {done} have a row, {count_slice(left)} have none"
+        )
+    return left
+
+
+def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> int:
+    """Append a row for each file that has none to the branch, chunk by chunk.
+
+    Args:
+        context: of the run.
+        branch: of `predictions`.
+        left: the files, rows of `LISTING`.
 
     Returns:
         The number of rows whose prediction was copied from a row of the same bytes.
-
-    Raises:
-        AuditError: when a chunk adds no row.
     """
-    settings, listed, deduplicated = context.run.settings, context.listed, 0
     worker = ScoreWorker(
-        context.model, context.run.run_id, settings.keep_patient_id, clocks=context.clocks
+        context.model,
+        context.run.run_id,
+        context.run.settings.keep_patient_id,
+        clocks=context.clocks,
     )
-    if done < listed and context.warehouse.snapshot(PREDICTIONS) is not None:
+    known = None
+    if left and context.warehouse.snapshot(PREDICTIONS) is not None:
         published = context.select(context.warehouse.read(PREDICTIONS)).where(_SCORED)
-        worker = replace(worker, scored_hashes=broadcast_scored_hashes(published))
-    with watch_rows(context.spark, "score", listed - done) as count_rows:
-        while done < listed:
-            files = select_without_row(context.listing, context.select(branch.read()))
-            branch.append(predict(files.limit(settings.chunk), count_rows(worker)))
-            counts = context.count(branch.read())
-            if duplicates := counts.get(STATUS_DUPLICATE, 0):
-                copy_duplicate_predictions(branch, context.condition)
-                counts = context.count(branch.read())
-                remaining = counts.pop(STATUS_DUPLICATE, 0)
-                deduplicated += duplicates - remaining
-                if remaining:  # other images, whose ids have the same prefix
-                    branch.delete(f"{context.condition} AND status = '{STATUS_DUPLICATE}'")
-                    worker = replace(worker, scored_hashes=None)
-                    done = min(done, sum(counts.values()) - 1)
-            if sum(counts.values()) <= done:
-                raise AuditError(f"listed {listed} files, but only {done} got a row")
-            done = sum(counts.values())
+        known = broadcast_scored_hashes(published)
+    deduplicated, unmatched = score_chunks(
+        context, branch, left, replace(worker, scored_hashes=known)
+    )
+    if unmatched:  # other images, whose ids have the same prefix
+        again = find_left(context, branch, context.listed - unmatched, "unmatched")
+        score_chunks(context, branch, again, worker)
     return deduplicated
 
 

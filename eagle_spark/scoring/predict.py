@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,17 +29,13 @@ from eagle_spark.model.predictor import (
 )
 from eagle_spark.scoring.dedupe import STATUS_DUPLICATE, Broadcast, is_scored
 from eagle_spark.scoring.listing import ListedFile
-from eagle_spark.spark.batches import Worker, map_batches, tasks_for
 from eagle_spark.tables import PREDICTIONS
 from eagle_spark.testing.failpoints import IN_A_TASK, failpoint
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-_TASK_ORDER = ("archive", "position", "file_length", "path")
-# `write` is the time for which a worker waits until Spark, which writes beside it, took its rows.
+# `write`: a data file is written and read back; where Spark writes beside the worker, the time
+# until it took the rows.
 STAGES = ("read", "decode", "infer", "encode", "write")
-_SCHEMA = PREDICTIONS.arrow_schema()
+PREDICTION_SCHEMA = PREDICTIONS.arrow_schema()
 
 Columns = Mapping[str, object]
 
@@ -145,17 +141,22 @@ class ScoreWorker:
             for file, prediction in zip(files, predictions, strict=True)
         ]
         # Not `from_pylist`: it writes nulls for a column that the rows lack.
-        columns = {name: [row[name] for row in rows] for name in _SCHEMA.names}
-        return pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
+        columns = {name: [row[name] for row in rows] for name in PREDICTION_SCHEMA.names}
+        return pa.RecordBatch.from_pydict(columns, schema=PREDICTION_SCHEMA)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            if clock := self.clocks.get(stage):
-                clock.add(time.perf_counter() - started)
+    def _timed(self, stage: str) -> AbstractContextManager[None]:
+        return timed(self.clocks.get(stage))
+
+
+@contextmanager
+def timed(clock: Clock | None) -> Iterator[None]:
+    """Add the seconds of the block to a clock."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        if clock:
+            clock.add(time.perf_counter() - started)
 
 
 def read_listed(file: ListedFile, archives: Archives) -> bytes:
@@ -168,29 +169,6 @@ def read_listed(file: ListedFile, archives: Archives) -> bytes:
     if archive is None or position is None:
         return read_bytes(file["path"], MAX_FILE_BYTES)
     return archives.read(archive, position, file["file_length"], MAX_FILE_BYTES)
-
-
-def predict(files: DataFrame, worker: Worker) -> DataFrame:
-    """Return a row of `predictions` for each listed file.
-
-    Members of an archive stay in their order; files of one length, and so mostly those with the
-    same bytes, share a task. The listing passes through the driver: the files are fixed before
-    the branch, from which they were selected, grows.
-
-    Args:
-        files: rows of `LISTING`.
-        worker: a `ScoreWorker`; is called in each task.
-    """
-    from pyspark.sql.functions import col
-
-    spark = files.sparkSession
-    listed = files.toArrow().sort_by([(name, "ascending") for name in _TASK_ORDER])
-    count = listed.num_rows
-    tasks = tasks_for(spark, count)
-    task = pa.array(np.arange(count) * tasks // max(count, 1), pa.int32())
-    shared = spark.createDataFrame(listed.append_column("task", task))
-    shared = shared.repartitionById(tasks, col("task")).drop("task")
-    return map_batches(shared.sortWithinPartitions(*_TASK_ORDER), worker, _SCHEMA)
 
 
 def prediction_columns(prediction: Prediction) -> Columns:

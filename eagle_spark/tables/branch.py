@@ -5,10 +5,11 @@ Rows go to a branch; an audit reads the branch; `main` moves to the branch. Read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from eagle_spark.errors import AuditError, CommitConflictError
+from eagle_spark.tables.data_files import WrittenFile
 from eagle_spark.tables.runs import RunRecord
 from eagle_spark.tables.schema import Table
 from eagle_spark.testing.failpoints import failpoint
@@ -54,6 +55,15 @@ class Branch:
     def append(self, rows: DataFrame) -> None:
         """Append rows in one commit; columns have to match the table in name, type and order."""
         self._warehouse.append(self.table, rows, self.name)
+
+    def append_files(self, files: Sequence[WrittenFile]) -> None:
+        """Append data files that workers wrote, in one commit.
+
+        Raises:
+            AuditError: when a file is not as its worker left it, or another run committed to the
+                branch.
+        """
+        self._warehouse.iceberg(self.table).append_files(self.name, files, {})
 
     def delete(self, condition: str) -> None:
         """Delete the rows for which the SQL condition holds."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from eagle_spark.scoring import chunks
+from eagle_spark.scoring.context import ScoreRun
+from eagle_spark.scoring.slices import Slice
+from eagle_spark.spark.batches import Worker
 from eagle_spark.spark.session import open_session
 from eagle_spark.tables import PREDICTIONS
+from eagle_spark.tables.branch import Branch
 
 ROWS = f"SELECT * FROM {PREDICTIONS.full_name}"
 # Without the columns that differ between runs.
@@ -27,3 +34,13 @@ def list_valid_images(folder: Path) -> list[Path]:
 def is_balanced(result: dict[str, Any]) -> bool:
     """Whether the counts of a result add up."""
     return result["listed"] == result["already_scored"] + result["scored"] + result["rejected"]
+
+
+def change_batches(change: Callable[[Worker, Any], Any]) -> Callable[..., Any]:
+    """Return a `chunks.write_chunk` whose worker is `change`, called with the real one."""
+    original = chunks.write_chunk
+
+    def write(context: ScoreRun, branch: Branch, chunk: Slice, worker: Worker) -> Any:
+        return original(context, branch, chunk, partial(change, worker))
+
+    return write

@@ -41,3 +41,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images(drawn: Path, tmp_path: Path) -> Path:
     """12 sound images and 4 broken ones in nested folders."""
     return Path(shutil.copytree(drawn, tmp_path / "images"))
+
+
+@pytest.fixture(params=["files", "spark"])
+def writer(request: pytest.FixtureRequest) -> str:
+    """Each writer of the table's data files."""
+    return str(request.param)

@@ -143,7 +143,7 @@ def test_rows_are_deleted_merged_and_compacted(filled: Warehouse) -> None:
     (file,) = spark.sql(f"SELECT * FROM {name}.files").collect()
     # Spark wrote this one.
     reference = DataFileRef(file.file_path, file.file_size_in_bytes, file.record_count)
-    schema = read_layout(load(filled, PREDICTIONS)).schema
+    schema = read_layout(filled.iceberg(PREDICTIONS).describe()).schema
     table = pa.Table.from_batches(list(read_batches(reference, schema.names, schema)))
     assert table.sort_by("path").to_pylist() == before.to_pylist()
 
@@ -152,7 +152,7 @@ def test_files_before_and_after_a_new_column_are_read(filled: Warehouse) -> None
     spark, name = filled.spark, PREDICTIONS.full_name
     spark.sql(f"ALTER TABLE {name} ADD COLUMN (more STRING AFTER path, dicom.kvp DOUBLE)")
     old, _ = spark.sql(f"SELECT * FROM {name}.files ORDER BY file_path").collect()
-    layout = read_layout(load(filled, PREDICTIONS))
+    layout = read_layout(filled.iceberg(PREDICTIONS).describe())
     assert layout.schema.names[:3] == ["image_id", "path", "more"]
     reference = DataFileRef(old.file_path, old.file_size_in_bytes, old.record_count)
     columns = ["path", "more", "dicom"]

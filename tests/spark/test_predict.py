@@ -87,6 +87,6 @@ def test_a_column_of_the_table_that_no_row_has_raises(
     write_file(images / "broken.png", b"no image")
     listing = read_listing(images, tmp_path / "listing")
     schema = PREDICTIONS.arrow_schema().append(pa.field("new_column", pa.string()))
-    monkeypatch.setattr("eagle_spark.scoring.predict._SCHEMA", schema)
+    monkeypatch.setattr("eagle_spark.scoring.predict.PREDICTION_SCHEMA", schema)
     with pytest.raises(KeyError, match="new_column"):
         next(worker(listing.to_batches()))

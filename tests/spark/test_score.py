@@ -20,7 +20,7 @@ from eagle_spark.errors import (
 )
 from eagle_spark.imaging.mask import decode_mask
 from eagle_spark.model.review import Flag
-from eagle_spark.scoring import job as job
+from eagle_spark.scoring import chunks, job
 from eagle_spark.scoring.dedupe import PREDICTION_COLUMNS
 from eagle_spark.scoring.listing import list_images, write_listing
 from eagle_spark.scoring.predict import STAGES
@@ -32,9 +32,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.train]
 
 
 def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
-    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path, writer: str
 ) -> None:
-    first = score()
+    first = score(writer=writer)
     assert is_balanced(first)
     assert (first["listed"], first["scored"], first["rejected"]) == (16, 12, 4)
     assert first["engine"] == "openvino"
@@ -52,7 +52,7 @@ def test_every_file_gets_a_row_and_a_second_run_scores_nothing(
             assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-3)
             assert row.confidence == max(row.probabilities.values()) == row.probabilities[row.label]
             assert row.lung_area == pytest.approx(decode_mask(row.mask).mean())
-    again = score()
+    again = score(writer=writer)
     assert is_balanced(again)
     assert (again["already_scored"], again["scored"], again["already_rejected"]) == (12, 0, 4)
     assert again["snapshot_id"] == first["snapshot_id"]
@@ -131,15 +131,16 @@ def test_predictions_of_equal_bytes_are_copied(
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    writer: str,
 ) -> None:
     score()
     (sound, *_) = list_valid_images(images)
     shutil.copy(sound, images / "copy.png")
     with monkeypatch.context() as patch:
-        patch.setattr(job, "copy_duplicate_predictions", _die)
+        patch.setattr(chunks, "copy_duplicate_predictions", _die)
         with pytest.raises(KeyboardInterrupt):
-            score()
-    result = score()
+            score(writer=writer)
+    result = score(writer=writer)
     assert is_balanced(result)
     assert (result["scored"], result["deduplicated"]) == (1, 1)
     assert result["task_seconds"]["infer"] == 0

@@ -7,9 +7,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,23 +24,24 @@ from eagle_spark.errors import (
 )
 from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.io.lock import AlreadyRunningError
-from eagle_spark.scoring import job as job
-from eagle_spark.scoring import monitor
-from eagle_spark.scoring.predict import ScoreWorker, predict
+from eagle_spark.scoring import chunks, job, monitor
+from eagle_spark.scoring.context import ScoreRun
+from eagle_spark.spark.batches import Worker
 from eagle_spark.tables import RUNS, Warehouse
 from eagle_spark.tables.branch import Branch
 from tests.helpers.sample_images import encode_image
-from tests.helpers.score_runs import PREDICTION_ROWS, is_balanced, list_valid_images, query
+from tests.helpers.score_runs import (
+    PREDICTION_ROWS,
+    change_batches,
+    is_balanced,
+    list_valid_images,
+    query,
+)
 from tests.helpers.tiny_model import reseal
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
 RUN = f"SELECT result, model_id FROM {RUNS.full_name} WHERE run_id = '{{}}'"
-
-
-def predict_by(change: Callable[[ScoreWorker, Any], Any], files: Any, worker: ScoreWorker) -> Any:
-    """Predict, with the batches of the worker changed by `change`."""
-    return predict(files, cast(ScoreWorker, partial(change, worker)))
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_rows_replace_older_ones_after_another_commit_to_main(
     audited = job.audit_run
     moves = 0
 
-    def then_main_moves(context: job.ScoreRun, *arguments: Any) -> Any:
+    def then_main_moves(context: ScoreRun, *arguments: Any) -> Any:
         nonlocal moves
         result = audited(context, *arguments)
         moves += 1
@@ -176,15 +176,15 @@ def test_rows_replace_older_ones_after_another_commit_to_main(
 def test_a_second_run_at_the_same_time_fails_and_names_the_first(
     score: Callable[..., dict[str, Any]], images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def while_it_runs(files: Any, worker: ScoreWorker) -> Any:
+    def while_it_runs(context: ScoreRun, *arguments: Any) -> Any:
         with pytest.raises(
-            AlreadyRunningError, match=f"{worker.run_id} on .* process {os.getpid()}"
+            AlreadyRunningError, match=f"{context.run.run_id} on .* process {os.getpid()}"
         ):
             score()
-        return original(files, worker)
+        return original(context, *arguments)
 
-    original = job.predict
-    monkeypatch.setattr(job, "predict", while_it_runs)
+    original = chunks.write_chunk
+    monkeypatch.setattr(chunks, "write_chunk", while_it_runs)
     assert score()["scored"] == 12
 
 
@@ -194,14 +194,15 @@ def test_duplicate_rows_fail_the_audit_and_are_scored_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = Branch.append
+    original = chunks.write_chunk
 
-    def twice(self: Branch, rows: Any) -> None:
-        original(self, rows)
-        original(self, self.read())
+    def twice(context: ScoreRun, branch: Branch, *arguments: Any) -> Any:
+        counts = original(context, branch, *arguments)
+        branch.append(branch.read())
+        return counts
 
     with monkeypatch.context() as patch:
-        patch.setattr(Branch, "append", twice)
+        patch.setattr(chunks, "write_chunk", twice)
         with pytest.raises(AuditError, match="listed 16 files"):
             score()
     result = score()
@@ -216,28 +217,32 @@ def test_a_run_killed_between_chunks_is_resumed(
     model_with_novelty: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    writer: str,
 ) -> None:
-    # The last chunk contains a copy of an image of the first chunk.
-    shutil.copy(min(list_valid_images(images)), images / "z.png")
-    undisturbed = score(model=model_with_novelty, chunk=5)
+    # The second chunk ends with an image, and the third begins with its copy.
+    files = [path for path in images.rglob("*") if path.is_file()]
+    image = sorted(files, key=lambda path: (path.stat().st_size, path))[9]
+    shutil.copy(image, image.with_name(f"zz{image.suffix}"))
+    options = {"model": model_with_novelty, "chunk": 5, "writer": writer}
+    undisturbed = score(**options)
     wanted = query(tmp_path / "warehouse", PREDICTION_ROWS)
     shutil.rmtree(tmp_path / "warehouse")
-    chunks = 0
-    original = job.predict
+    original = chunks.write_chunk
+    calls = 0
 
-    def die_at_the_third(files: Any, worker: ScoreWorker) -> Any:
-        nonlocal chunks
-        chunks += 1
-        if chunks == 3:
+    def die_at_the_third(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
             raise KeyboardInterrupt
-        return original(files, worker)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "predict", die_at_the_third)
+        patch.setattr(chunks, "write_chunk", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            score(model=model_with_novelty, chunk=5)
+            score(**options)
     assert query(tmp_path / "warehouse") == []
-    result = score(model=model_with_novelty, chunk=5)
+    result = score(**options)
     assert is_balanced(result)
     assert (result["already_scored"], result["scored"], result["rejected"]) == (0, 13, 4)
     assert result["deduplicated"] == undisturbed["deduplicated"]
@@ -252,14 +257,16 @@ def test_a_run_that_loses_a_row_is_not_published(
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    writer: str,
 ) -> None:
-    def nothing(_: ScoreWorker, batches: Any) -> Any:
-        for _ in batches:
-            yield from ()
+    def all_but_one(worker: Worker, batches: Any) -> Any:
+        for batch in worker(batches):
+            yield batch[1:]
 
-    monkeypatch.setattr(job, "predict", partial(predict_by, nothing))
-    with pytest.raises(AuditError, match="listed 16 files, but only 0 got a row"):
-        score()
+    monkeypatch.setattr(chunks, "write_chunk", change_batches(all_but_one))
+    reason = {"files": "empty.png has no row", "spark": "scored 16 files; the branch has {"}
+    with pytest.raises(AuditError, match=reason[writer]):
+        score(writer=writer)
     assert query(tmp_path / "warehouse") == []
 
 
@@ -273,13 +280,13 @@ def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def spoiling(worker: ScoreWorker, batches: Any) -> Any:
+    def spoiling(worker: Worker, batches: Any) -> Any:
         for batch in worker(batches):
             masks = [mask if value.is_valid else None for value in batch["mask"]]
             at = batch.schema.get_field_index("mask")
             yield batch.set_column(at, "mask", pa.array(masks, pa.binary()))
 
-    monkeypatch.setattr(job, "predict", partial(predict_by, spoiling))
+    monkeypatch.setattr(chunks, "write_chunk", change_batches(spoiling))
     with pytest.raises(AuditError, match="is inconsistent"):
         score()
     assert query(tmp_path / "warehouse") == []

@@ -1,0 +1,103 @@
+"""Data files of `predictions` by workers: files in, a Parquet file out, no row through the JVM."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from eagle_spark.errors import AuditError
+from eagle_spark.model.predictor import BATCH_IMAGES
+from eagle_spark.scoring.diff import StatusCounts
+from eagle_spark.scoring.listing import LISTING
+from eagle_spark.scoring.predict import PREDICTION_SCHEMA, Clock, timed
+from eagle_spark.scoring.slices import Slice, count_slice, read_slice, share_out
+from eagle_spark.spark.batches import Worker, tasks_for
+from eagle_spark.spark.tasks import run_tasks
+from eagle_spark.tables.data_files import FileLayout, WrittenFile, write_data_file
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from eagle_spark.tables.branch import Branch
+
+
+@dataclass(frozen=True)
+class SliceReport:
+    """What a task wrote for a slice.
+
+    Attributes:
+        file: holds the rows.
+        statuses: rows by status.
+        misplaced: path of the first file whose row is not where the file is in the slice; None
+            without one.
+    """
+
+    file: WrittenFile
+    statuses: StatusCounts
+    misplaced: str | None
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Scores a slice of listed files into one data file. Picklable.
+
+    A task that is repeated writes another file; only that of the attempt whose report the driver
+    got is committed.
+
+    Attributes:
+        worker: a `ScoreWorker`.
+        layout: of the table.
+        run_id: begins the names of the files.
+        clock: seconds of writing.
+    """
+
+    worker: Worker
+    layout: FileLayout
+    run_id: str
+    clock: Clock | None = None
+
+    def __call__(self, files: Slice) -> SliceReport:
+        listed = read_slice(files, LISTING)
+        batches = self.worker(listed.to_batches(max_chunksize=BATCH_IMAGES))
+        rows = pa.Table.from_batches(batches, PREDICTION_SCHEMA)
+        with timed(self.clock):
+            file, written = write_data_file(rows, self.layout, self.run_id)
+        statuses = dict(Counter(written["status"].to_pylist()))
+        return SliceReport(file, statuses, find_misplaced(listed["path"], written["path"]))
+
+
+def find_misplaced(listed: pa.ChunkedArray, written: pa.ChunkedArray) -> str | None:
+    """Return the first path at which two columns differ; None if they are equal."""
+    if listed.equals(written):
+        return None
+    pairs = zip_longest(listed.to_pylist(), written.to_pylist())
+    return next((path or other for path, other in pairs if path != other), None)
+
+
+def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTask) -> StatusCounts:
+    """Score a chunk into data files and append them to the branch, in one commit.
+
+    Args:
+        spark: session.
+        branch: of `predictions`.
+        chunk: rows of `LISTING`.
+        task: is called for each slice of the chunk.
+
+    Returns:
+        The rows by status.
+
+    Raises:
+        AuditError: when a file has no row; nothing is committed.
+    """
+    reports = run_tasks(spark, share_out(chunk, tasks_for(spark, count_slice(chunk))), task)
+    if misplaced := [report.misplaced for report in reports if report.misplaced]:
+        raise AuditError(f"{misplaced[0]} has no row, or one in another place of its data file")
+    branch.append_files([report.file for report in reports])
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report.statuses)
+    return dict(total)
