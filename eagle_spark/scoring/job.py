@@ -49,7 +49,7 @@ from eagle_spark.tables.writer import choose_writer, read_layout
 from eagle_spark.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 _SCORED = "status = 'scored'"
 

@@ -68,10 +68,10 @@ def find_obstacle(table: IcebergTable, definition: Table) -> str | None:
 
 def _find_obstacle(table: TableDescription, definition: Table) -> str | None:
     folder = table.data_location
+    if folder is not None and not folder.startswith(_SCHEMES):
+        return f"its data files are neither file:/ nor hdfs:// URIs: {redact_credentials(folder)}"
     if folder is None or not folder.startswith(f"{table.location}/"):
         return f"its data files are not in one folder below {table.location}: {folder}"
-    if not folder.startswith(_SCHEMES):
-        return f"its data files are neither file:/ nor hdfs:// URIs: {redact_credentials(folder)}"
     wanted = tuple((column, "identity") for column in definition.partitioned_by)
     if table.partition != wanted:
         return f"it is partitioned by {table.partition}; wanted {wanted}"
