@@ -9,11 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
-import stat
-import tempfile
-import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +19,7 @@ from pathlib import Path
 
 from eagle_spark.errors import InputError, ModelError, OutputError
 from eagle_spark.io import LocalStorage, join, list_folder, resolve, split_uri
+from eagle_spark.model.cache import mark_used, open_cache, prune_cache
 from eagle_spark.model.card import render_model_card
 from eagle_spark.model.keras_file import check_keras_file, read_weights_digest
 from eagle_spark.model.metadata import (
@@ -37,8 +34,6 @@ from eagle_spark.model.novelty import NOVELTY_FILE, NoveltyModel, read_novelty
 MODEL_CARD = "MODEL_CARD.md"
 MAX_FILE_BYTES = 2 << 30  # of one file of a model
 MAX_METADATA_BYTES = 16 << 20
-MAX_CACHED_MODELS = 4  # copies of remote models that a node keeps
-MAX_UNUSED_SECONDS = 24 * 3600  # of an older copy; engines read it only when they start
 COPY_BYTES = 8 << 20  # in memory at a time
 
 _log = logging.getLogger(__name__)
@@ -171,7 +166,7 @@ def open_bundle(uri: str, expected_id: str | None = None, cache: Path | None = N
         expected_id: the required model id; None accepts any.
         cache: local folder for copies of remote models, one folder per content; by default a folder
             of this user among the temporary files. Safe for concurrent processes. It keeps the
-            `MAX_CACHED_MODELS` most recently used models, and all that were used within a day.
+            `MAX_ENTRIES` most recently used models, and all that were used within a day.
 
     Raises:
         ModelError: when `uri` is not a model folder, or a file is missing, altered, unknown or
@@ -182,7 +177,7 @@ def open_bundle(uri: str, expected_id: str | None = None, cache: Path | None = N
     if split_uri(uri)[0] == "file":
         folder = Path(split_uri(uri)[2])
     else:
-        folder = (cache or _user_cache()) / hashlib.sha256(raw).hexdigest()
+        folder = (cache or open_cache("models")) / hashlib.sha256(raw).hexdigest()
         _copy(uri, folder, raw, metadata.digests)
     _check_files(folder, metadata.digests)
     check_keras_file(folder / NETWORK)
@@ -208,19 +203,6 @@ def _compute_model_id(folder: Path, metadata: ModelMetadata) -> str:
         "weights": read_weights_digest(folder / NETWORK),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _user_cache() -> Path:
-    """Return the cache of this user, where no other user can write."""
-    folder = Path(tempfile.gettempdir(), f"eagle-models-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ModelError(
-            f"{folder}: wanted a folder of this user with mode 0700 for copies of models; remove "
-            "it, or set TMPDIR to another folder"
-        )
-    return folder
 
 
 def _list_files(folder: Path) -> list[str]:
@@ -250,7 +232,7 @@ def _read_metadata(uri: str) -> bytes:
 def _copy(uri: str, folder: Path, raw: bytes, digests: Mapping[str, str]) -> None:
     """Copy a remote model into `folder` unless it exists; other processes may do the same."""
     with suppress(OSError):
-        os.utime(folder)  # in use: protects it from `_prune`
+        mark_used(folder)
         return
     storage, path = resolve(uri)
     partial_copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
@@ -270,7 +252,7 @@ def _copy(uri: str, folder: Path, raw: bytes, digests: Mapping[str, str]) -> Non
         raise ModelError(f"{uri}: cannot be copied to {folder}: {error}") from error
     finally:
         shutil.rmtree(partial_copy, ignore_errors=True)
-    _prune(folder.parent)
+    prune_cache(folder.parent)
 
 
 def _move(partial_copy: Path, folder: Path) -> None:
@@ -279,17 +261,6 @@ def _move(partial_copy: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():  # another process may have been faster
             raise
-
-
-def _prune(cache: Path) -> None:
-    """Delete copies, complete or partial, that are neither among the newest nor of this day."""
-    used_at: dict[Path, float] = {}
-    for path in cache.iterdir():
-        with suppress(FileNotFoundError):  # another process prunes as well
-            used_at[path] = path.lstat().st_mtime
-    for path in sorted(used_at, key=used_at.__getitem__)[:-MAX_CACHED_MODELS]:
-        if time.time() - used_at[path] > MAX_UNUSED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_files(folder: Path, digests: Mapping[str, str]) -> None:

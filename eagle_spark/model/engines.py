@@ -20,6 +20,7 @@ from eagle_spark.errors import (
     require_extra,
 )
 from eagle_spark.model.bundle import Bundle
+from eagle_spark.model.cache import open_cache
 from eagle_spark.model.export import compile_openvino, has_bf16, has_int8
 from eagle_spark.model.metadata import NETWORK
 
@@ -89,7 +90,7 @@ class OpenVINOEngine:
         self, graph: Path, threads: int, name: str = "openvino", precision: str = "f32"
     ) -> None:
         self.name = name
-        self._request = compile_openvino(graph, threads, precision)
+        self._request = compile_openvino(graph, threads, precision, _open_graph_cache())
 
     def predict(self, pixels: NDArray[np.uint8]) -> ModelOutputs:
         self._request.infer({"pixels": np.ascontiguousarray(pixels[..., np.newaxis])})
@@ -223,6 +224,14 @@ def choose_engine(bundle: Bundle, engine: str) -> str:
         missing.append(describe_missing(kind.extra, kind.package, f"`engine` {name}"))
     reasons = "; ".join(missing) or "none of the engines that passed its gate suits this CPU"
     raise PlatformError(f"{bundle.path}: {reasons}")
+
+
+def _open_graph_cache() -> Path | None:
+    """Return the folder of compiled graphs; None where this user cannot have one."""
+    try:
+        return open_cache("graphs")
+    except (OSError, ModelError):
+        return None
 
 
 def _predictions(outputs: Sequence[NDArray[np.float32]]) -> ModelOutputs:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle_spark.errors import require_extra
+from eagle_spark.model import resize_products
+from eagle_spark.model.cache import read_entry, write_entry
 from eagle_spark.model.resize_products import replace_resizes
 
 if TYPE_CHECKING:
@@ -131,7 +134,7 @@ def save_portable(model: keras.Model, target: Path, name: str, batch: int | None
 
 
 def compile_openvino(
-    graph: ov.Model | Path, threads: int, precision: str = "f32"
+    graph: ov.Model | Path, threads: int, precision: str = "f32", cache: Path | None = None
 ) -> ov.InferRequest:
     """Compile a graph for the CPU and return an inference request.
 
@@ -141,6 +144,8 @@ def compile_openvino(
     Args:
         graph: an OpenVINO model, or the path of its `.xml`.
         precision: `f32` or `bf16`, of the operations that the graph holds in float32.
+        cache: folder of this user alone, from which a compiled graph of a path is read, or where it
+            is kept. Nothing is kept in a folder that cannot be written to.
     """
     import openvino as ov
 
@@ -153,10 +158,35 @@ def compile_openvino(
         "INFERENCE_PRECISION_HINT": precision,
     }
     core = ov.Core()
+    entry = None
+    if cache and isinstance(graph, Path):
+        # OpenVINO's own cache writes its file in place, where another worker may read it.
+        with suppress(OSError, RuntimeError):
+            entry = cache / _compute_cache_key(core, graph, settings)
+            compiled = core.import_model(read_entry(entry), "CPU", settings)
+            return compiled.create_infer_request()
     model = core.read_model(graph) if isinstance(graph, Path) else graph
     if precision == "f32":  # bf16 would be rounded between the products
         model = replace_resizes(model)
-    return core.compile_model(model, "CPU", settings).create_infer_request()
+    compiled = core.compile_model(model, "CPU", settings)
+    if entry:
+        with suppress(OSError, RuntimeError):
+            write_entry(entry, compiled.export_model().getvalue())
+    return compiled.create_infer_request()
+
+
+def _compute_cache_key(core: ov.Core, graph: Path, settings: Mapping[str, object]) -> str:
+    """Return the SHA-256 of all that a compiled graph depends on."""
+    import openvino as ov
+
+    digest = hashlib.sha256()
+    # The graph, its weights, and the code that changes it.
+    for file in (graph, graph.with_suffix(".bin"), Path(resize_products.__file__)):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    cpu = [core.get_property("CPU", name) for name in names]
+    digest.update(repr((ov.get_version(), cpu, sorted(settings.items()))).encode())
+    return digest.hexdigest()
 
 
 def to_quantisation_samples(pixels: NDArray[np.uint8]) -> list[dict[str, NDArray[np.float32]]]:

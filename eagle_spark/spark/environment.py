@@ -94,6 +94,12 @@ def find_java(environ: Mapping[str, str]) -> str:
     return path
 
 
+def find_java_release(java: str) -> Path | None:
+    """Return the file `release` of the installation of a Java, which names its version; or None."""
+    release = Path(os.path.realpath(java)).parent.parent / "release"
+    return release if release.is_file() else None
+
+
 def find_spark_home() -> str | None:
     """Return the folder of Spark in this Python environment; None without Spark."""
     home = os.path.join(sysconfig.get_path("purelib"), "pyspark")

@@ -6,28 +6,31 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from eagle_spark.errors import OutputError, PlatformError
 from eagle_spark.io import absolute_uri, join, resolve
+from eagle_spark.spark.daemon import IMPORTS_VARIABLE
 from eagle_spark.spark.environment import (
     JAVA_REQUIREMENT,
     build_spark_environment,
     find_java,
+    find_java_release,
     list_foreign_sparks,
 )
 
 if TYPE_CHECKING:
-    from pyspark import SparkConf
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
 CATALOG = "eagle"
 GLOB_CHARACTERS = "*?[]{}"
 ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
 ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+DAEMON_MODULE = "eagle_spark.spark.daemon"
 _GATEWAY_PORT = "PYSPARK_GATEWAY_PORT"  # a variable that spark-submit sets
 
 # What stands here holds unless the site's own configuration says otherwise.
@@ -61,15 +64,25 @@ LOCAL_CONF = {
 def check_java() -> None:
     """Raise PlatformError unless a Java of version 17 or newer is there.
 
-    The Java of spark-submit runs Spark already; no other one is started to print its version.
+    Java starts only if no file of its installation names the version. The Java of spark-submit runs
+    Spark already.
     """
     if _GATEWAY_PORT in os.environ:
         return
     java = find_java(os.environ)
-    shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
-    version = re.search(r'version "(\d+)', shown)
+    shown = _read_java_version(java)
+    version = re.search(r'(?:version |JAVA_VERSION=)"(\d+)', shown)
     if version is None or int(version.group(1)) < 17:
         raise PlatformError(f"{JAVA_REQUIREMENT}; {java} reports {shown.splitlines()[:1]}")
+
+
+def _read_java_version(java: str) -> str:
+    """Return the line of the installation with its version, or what `java -version` shows."""
+    if release := find_java_release(java):
+        lines = release.read_text(errors="replace").splitlines()
+        if version := [line for line in lines if line.startswith("JAVA_VERSION=")]:
+            return version[0]
+    return subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
 
 
 def use_own_spark() -> None:
@@ -108,60 +121,107 @@ def check_warehouse(uri: str) -> None:
 
 
 @contextmanager
+def start_context(
+    job: str, rules: Mapping[str, str] | None = None, imports: Sequence[str] = ()
+) -> Iterator[SparkContext]:
+    """Yield a Spark context that keeps the rules; stop it after.
+
+    Work that needs no session can begin on it; `open_session` inside the block uses it.
+
+    Settings given to spark-submit or in spark-defaults win over every rule. Inside a process that
+    runs Spark already, that context is used with its own settings, and left running.
+
+    Args:
+        job: name of the job, for the name of the application.
+        rules: settings beside `DEFAULT_CONF`.
+        imports: modules that the tasks need. Spark's daemon imports them before it forks the Python
+            workers, once an executor; a module that starts a thread or fails there changes nothing
+            but the time.
+
+    Raises:
+        PlatformError: when Java is missing, or Spark does not start.
+    """
+    check_java()
+    use_own_spark()
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
+
+    if running := SparkContext._active_spark_context:
+        yield running
+        return
+    # Starts the JVM, so that the SparkConf below holds what spark-submit was given.
+    SparkContext.setSystemProperty("spark.eagle.job", job)
+    conf = SparkConf()
+    wanted = DEFAULT_CONF | dict(rules or {}) | {"spark.app.name": f"eagle_spark {job}"}
+    # Files of spark-submit reach the path of a worker, but not always that of the daemon.
+    if imports and not conf.get("spark.submit.pyFiles"):
+        wanted["spark.python.daemon.module"] = DAEMON_MODULE
+        wanted[f"spark.executorEnv.{IMPORTS_VARIABLE}"] = ",".join(imports)
+    if (conf.get("spark.master") or "local").startswith("local"):
+        wanted |= LOCAL_CONF
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    for key, value in wanted.items():
+        conf.setIfMissing(key, value)
+    context = _start(conf)
+    try:
+        yield context
+    finally:
+        (SparkSession.getActiveSession() or context).stop()
+
+
+@contextmanager
 def open_session(
-    job: str, warehouse: str | None, rules: dict[str, str] | None = None
+    job: str,
+    warehouse: str | None,
+    rules: Mapping[str, str] | None = None,
+    imports: Sequence[str] = (),
 ) -> Iterator[SparkSession]:
     """Yield a Spark session whose catalog `eagle` keeps its tables in `warehouse`; stop it after.
 
     Without a warehouse there is no catalog: for jobs that touch no table.
 
-    Settings given to spark-submit or in spark-defaults win over every rule here; a site with a
-    Hive or REST catalog configures `spark.sql.catalog.eagle` itself. Inside a process that runs
-    Spark already, that Spark is used, and left running.
+    The context is that of `start_context`, which starts here unless it runs. A site with a Hive or
+    REST catalog configures `spark.sql.catalog.eagle` itself. Inside a process that has a session
+    already, a new session beside it is used.
+
+    Args:
+        job: see `start_context`, as `rules` and `imports`.
+        warehouse: URI of the folder of the tables.
+        rules: settings beside `DEFAULT_CONF`.
+        imports: modules that the tasks need.
 
     Raises:
         PlatformError: when Java, the Iceberg jar or its extensions are missing, or Spark does not
             start.
         OutputError: when the warehouse cannot be written to, or its path holds a pattern.
     """
-    check_java()
     if warehouse is not None:
+        check_java()
         check_warehouse(warehouse)
-    use_own_spark()
-    from pyspark import SparkConf, SparkContext
-    from pyspark.sql import SparkSession
+    with start_context(job, rules, imports):
+        from pyspark.sql import SparkSession
 
-    running = SparkSession.getActiveSession()
-    # Starts the JVM, so that the SparkConf below holds what spark-submit was given.
-    SparkContext.setSystemProperty("spark.eagle.job", job)
-    conf = SparkConf()
-    wanted = DEFAULT_CONF | (rules or {}) | {"spark.app.name": f"eagle_spark {job}"}
-    if (conf.get("spark.master") or "local").startswith("local"):
-        wanted |= LOCAL_CONF
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    for key, value in wanted.items():
-        conf.setIfMissing(key, value)
-    spark = running.newSession() if running else _start(conf)
-    try:
+        running = SparkSession.getActiveSession()
+        spark = running.newSession() if running else SparkSession.builder.getOrCreate()
         _check_iceberg(spark)
         if warehouse is not None:
             _set_catalog(spark, absolute_uri(warehouse))
         yield spark
-    finally:
-        if not running:
-            spark.stop()
 
 
-def threads_per_task(spark: SparkSession) -> int:
+def threads_per_task(spark: SparkSession | SparkContext) -> int:
     """Return how many cores Spark gives to a task."""
-    return int(spark.conf.get("spark.task.cpus", None) or 1)
+    from pyspark import SparkContext
+
+    context = spark if isinstance(spark, SparkContext) else spark.sparkContext
+    return int(context.getConf().get("spark.task.cpus") or 1)
 
 
-def _start(conf: SparkConf) -> SparkSession:
-    from pyspark.sql import SparkSession
+def _start(conf: SparkConf) -> SparkContext:
+    from pyspark import SparkContext
 
     try:
-        return SparkSession.builder.config(conf=conf).getOrCreate()
+        return SparkContext.getOrCreate(conf)
     except Exception as error:
         # What Java raised says it shorter than the error that py4j wraps it in.
         cause = str(getattr(error, "java_exception", error)).strip()

@@ -99,7 +99,7 @@ def is_worker(process: psutil.Process) -> bool:
         pair = [process, process.parent()]
     except psutil.NoSuchProcess:
         return False
-    return all("pyspark.daemon" in command_line(member) for member in pair)
+    return all("spark.daemon" in command_line(member) for member in pair)  # Spark's or ours
 
 
 def command_line(process: psutil.Process | None) -> str:

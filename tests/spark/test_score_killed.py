@@ -43,7 +43,8 @@ def wait_for_worker(job: subprocess.Popen[str]) -> psutil.Process:
     while job.poll() is None:
         for process in psutil.Process(job.pid).children(recursive=True):
             with suppress(psutil.Error):
-                if "pyspark.daemon" in process.cmdline() and process.children():
+                is_daemon = any(word.endswith("spark.daemon") for word in process.cmdline())
+                if is_daemon and process.children():
                     return process.children()[0]
         time.sleep(0.01)
     raise AssertionError("the job ended without a worker")

@@ -43,6 +43,47 @@ def test_a_spark_that_does_not_start_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+CONTEXT = """
+import sys
+from pathlib import Path
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+from eagle_spark.spark.session import open_session, start_context, threads_per_task
+
+def read_worker(_):
+    parent = Path(f"/proc/{__import__('os').getppid()}/cmdline").read_text()
+    return "wave" in sys.modules, "eagle_spark.spark.daemon" in parent
+
+with start_context("test", {"spark.task.cpus": "2"}, imports=["no_such_module", "wave"]) as context:
+    assert context.parallelize([0], 1).map(read_worker).collect() == [(True, True)]
+    assert SparkSession.getActiveSession() is None
+    assert threads_per_task(context) == 2
+    with open_session("test", sys.argv[1]) as spark:
+        assert spark.sparkContext is context
+        assert threads_per_task(spark) == 2
+        assert spark.sql("SHOW NAMESPACES IN eagle").count() == 0
+    assert context._jsc is not None
+    with open_session("test", sys.argv[1]) as other:
+        assert other is not spark
+assert SparkContext._active_spark_context is None
+with open_session("test", None) as spark:
+    assert spark.sparkContext is not context
+    assert spark.sparkContext.parallelize([0], 1).map(read_worker).collect() == [(False, False)]
+assert SparkSession.getActiveSession() is None
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.slow(reason="a JVM of its own, whose context stops and starts again")
+def test_a_session_uses_the_context_that_was_started_before_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # Spark pickles functions of a file by value
+    script.write_text(CONTEXT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("character", GLOB_CHARACTERS)
 def test_a_warehouse_that_spark_takes_for_a_pattern_is_refused(
     character: str, tmp_path: Path
