@@ -23,7 +23,7 @@ from eagle_spark.scoring.diff import (
     match_listing,
     write_without_row,
 )
-from eagle_spark.scoring.listing import list_images, read_listing, write_listing
+from eagle_spark.scoring.listing import list_images, list_in_background, read_listing
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
 from eagle_spark.scoring.monitor import (
     RECENT_RUNS,
@@ -40,7 +40,12 @@ from eagle_spark.scoring.predict import STAGES, ScoreWorker
 from eagle_spark.scoring.result import ScoreResult
 from eagle_spark.scoring.slices import Slice, count_slice
 from eagle_spark.settings import ScoreSettings
-from eagle_spark.spark.session import check_warehouse, open_session, threads_per_task
+from eagle_spark.spark.session import (
+    check_warehouse,
+    open_session,
+    start_context,
+    threads_per_task,
+)
 from eagle_spark.spark.tasks import warm_workers
 from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
@@ -51,6 +56,13 @@ from eagle_spark.testing.failpoints import failpoint
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+# What the tasks import, without pyarrow and OpenVINO, which start threads.
+WORKER_IMPORTS = (
+    "scipy.ndimage",
+    "eagle_spark.imaging.hashes",
+    "eagle_spark.io.archives",
+    "eagle_spark.model.predictor",
+)
 _SCORED = "status = 'scored'"
 
 
@@ -92,15 +104,18 @@ def score(settings: ScoreSettings) -> ScoreResult:
     check_warehouse(settings.warehouse)
     with (
         lease(join(place, f"{branch_name}.lease"), run.run_id) as lock,
-        open_session("score", settings.warehouse) as spark,
         temporary_folder(join(place, run.run_id)) as staging,
+        list_in_background(settings.images, staging) as listing,
+        start_context("score", imports=WORKER_IMPORTS) as spark_context,
     ):
-        model = ModelRef(
-            absolute_uri(settings.model), bundle.metadata.model_id, engine, threads_per_task(spark)
-        )
-        with warm_workers(spark, model.load):
+        threads = threads_per_task(spark_context)
+        model = ModelRef(absolute_uri(settings.model), bundle.metadata.model_id, engine, threads)
+        with (
+            warm_workers(spark_context, model.load),
+            open_session("score", settings.warehouse) as spark,
+        ):
             lock.check()
-            parts = write_listing(list_images(settings.images), staging)
+            parts = listing.result()
             timer.end("list")
             warehouse = Warehouse(spark)
             warehouse.create_or_migrate(PREDICTIONS)

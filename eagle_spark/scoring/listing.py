@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count, islice, takewhile
+from threading import Event
 from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
@@ -87,6 +90,21 @@ def write_listing(entries: Iterator[FileEntry], staging: str) -> Slice:
         storage.write(path, stream.getvalue().to_pybytes())
         pieces.append(Piece(uri, 0, len(part)))
     return tuple(pieces)
+
+
+@contextmanager
+def list_in_background(images: str, staging: str) -> Iterator[Future[Slice]]:
+    """Yield the future result of `write_listing` of a folder; it is written beside the block.
+
+    A block that ends before the listing ends it: what it has written is incomplete.
+    """
+    stopped = Event()
+    entries = takewhile(lambda _: not stopped.is_set(), list_images(images))
+    with ThreadPoolExecutor(1, "listing") as pool:
+        try:
+            yield pool.submit(write_listing, entries, staging)
+        finally:
+            stopped.set()
 
 
 def to_table(rows: Sequence[ListedRow]) -> pa.Table:

@@ -93,7 +93,9 @@ def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTa
     Raises:
         AuditError: when a file has no row; nothing is committed.
     """
-    reports = run_tasks(spark, share_out(chunk, tasks_for(spark, count_slice(chunk))), task)
+    reports = run_tasks(
+        spark.sparkContext, share_out(chunk, tasks_for(spark, count_slice(chunk))), task
+    )
     if misplaced := [report.misplaced for report in reports if report.misplaced]:
         raise AuditError(f"{misplaced[0]} has no row, or one in another place of its data file")
     branch.append_files([report.file for report in reports])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark import SparkContext
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,12 +18,12 @@ JOIN_SECONDS = 30.0
 
 
 def run_tasks(
-    spark: SparkSession, items: Sequence[T], function: Callable[[T], R], tasks: int | None = None
+    context: SparkContext, items: Sequence[T], function: Callable[[T], R], tasks: int | None = None
 ) -> list[R]:
     """Call a function for each item on the executors; the JVM handles neither as rows.
 
     Args:
-        spark: session.
+        context: of Spark.
         items: picklable and small: they pass through the driver.
         function: picklable. Spark repeats a task that fails, so it may be called more than once for
             an item; the results of one call are returned.
@@ -34,19 +34,19 @@ def run_tasks(
     """
     if not items:
         return []
-    shared = spark.sparkContext.parallelize(items, tasks or len(items))
+    shared = context.parallelize(items, tasks or len(items))
     return shared.map(function).collect()
 
 
 @contextmanager
-def warm_workers(spark: SparkSession, load: Callable[[], object]) -> Iterator[None]:
+def warm_workers(context: SparkContext, load: Callable[[], object]) -> Iterator[None]:
     """Call `load` in a Python worker on every slot, in the background of the block.
 
     The workers run the tasks of `run_tasks` and `map_batches` later: `load` has to cache its
     result, by the key by which the tasks load it. Errors of `load` are not raised here: the tasks
     that need its result raise them.
     """
-    context, group = spark.sparkContext, f"load {uuid4().hex}"
+    group = f"load {uuid4().hex}"
 
     def call(_: int) -> int:
         load()
@@ -55,7 +55,7 @@ def warm_workers(spark: SparkSession, load: Callable[[], object]) -> Iterator[No
     def run() -> None:
         context.setJobGroup(group, "load the model")
         with suppress(Exception):
-            run_tasks(spark, range(context.defaultParallelism), call)
+            run_tasks(context, range(context.defaultParallelism), call)
 
     thread = Thread(target=run, name="warm workers", daemon=True)
     thread.start()

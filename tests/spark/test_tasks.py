@@ -22,13 +22,13 @@ MARK = "EAGLE_TEST_WARM"
 @pytest.mark.parametrize("tasks", [None, 1, 3, 20])
 def test_results_have_the_order_of_the_items(spark: Any, tasks: int | None) -> None:
     items = [(number, "ü" * number) for number in range(12)]
-    results = run_tasks(spark, items, lambda item: (os.getpid(), item), tasks)
+    results = run_tasks(spark.sparkContext, items, lambda item: (os.getpid(), item), tasks)
     assert [item for _, item in results] == items
     assert os.getpid() not in {process for process, _ in results}
 
 
 def test_no_items_are_no_job(spark: Any) -> None:
-    assert run_tasks(spark, [], len) == []
+    assert run_tasks(spark.sparkContext, [], len) == []
 
 
 def test_the_error_of_a_task_is_one_line_of_the_job(spark: Any) -> None:
@@ -36,7 +36,7 @@ def test_the_error_of_a_task_is_one_line_of_the_job(spark: Any) -> None:
         raise OutputError(f"file {number} is there")
 
     with pytest.raises(Py4JJavaError) as error:
-        run_tasks(spark, [7], fail)
+        run_tasks(spark.sparkContext, [7], fail)
     assert _last_raised(str(error.value)) == "eagle_spark.errors.OutputError: file 7 is there"
 
 
@@ -48,12 +48,12 @@ def test_a_task_finds_what_its_worker_loaded_before(spark: Any, tmp_path: Path) 
         with log.open("a") as stream:
             stream.write("load\n")
 
-    with warm_workers(spark, load):
+    with warm_workers(spark.sparkContext, load):
         slots = spark.sparkContext.defaultParallelism
         # The job of the block comes first: its tasks wait for the same slots.
         while not log.exists():
             time.sleep(0.01)
-        marks = run_tasks(spark, range(slots), lambda _: os.environ.get(MARK))
+        marks = run_tasks(spark.sparkContext, range(slots), lambda _: os.environ.get(MARK))
     assert marks == ["1"] * slots
     assert log.read_text().count("load") == slots
 
@@ -62,5 +62,5 @@ def test_an_error_of_loading_is_left_to_the_tasks(spark: Any) -> None:
     def fail() -> None:
         raise ValueError("no model")
 
-    with warm_workers(spark, fail):
-        assert run_tasks(spark, [1, 2], str) == ["1", "2"]
+    with warm_workers(spark.sparkContext, fail):
+        assert run_tasks(spark.sparkContext, [1, 2], str) == ["1", "2"]
