@@ -41,8 +41,8 @@ DEFAULT_CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
     # toPandas by Arrow instead of row by row.
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # Tasks of rows and tasks without rows then run in the same Python workers, with one model each.
-    "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
+    # Spark sets it for tasks of rows alone, which then run in other workers: two models a slot.
+    "spark.executorEnv.SPARK_SIMPLIFIED_TRACEBACK": "1",
     # A second copy of a task that writes would write twice.
     "spark.speculation": "false",
     "spark.ui.showConsoleProgress": "false",

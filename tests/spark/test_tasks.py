@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from py4j.protocol import Py4JJavaError
 
 from eagle_spark.cli.runner import _last_raised
 from eagle_spark.errors import OutputError
+from eagle_spark.spark.batches import map_batches
 from eagle_spark.spark.tasks import run_tasks, warm_workers
 
 pytestmark = pytest.mark.spark
@@ -64,3 +67,13 @@ def test_an_error_of_loading_is_left_to_the_tasks(spark: Any) -> None:
 
     with warm_workers(spark.sparkContext, fail):
         assert run_tasks(spark.sparkContext, [1, 2], str) == ["1", "2"]
+
+
+def test_tasks_of_rows_run_in_the_same_workers(spark: Any) -> None:
+    def name_process(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"process": [os.getpid()]})
+
+    rows = spark.range(0, 1, 1, 1)
+    (row,) = map_batches(rows, name_process, pa.schema([("process", pa.int64())])).collect()
+    assert run_tasks(spark.sparkContext, [0], lambda _: os.getpid()) == [row.process]
