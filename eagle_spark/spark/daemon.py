@@ -14,6 +14,8 @@ from importlib import import_module
 
 IMPORTS_VARIABLE = "EAGLE_WORKER_IMPORTS"  # names of modules, with commas
 SPARK_DAEMON = "pyspark.daemon"
+# Of Arrow's allocator, read when pyarrow is first imported: it would start a thread.
+ALLOCATOR_VARIABLE, WITHOUT_THREAD = "JE_ARROW_MALLOC_CONF", "background_thread:false"
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -50,8 +52,11 @@ def main() -> None:
     A fork copies one thread: locks that others hold would stay locked in the workers. If an import
     has started a thread, Spark's daemon replaces this process, without the imports.
     """
+    changed = os.environ.setdefault(ALLOCATOR_VARIABLE, WITHOUT_THREAD) == WITHOUT_THREAD
     import_modules(list(filter(None, os.environ.get(IMPORTS_VARIABLE, "").split(","))))
     if not has_one_thread():
+        if changed:
+            del os.environ[ALLOCATOR_VARIABLE]
         command = [sys.executable, "-m", SPARK_DAEMON, *sys.argv[1:]]
         os.execv(sys.executable, command)  # noqa: S606
     import_module(SPARK_DAEMON).manager()

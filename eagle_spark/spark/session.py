@@ -136,7 +136,8 @@ def start_context(
         rules: settings beside `DEFAULT_CONF`.
         imports: modules that the tasks need. Spark's daemon imports them before it forks the Python
             workers, once an executor; a module that starts a thread or fails there changes nothing
-            but the time.
+            but the time. `openvino` comes after `eagle_spark.model.export`: its telemetry would
+            start a thread.
 
     Raises:
         PlatformError: when Java is missing, or Spark does not start.

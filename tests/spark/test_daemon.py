@@ -33,7 +33,9 @@ def start_daemon(folder: Path, imports: str) -> Iterator[subprocess.Popen[bytes]
         [sys.executable, "-m", DAEMON_MODULE, "pyspark.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        # As Spark sets it for one core a task: OpenBLAS starts no threads.
         env=os.environ
+        | {"OMP_NUM_THREADS": "1"}
         | {IMPORTS_VARIABLE: imports, "MARK": str(folder / "mark"), "PYTHONPATH": path},
     ) as daemon:
         yield daemon
@@ -60,6 +62,14 @@ def test_modules_are_imported_in_the_daemon_and_nothing_else_is_printed(
         assert DAEMON_MODULE in command_line(daemon)
         if imports:
             assert (tmp_path / "mark").read_text().split() == [str(daemon.pid)]
+
+
+def test_the_libraries_of_score_start_no_thread(tmp_path: Path) -> None:
+    imports = "eagle_spark.scoring.predict,openvino,scipy.ndimage,pandas"
+    with start_daemon(tmp_path, f"{imports},marker") as daemon:
+        assert 1024 <= read_port(daemon) < 65536
+        assert DAEMON_MODULE in command_line(daemon)
+        assert len(os.listdir(f"/proc/{daemon.pid}/task")) == 1
 
 
 def test_a_module_that_starts_a_thread_leaves_sparks_own_daemon(tmp_path: Path) -> None:
