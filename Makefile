@@ -28,7 +28,7 @@ TRAINED_ON := $(if $(filter command,$(origin WAREHOUSE)),$(WAREHOUSE))
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-install: $(READY) ## Make .venv with the exact versions of requirements.lock, and the Iceberg jar
+install: $(READY) ## Make .venv with the exact versions of requirements.lock, the Iceberg jar, class data
 
 $(VENV)/.libraries: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
@@ -37,13 +37,15 @@ $(VENV)/.libraries: requirements.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	touch $@
 
-$(READY): $(VENV)/.libraries Makefile pyproject.toml setup.py conf/spark-defaults.conf conf/log4j2.properties hadoop/jars.lock
+$(READY): $(VENV)/.libraries Makefile pyproject.toml setup.py conf/spark-defaults.conf conf/log4j2.properties hadoop/jars.lock hadoop/class_archive.py
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python hadoop/jars.py iceberg pyspark
 	spark=$$($(BIN)/python -c 'import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)'); \
 	  mkdir -p "$$spark/conf" && cp conf/spark-defaults.conf conf/log4j2.properties "$$spark/conf/"
 	@# pyspark's scripts take the Spark and Python that the shell's variables name.
 	$(BIN)/python -c 'from eagle_spark.spark.environment import write_wrappers; write_wrappers("$(BIN)")'
+	@echo 'making the class-data archive of Spark: a minute' >&2
+	$(BIN)/python hadoop/class_archive.py
 	touch $@
 
 lock: ## Resolve requirements.lock anew from pyproject.toml

@@ -56,13 +56,8 @@ from eagle_spark.testing.failpoints import failpoint
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-# What the tasks import, without pyarrow and OpenVINO, which start threads.
-WORKER_IMPORTS = (
-    "scipy.ndimage",
-    "eagle_spark.imaging.hashes",
-    "eagle_spark.io.archives",
-    "eagle_spark.model.predictor",
-)
+# What the tasks import. `model.export`, which the first one imports, lets OpenVINO start no thread.
+WORKER_IMPORTS = ("eagle_spark.scoring.write_files", "openvino", "scipy.ndimage")
 _SCORED = "status = 'scored'"
 
 

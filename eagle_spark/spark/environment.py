@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eagle_spark.errors import PlatformError
+from eagle_spark.spark.archive import PROGRAMS, add_archive, find_no_conf
 from eagle_spark.spark.terminal import run_quietly
 
 JAVA_REQUIREMENT = "Java 17 or 21 is needed (Debian: apt-get install openjdk-17-jre-headless)"
@@ -65,6 +66,8 @@ def build_spark_environment(
     if folder := _find_native_folder(environ):
         options = (environ.get("SPARK_SUBMIT_OPTS"), f'"-Djava.io.tmpdir={folder}"')
         variables["SPARK_SUBMIT_OPTS"] = " ".join(filter(None, options))
+    if variables.get("SPARK_CONF_DIR") == find_no_conf():  # of a job that started this one
+        del variables["SPARK_CONF_DIR"]
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of Python workers, which Java starts
     if not environ.get("SPARK_LOCAL_IP") and not _has_address(socket.gethostname()):
         variables["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -202,6 +205,9 @@ def main(argv: Sequence[str]) -> int:
         failed = {"error": str(error), "kind": "PlatformError", "exit_code": error.exit_code}
         print(json.dumps(failed), flush=True)
         return error.exit_code
+    if program in PROGRAMS:
+        release = find_java_release(find_java(environment))
+        environment, arguments = add_archive(release, environment, arguments)
     path = os.path.join(environment["SPARK_HOME"], "bin", program)
     if program == "spark-submit" and sys.stderr.isatty():
         return run_quietly(path, [program, *arguments], environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 from eagle_spark.errors import OutputError, PlatformError
 from eagle_spark.io import absolute_uri, join, resolve
+from eagle_spark.spark.archive import add_archive
 from eagle_spark.spark.daemon import IMPORTS_VARIABLE
 from eagle_spark.spark.environment import (
     JAVA_REQUIREMENT,
@@ -32,6 +34,7 @@ ICEBERG_JAR = "iceberg-spark-runtime-4.1_2.13"
 ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 DAEMON_MODULE = "eagle_spark.spark.daemon"
 _GATEWAY_PORT = "PYSPARK_GATEWAY_PORT"  # a variable that spark-submit sets
+_SUBMIT_ARGUMENTS = "PYSPARK_SUBMIT_ARGS"  # of the spark-submit that a Python process starts
 
 # What stands here holds unless the site's own configuration says otherwise.
 DEFAULT_CONF = {
@@ -100,6 +103,24 @@ def use_own_spark() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) not in others]
 
 
+@contextmanager
+def _use_archive() -> Iterator[None]:
+    """Let a JVM that starts in the block map the class-data archive, if there is one for it."""
+    before = dict(os.environ)
+    if _GATEWAY_PORT not in before and "SPARK_HOME" in before:
+        release = find_java_release(find_java(before))
+        given = shlex.split(before.get(_SUBMIT_ARGUMENTS, "pyspark-shell"))
+        variables, words = add_archive(release, before, given)
+        if words != given:
+            os.environ.update(variables | {_SUBMIT_ARGUMENTS: shlex.join(words)})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 def check_warehouse(uri: str) -> None:
     """Raise OutputError unless a file can be written and removed in the warehouse folder.
 
@@ -151,7 +172,8 @@ def start_context(
         yield running
         return
     # Starts the JVM, so that the SparkConf below holds what spark-submit was given.
-    SparkContext.setSystemProperty("spark.eagle.job", job)
+    with _use_archive():
+        SparkContext.setSystemProperty("spark.eagle.job", job)
     conf = SparkConf()
     wanted = DEFAULT_CONF | dict(rules or {}) | {"spark.app.name": f"eagle_spark {job}"}
     # Files of spark-submit reach the path of a worker, but not always that of the daemon.
