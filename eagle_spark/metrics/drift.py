@@ -44,6 +44,11 @@ class Reference:
     label: Mapping[str, float] = field(default_factory=dict)
     numeric: Mapping[str, Histogram] = field(default_factory=dict)
 
+    @property
+    def edges(self) -> dict[str, Sequence[float]]:
+        """The edges of each numeric column, in the order of `NUMERIC_COLUMNS`."""
+        return {name: self.numeric[name].edges for name in NUMERIC_COLUMNS if name in self.numeric}
+
     def to_dict(self) -> dict[str, object]:
         """Return the form in `metadata.json`: columns beside `images` and `label`."""
         columns = {name: asdict(histogram) for name, histogram in self.numeric.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from eagle_spark.errors import AuditError
 from eagle_spark.scoring.context import ScoreRun
 from eagle_spark.scoring.dedupe import STATUS_DUPLICATE, copy_duplicate_predictions
 from eagle_spark.scoring.diff import StatusCounts
+from eagle_spark.scoring.figures import Figures, merge_figures
 from eagle_spark.scoring.predict import ScoreWorker
 from eagle_spark.scoring.slices import Slice, count_slice, cut
 from eagle_spark.scoring.write_files import ScoreTask, write_files
@@ -20,9 +22,23 @@ if TYPE_CHECKING:
     from eagle_spark.tables.branch import Branch
 
 
-def score_chunks(
-    context: ScoreRun, branch: Branch, left: Slice, worker: ScoreWorker
-) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Appended:
+    """What a run appended to the branch.
+
+    Attributes:
+        copied: number of rows whose prediction was copied from a row of the same bytes.
+        unmatched: number of files that remain without a row, as no row has the bytes that the
+            worker took for scored.
+        figures: of the rows; None where Spark wrote some, or filled in duplicates.
+    """
+
+    copied: int
+    unmatched: int
+    figures: Figures | None
+
+
+def score_chunks(context: ScoreRun, branch: Branch, left: Slice, worker: ScoreWorker) -> Appended:
     """Append a row for each file to the branch, chunk by chunk.
 
     Args:
@@ -31,31 +47,41 @@ def score_chunks(
         left: rows of `LISTING` of files without a row.
         worker: is called in each task.
 
-    Returns:
-        The number of rows whose prediction was copied from a row of the same bytes, and the number
-        of files that remain without a row, as no row has the bytes that `worker` took for scored.
-
     Raises:
         AuditError: when a file has no row after its chunk.
     """
     copied = unmatched = 0
+    parts: list[Figures] = []
+    is_counted = True
     with watch_rows(context.spark, "score", count_slice(left)) as count_rows:
         for chunk in cut(left, repeat(context.run.settings.chunk)):
-            counts = write_chunk(context, branch, chunk, count_rows(worker))
+            counts, figures = write_chunk(context, branch, chunk, count_rows(worker))
             if sum(counts.values()) != count_slice(chunk):
                 raise AuditError(f"scored {count_slice(chunk)} files; the branch has {counts}")
+            if figures is None or STATUS_DUPLICATE in counts:
+                is_counted = False
+            else:
+                parts.append(figures)
             if duplicates := counts.get(STATUS_DUPLICATE, 0):
                 remaining = fill_duplicates(context, branch)
                 copied, unmatched = copied + duplicates - remaining, unmatched + remaining
-    return copied, unmatched
+    return Appended(copied, unmatched, merge_figures(parts) if is_counted else None)
 
 
-def write_chunk(context: ScoreRun, branch: Branch, chunk: Slice, worker: Worker) -> StatusCounts:
-    """Append a row for each file of a chunk; return the rows by status."""
+def write_chunk(
+    context: ScoreRun, branch: Branch, chunk: Slice, worker: Worker
+) -> tuple[StatusCounts, Figures | None]:
+    """Append a row for each file of a chunk.
+
+    Returns:
+        The rows by status; their figures, or None where Spark wrote them.
+    """
     if context.layout is None:
-        return write_rows(context.spark, branch, chunk, worker, context.condition)
-    task = ScoreTask(worker, context.layout, context.run.run_id, context.clocks["write"])
-    return write_files(context.spark, branch, chunk, task)
+        return write_rows(context.spark, branch, chunk, worker, context.condition), None
+    clock = context.clocks["write"]
+    task = ScoreTask(worker, context.layout, context.run.run_id, context.rules, clock)
+    figures = write_files(context.spark, branch, chunk, task)
+    return figures.statuses, figures
 
 
 def fill_duplicates(context: ScoreRun, branch: Branch) -> int:

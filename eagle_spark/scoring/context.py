@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.scoring.diff import StatusCounts, count_by_status, match_listing
+from eagle_spark.scoring.figures import Rules
 from eagle_spark.scoring.predict import Clock
 from eagle_spark.scoring.slices import Slice, count_slice
 from eagle_spark.settings import ScoreSettings
@@ -51,6 +52,12 @@ class ScoreRun:
     def listed(self) -> int:
         """The number of listed files."""
         return count_slice(self.parts)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of the figures of the rows."""
+        metadata = self.bundle.metadata
+        return Rules(metadata.input.size, metadata.reference.edges)
 
     @property
     def condition(self) -> str:

@@ -28,11 +28,13 @@ class Diff:
         unchanged: with a row of the same version of the file.
         valid: with a row that need not be computed again.
         outdated: `path` of the rows to be replaced; None if there are none.
+        outdated_rows: number of these rows.
     """
 
     unchanged: StatusCounts
     valid: StatusCounts
     outdated: DataFrame | None
+    outdated_rows: int
 
 
 def diff_against_table(rows: DataFrame, listing: DataFrame, *, retry_rejected: bool) -> Diff:
@@ -61,14 +63,17 @@ def diff_against_table(rows: DataFrame, listing: DataFrame, *, retry_rejected: b
             expr(f"bool_or({changed}) AS changed"),
             expr(f"count(*) > 1 OR bool_or({changed} OR {' OR '.join(retried)}) AS outdated"),
             expr("any_value(status) AS status"),
+            expr("count(*) AS rows"),
         )
     )
-    groups = by_path.groupBy("status", "changed", "outdated").count().collect()
-    any_outdated = any(group.outdated for group in groups)
+    counts = [expr("count(*) AS count"), expr("sum(rows) AS rows")]
+    groups = by_path.groupBy("status", "changed", "outdated").agg(*counts).collect()
+    outdated_rows = sum(group.rows for group in groups if group.outdated)
     return Diff(
         unchanged=_sum((group.status, group["count"]) for group in groups if not group.changed),
         valid=_sum((group.status, group["count"]) for group in groups if not group.outdated),
-        outdated=by_path.where("outdated").select("path") if any_outdated else None,
+        outdated=by_path.where("outdated").select("path") if outdated_rows else None,
+        outdated_rows=outdated_rows,
     )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from eagle_spark.errors import EXIT_NEEDS_ATTENTION, AuditError
+from eagle_spark.errors import AuditError
 from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.predictor import ModelRef
-from eagle_spark.scoring.audit import audit, filter_runs, select_new_run_ids
-from eagle_spark.scoring.chunks import score_chunks
+from eagle_spark.scoring.assess import SCORED_ROWS, Baseline, audit_run
+from eagle_spark.scoring.chunks import Appended, score_chunks
 from eagle_spark.scoring.context import ScoreRun
 from eagle_spark.scoring.dedupe import broadcast_scored_hashes
 from eagle_spark.scoring.diff import (
@@ -25,17 +25,7 @@ from eagle_spark.scoring.diff import (
 )
 from eagle_spark.scoring.listing import list_images, list_in_background, read_listing
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
-from eagle_spark.scoring.monitor import (
-    RECENT_RUNS,
-    TRAINING,
-    count_flags,
-    find_alerts,
-    measure_run_drift,
-    merge_drift,
-    merge_flags,
-    read_previous_attempts,
-    warn_of_drift,
-)
+from eagle_spark.scoring.monitor import warn_of_drift
 from eagle_spark.scoring.predict import STAGES, ScoreWorker
 from eagle_spark.scoring.result import ScoreResult
 from eagle_spark.scoring.slices import Slice, count_slice
@@ -50,15 +40,12 @@ from eagle_spark.spark.tasks import warm_workers
 from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
 from eagle_spark.tables.data_files import FileLayout
+from eagle_spark.tables.iceberg import Snapshot
 from eagle_spark.tables.writer import choose_writer, read_layout
 from eagle_spark.testing.failpoints import failpoint
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
 # What the tasks import. `model.export`, which the first one imports, lets OpenVINO start no thread.
 WORKER_IMPORTS = ("eagle_spark.scoring.write_files", "openvino", "scipy.ndimage")
-_SCORED = "status = 'scored'"
 
 
 def score(settings: ScoreSettings) -> ScoreResult:
@@ -127,15 +114,15 @@ def score(settings: ScoreSettings) -> ScoreResult:
                 {name: spark.sparkContext.accumulator(0.0) for name in STAGES},
             )
             with warehouse.branch(PREDICTIONS, branch_name, carry=context.condition) as branch:
-                before, valid = delete_outdated(context, branch)
-                left = find_left(context, branch, sum(valid.values()), "left")
+                baseline = delete_outdated(context, branch)
+                left = find_left(context, branch, sum(baseline.valid.values()), "left")
                 timer.end("compare")
                 failpoint("before write")
-                deduplicated = predict_new(context, branch, left)
+                appended = predict_new(context, branch, left)
                 timer.end("score")
                 failpoint("written")
                 result, snapshot = branch.publish(
-                    partial(audit_run, context, timer, before, deduplicated),
+                    partial(audit_run, context, timer, branch, baseline, appended),
                     partial(run.record, model_id=bundle.metadata.model_id),
                     lock.check,
                 )
@@ -153,32 +140,34 @@ def choose_layout(
     return read_layout(table.describe())
 
 
-def delete_outdated(context: ScoreRun, branch: Branch) -> tuple[StatusCounts, StatusCounts]:
-    """Delete outdated rows of the model on the branch.
-
-    Returns:
-        The listed files by status: those with a published row, those with a valid row on the
-        branch.
-    """
-    published = context.warehouse.snapshot(PREDICTIONS)
-    if published is None and is_empty(context, branch):
-        return {}, {}
+def delete_outdated(context: ScoreRun, branch: Branch) -> Baseline:
+    """Delete outdated rows of the model on the branch."""
+    published, start = context.warehouse.snapshot(PREDICTIONS), branch.head
+    if published is None and (start is None or start.rows == 0):  # without a query
+        return Baseline({}, {}, start)
     retry = context.run.settings.retry_rejected
     diff = diff_against_table(context.select(branch.read()), context.listing, retry_rejected=retry)
+    is_published = start is not None and start.id == published
     before: StatusCounts = {}
-    if published is not None and published == branch.snapshot:
+    if is_published:
         before = diff.unchanged
     elif published is not None:
         before = context.count(context.warehouse.read(PREDICTIONS))
     if diff.outdated is not None:
         branch.delete_paths(diff.outdated, context.condition)
-    return before, diff.valid
+    if start is None or not is_published:
+        return Baseline(before, diff.valid, None)
+    if diff.outdated is not None:
+        start = find_deletion(branch, start, diff.outdated_rows)
+    return Baseline(before, diff.valid, start)
 
 
-def is_empty(context: ScoreRun, branch: Branch) -> bool:
-    """Return whether the branch has no row of any model, without a query."""
-    head = context.warehouse.iceberg(PREDICTIONS).head(branch.name)
-    return head is None or head.summary.get("total-records") == "0"
+def find_deletion(branch: Branch, start: Snapshot, rows: int) -> Snapshot | None:
+    """Return the newest snapshot of the branch if it is `start` without a number of rows."""
+    head = branch.head
+    if head is None or head.parent_id != start.id or head.rows is None or start.rows is None:
+        return None
+    return head if start.rows - head.rows == rows else None
 
 
 def find_left(context: ScoreRun, branch: Branch, done: int, folder: str) -> Slice:
@@ -206,16 +195,13 @@ def find_left(context: ScoreRun, branch: Branch, done: int, folder: str) -> Slic
     return left
 
 
-def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> int:
+def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> Appended:
     """Append a row for each file that has none to the branch, chunk by chunk.
 
     Args:
         context: of the run.
         branch: of `predictions`.
         left: the files, rows of `LISTING`.
-
-    Returns:
-        The number of rows whose prediction was copied from a row of the same bytes.
     """
     worker = ScoreWorker(
         context.model,
@@ -225,76 +211,13 @@ def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> int:
     )
     known = None
     if left and context.warehouse.snapshot(PREDICTIONS) is not None:
-        published = context.select(context.warehouse.read(PREDICTIONS)).where(_SCORED)
+        published = context.select(context.warehouse.read(PREDICTIONS)).where(SCORED_ROWS)
         known = broadcast_scored_hashes(published)
-    deduplicated, unmatched = score_chunks(
-        context, branch, left, replace(worker, scored_hashes=known)
-    )
-    if unmatched:  # other images, whose ids have the same prefix
-        again = find_left(context, branch, context.listed - unmatched, "unmatched")
+    appended = score_chunks(context, branch, left, replace(worker, scored_hashes=known))
+    if appended.unmatched:  # other images, whose ids have the same prefix
+        again = find_left(context, branch, context.listed - appended.unmatched, "unmatched")
         score_chunks(context, branch, again, worker)
-    return deduplicated
-
-
-def audit_run(
-    context: ScoreRun, timer: StageTimer, before: StatusCounts, deduplicated: int, rows: DataFrame
-) -> ScoreResult:
-    """Check the rows of the branch and measure their drift; return the figures of the run.
-
-    Args:
-        context: of the run.
-        timer: of its stages.
-        before: listed files with a published row, by status.
-        deduplicated: as `predict_new` returns it.
-        rows: of the branch.
-    """
-    run, bundle, rows = context.run, context.bundle, context.select(rows)
-    published = context.select(context.warehouse.read(PREDICTIONS))
-    new_run_ids = select_new_run_ids(rows, published)
-    counts = audit(
-        rows,
-        context.listing,
-        new_run_ids,
-        listed=context.listed,
-        size=bundle.metadata.input.size,
-        max_failure_rate=run.settings.max_failure_rate,
-    )
-    timer.end("audit")
-    previous = read_previous_attempts(
-        context.spark, context.warehouse, context.condition, run.settings.images
-    )
-    metadata = bundle.metadata
-    drift = measure_run_drift(
-        rows.where(_SCORED), new_run_ids, metadata.reference, metadata.classes
-    )
-    drift_by = merge_drift([drift, *(attempt.drift_by for attempt in previous)])
-    flagged = count_flags(filter_runs(rows, new_run_ids))
-    scored = counts.get("scored", 0) - before.get("scored", 0)
-    timer.end("drift")
-    return ScoreResult(
-        listed=context.listed,
-        already_scored=before.get("scored", 0),
-        scored=scored,
-        rejected=counts.get("rejected", 0),
-        already_rejected=before.get("rejected", 0),
-        deduplicated=deduplicated,
-        masks_written=0,
-        masks_failed=0,
-        seconds=run.seconds,
-        images_per_second=round(scored / run.seconds, 1),
-        engine=context.model.engine,
-        drift=max(drift_by.get(TRAINING, {}).values(), default=None),
-        drift_from_recent_runs=max(drift_by.get(RECENT_RUNS, {}).values(), default=None),
-        drift_by=drift_by,
-        flagged=merge_flags([flagged, *(attempt.flagged for attempt in previous)]),
-        exit_code=EXIT_NEEDS_ATTENTION if find_alerts(drift_by) else 0,
-        stage_seconds=dict(timer.seconds),
-        task_seconds={name: round(clock.value, 3) for name, clock in context.clocks.items()},
-        model_id=bundle.metadata.model_id,
-        run_id=run.run_id,
-        published_run_ids=new_run_ids,
-        application=str(context.spark.sparkContext.applicationId),
-    )
+    return appended
 
 
 def finish(context: ScoreRun, timer: StageTimer, result: ScoreResult) -> ScoreResult:
@@ -333,7 +256,7 @@ def write_missing_masks(context: ScoreRun) -> Masks:
     if not settings.masks_out:
         return Masks()
     published = context.select(context.warehouse.read(PREDICTIONS))
-    rows = match_listing(published, context.listing).where(_SCORED)
+    rows = match_listing(published, context.listing).where(SCORED_ROWS)
     return write_masks(
         rows.select("path", "mask", "scored_at"),
         settings.images,

@@ -21,6 +21,7 @@ from eagle_spark.metrics.drift import (
 )
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring.audit import filter_runs
+from eagle_spark.scoring.figures import ANY_FLAG
 from eagle_spark.spark.session import is_second_attempt
 from eagle_spark.tables import RUNS, Warehouse
 
@@ -62,14 +63,25 @@ def measure_drift(rows: DataFrame, reference: Reference) -> Drift:
     """
     if not reference.images:
         return {}
-    names = [name for name in NUMERIC_COLUMNS if name in reference.numeric]
-    edges = {name: reference.numeric[name].edges for name in names}
-    total, labels, bins = _count(rows, edges)
-    if total < MIN_IMAGES:
+    return compute_drift(reference, *_count(rows, reference.edges))
+
+
+def compute_drift(
+    reference: Reference, images: int, labels: Mapping[str, int], bins: Mapping[str, Sequence[int]]
+) -> Drift:
+    """Return what `measure_drift` returns, from counts of scored rows.
+
+    Args:
+        reference: to compare with.
+        images: number of rows.
+        labels: rows by label.
+        bins: column to rows between `reference.edges`; a null is in the first bin.
+    """
+    if images < MIN_IMAGES or not reference.images:
         return {}
     counts = [labels.get(name, 0) for name in reference.label]
     drift = {"label": stability_index(list(reference.label.values()), counts, reference.images)}
-    for name in names:
+    for name in reference.edges:
         shares = reference.numeric[name].shares
         drift[name] = stability_index(shares, bins[name], reference.images)
     return {name: round(value, 3) for name, value in drift.items()}
@@ -115,15 +127,28 @@ def measure_run_drift(
     if not run_ids:
         return {}
     new = filter_runs(rows, run_ids)
-    references = {TRAINING: training}
-    if new.limit(MIN_IMAGES).count() == MIN_IMAGES:
-        recent = filter_runs(rows, select_recent_run_ids(rows, run_ids))
-        references[RECENT_RUNS] = make_reference(recent, classes)
-    return {
-        name: measure_drift(new, reference)
-        for name, reference in references.items()
-        if reference.images
-    }
+    drift_by = {TRAINING: measure_drift(new, training)} if training.images else {}
+    return drift_by | measure_recent_drift(rows, run_ids, new.limit(MIN_IMAGES).count(), classes)
+
+
+def measure_recent_drift(
+    rows: DataFrame, run_ids: Sequence[str], images: int, classes: Sequence[str]
+) -> dict[str, Drift]:
+    """Return the drift of what these runs scored from recent runs; empty if either is too few.
+
+    Args:
+        rows: scored rows of one model, of these and of earlier runs.
+        run_ids: runs whose rows are new.
+        images: number of new rows, or any number from `MIN_IMAGES` up if there are more.
+        classes: of the model.
+    """
+    if images < MIN_IMAGES:
+        return {}
+    recent = filter_runs(rows, select_recent_run_ids(rows, run_ids))
+    reference = make_reference(recent, classes)
+    if not reference.images:
+        return {}
+    return {RECENT_RUNS: measure_drift(filter_runs(rows, run_ids), reference)}
 
 
 def select_recent_run_ids(rows: DataFrame, excluded: Sequence[str]) -> list[str]:
@@ -139,7 +164,7 @@ def count_flags(rows: DataFrame) -> dict[str, int]:
     """Return the number of rows of `predictions` per review reason, and with `any` reason."""
     from pyspark.sql.functions import expr
 
-    conditions = {"any": "needs_review"}
+    conditions = {ANY_FLAG: "needs_review"}
     conditions |= {str(flag): f"array_contains(review_reasons, '{flag}')" for flag in Flag}
     counts = [expr(f"count_if({test})").alias(name) for name, test in conditions.items()]
     return rows.agg(*counts).collect()[0].asDict()
@@ -238,7 +263,8 @@ def _count(
         for name, values in edges.items()
         for edge in values
     ]
-    total, *counts = rows.agg(count("path"), *above).collect()[0]
+    # The sum of nulls alone is null.
+    total, *counts = (number or 0 for number in rows.agg(count("path"), *above).collect()[0])
     bins = {}
     for name, values in edges.items():
         cumulative, counts = counts[: len(values)], counts[len(values) :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import pyarrow as pa
 
 from eagle_spark.errors import AuditError
 from eagle_spark.model.predictor import BATCH_IMAGES
-from eagle_spark.scoring.diff import StatusCounts
+from eagle_spark.scoring.figures import Figures, Rules, compute_figures, merge_figures
 from eagle_spark.scoring.listing import LISTING
 from eagle_spark.scoring.predict import PREDICTION_SCHEMA, Clock, timed
 from eagle_spark.scoring.slices import Slice, count_slice, read_slice, share_out
@@ -31,13 +30,13 @@ class SliceReport:
 
     Attributes:
         file: holds the rows.
-        statuses: rows by status.
+        figures: of the rows.
         misplaced: path of the first file whose row is not where the file is in the slice; None
             without one.
     """
 
     file: WrittenFile
-    statuses: StatusCounts
+    figures: Figures
     misplaced: str | None
 
 
@@ -52,12 +51,14 @@ class ScoreTask:
         worker: a `ScoreWorker`.
         layout: of the table.
         run_id: begins the names of the files.
+        rules: of the figures.
         clock: seconds of writing.
     """
 
     worker: Worker
     layout: FileLayout
     run_id: str
+    rules: Rules
     clock: Clock | None = None
 
     def __call__(self, files: Slice) -> SliceReport:
@@ -66,8 +67,8 @@ class ScoreTask:
         rows = pa.Table.from_batches(batches, PREDICTION_SCHEMA)
         with timed(self.clock):
             file, written = write_data_file(rows, self.layout, self.run_id)
-        statuses = dict(Counter(written["status"].to_pylist()))
-        return SliceReport(file, statuses, find_misplaced(listed["path"], written["path"]))
+        figures = compute_figures(written, self.rules)
+        return SliceReport(file, figures, find_misplaced(listed["path"], written["path"]))
 
 
 def find_misplaced(listed: pa.ChunkedArray, written: pa.ChunkedArray) -> str | None:
@@ -78,7 +79,7 @@ def find_misplaced(listed: pa.ChunkedArray, written: pa.ChunkedArray) -> str | N
     return next((path or other for path, other in pairs if path != other), None)
 
 
-def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTask) -> StatusCounts:
+def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTask) -> Figures:
     """Score a chunk into data files and append them to the branch, in one commit.
 
     Args:
@@ -88,7 +89,7 @@ def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTa
         task: is called for each slice of the chunk.
 
     Returns:
-        The rows by status.
+        The figures of the rows.
 
     Raises:
         AuditError: when a file has no row; nothing is committed.
@@ -99,7 +100,4 @@ def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTa
     if misplaced := [report.misplaced for report in reports if report.misplaced]:
         raise AuditError(f"{misplaced[0]} has no row, or one in another place of its data file")
     branch.append_files([report.file for report in reports])
-    total: Counter[str] = Counter()
-    for report in reports:
-        total.update(report.statuses)
-    return dict(total)
+    return merge_figures(report.figures for report in reports)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from eagle_spark.errors import AuditError, CommitConflictError
 from eagle_spark.tables.data_files import WrittenFile
+from eagle_spark.tables.iceberg import Snapshot
 from eagle_spark.tables.runs import RunRecord
 from eagle_spark.tables.schema import Table
 from eagle_spark.testing.failpoints import failpoint
@@ -37,6 +38,7 @@ class Branch:
         """See `Warehouse.branch`, which makes branches."""
         self.table, self.name = table, name
         self._warehouse, self._carry = warehouse, carry
+        self._appended: list[int] = []  # snapshots of `append_files`
 
     @property
     def full_name(self) -> str:
@@ -47,6 +49,11 @@ class Branch:
     def snapshot(self) -> int | None:
         """The id of the newest snapshot; None before the first commit."""
         return self._warehouse.snapshot(self.table, self.name)
+
+    @property
+    def head(self) -> Snapshot | None:
+        """The newest snapshot; None before the first commit."""
+        return self._warehouse.iceberg(self.table).head(self.name)
 
     def read(self) -> DataFrame:
         """Return the rows of the branch."""
@@ -63,7 +70,24 @@ class Branch:
             AuditError: when a file is not as its worker left it, or another run committed to the
                 branch.
         """
-        self._warehouse.iceberg(self.table).append_files(self.name, files, {})
+        snapshot = self._warehouse.iceberg(self.table).append_files(self.name, files, {})
+        self._appended.append(snapshot.id)
+
+    def count_appended(self, start: Snapshot) -> int | None:
+        """Return the number of rows that were appended to a snapshot.
+
+        Args:
+            start: of the branch, before the first call of `append_files`.
+
+        Returns:
+            None where other commits than those of `append_files` followed, such as those of another
+            run or of `resume_branch`, or where a commit did not count the rows.
+        """
+        head, commits = self.head, [*reversed(self._appended), start.id]
+        if head is None or head.rows is None or start.rows is None:
+            return None
+        ancestors = self._warehouse.iceberg(self.table).ancestor_ids(head.id)
+        return head.rows - start.rows if ancestors[: len(commits)] == commits else None
 
     def delete(self, condition: str) -> None:
         """Delete the rows for which the SQL condition holds."""

@@ -43,6 +43,12 @@ class Snapshot:
     parent_id: int | None
     summary: Mapping[str, str]
 
+    @property
+    def rows(self) -> int | None:
+        """The number of rows of the table's data files; None where the commit did not count it."""
+        text = self.summary.get("total-records")
+        return None if text is None else int(text)
+
 
 @dataclass(frozen=True)
 class TableDescription:

@@ -299,3 +299,72 @@ def test_too_many_failures_publish_nothing_and_keep_the_branch(
         score(max_failure_rate=0.2)
     assert query(tmp_path / "warehouse") == []
     assert score()["scored"] == 12
+
+
+def test_a_file_that_is_lost_before_the_commit_fails_the_audit(
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eagle_spark.scoring.write_files.tasks_for", lambda *_: 3)
+    append = Branch.append_files
+    with monkeypatch.context() as patch:
+        patch.setattr(Branch, "append_files", lambda branch, files: append(branch, files[1:]))
+        with pytest.raises(AuditError, match="listed 16 files; the branch has 10 new rows, wanted"):
+            score()
+    assert query(tmp_path / "warehouse") == []
+    assert score()["scored"] == 12
+    assert len({row.path for row in query(tmp_path / "warehouse")}) == 16
+
+
+def test_rows_that_another_commit_changed_on_the_branch_fail_the_audit(
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = chunks.write_chunk
+
+    def change_a_row(context: ScoreRun, branch: Branch, *arguments: Any) -> Any:
+        written = original(context, branch, *arguments)
+        # The number of rows remains that of the tasks.
+        context.spark.sql(f"UPDATE {branch.full_name} SET label = NULL WHERE status = 'scored'")
+        return written
+
+    monkeypatch.setattr(chunks, "write_chunk", change_a_row)
+    with pytest.raises(AuditError, match="is inconsistent"):
+        score()
+    assert query(tmp_path / "warehouse") == []
+
+
+@pytest.mark.slow("three runs of score")
+def test_a_run_without_rows_of_others_is_published_without_sql(
+    spark: Any,
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    model_with_novelty: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executions: list[int] = []  # each number is taken once: by one of Spark SQL, or here
+
+    def number_execution(name: str) -> None:
+        if name == "publishing":
+            sql = spark.sparkContext._jvm.org.apache.spark.sql.execution
+            executions.append(sql.SQLExecution.nextExecutionId())
+
+    monkeypatch.setattr("eagle_spark.tables.branch.failpoint", number_execution)
+    number_execution("publishing")
+    first = score(model=model_with_novelty, writer="files")
+    assert executions[1] == executions[0] + 1
+    rows = query(tmp_path / "warehouse", PREDICTION_ROWS)
+    again = score(model=model_with_novelty, writer="files")
+    assert (again["already_scored"], again["flagged"]["any"]) == (first["scored"], 0)
+    number_execution("publishing")
+    by_sql = score(model=model_with_novelty, writer="spark", warehouse=tmp_path / "spark")
+    assert executions[-1] > executions[-2] + 1
+    assert query(tmp_path / "spark", PREDICTION_ROWS) == rows
+    same = ("listed", "scored", "rejected", "drift_by", "flagged", "exit_code")
+    assert {name: first[name] for name in same} == {name: by_sql[name] for name in same}
+    assert sum(first["flagged"].values()) > 0
