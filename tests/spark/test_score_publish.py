@@ -347,12 +347,14 @@ def test_a_run_without_rows_of_others_is_published_without_sql(
     model_with_novelty: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    executions: list[int] = []  # each number is taken once: by one of Spark SQL, or here
+    executions: list[int] = []  # numbers of those below; Spark numbers all in turn
 
     def number_execution(name: str) -> None:
         if name == "publishing":
-            sql = spark.sparkContext._jvm.org.apache.spark.sql.execution
-            executions.append(sql.SQLExecution.nextExecutionId())
+            spark.range(1).count()
+            spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+            listed = spark._jsparkSession.sharedState().statusStore().executionsList()
+            executions.append(max(listed.apply(i).executionId() for i in range(listed.size())))
 
     monkeypatch.setattr("eagle_spark.tables.branch.failpoint", number_execution)
     number_execution("publishing")
