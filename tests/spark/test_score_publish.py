@@ -301,6 +301,7 @@ def test_too_many_failures_publish_nothing_and_keep_the_branch(
     assert score()["scored"] == 12
 
 
+@pytest.mark.slow("two runs of score")
 def test_a_file_that_is_lost_before_the_commit_fails_the_audit(
     score: Callable[..., dict[str, Any]],
     images: Path,
@@ -336,6 +337,28 @@ def test_rows_that_another_commit_changed_on_the_branch_fail_the_audit(
     with pytest.raises(AuditError, match="is inconsistent"):
         score()
     assert query(tmp_path / "warehouse") == []
+
+
+@pytest.mark.slow("two runs of score")
+def test_rows_that_replace_outdated_ones_are_audited_by_the_figures_of_the_tasks(
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score()
+    write_unlabelled(tmp_path / "others", 3, 6)
+    changed = list_valid_images(images)[0]
+    shutil.copy(list_valid_images(tmp_path / "others")[0], changed)
+    monkeypatch.setattr("eagle_spark.scoring.assess.assess_rows", _fail)
+    result = score(retry_rejected=True)
+    assert is_balanced(result)
+    assert (result["already_scored"], result["scored"], result["rejected"]) == (11, 1, 4)
+    assert result["published_run_ids"] == [result["run_id"]]
+    rows = query(tmp_path / "warehouse")
+    assert Counter(row.run_id == result["run_id"] for row in rows) == {False: 11, True: 5}
+    nothing = score()
+    assert (nothing["already_scored"], nothing["published_run_ids"]) == (12, [])
 
 
 @pytest.mark.slow("three runs of score")

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eagle_spark.errors import AuditError, FailureRateError
 from eagle_spark.imaging.mask import encode_mask
 from eagle_spark.metrics.drift import Histogram, Reference
+from eagle_spark.scoring.audit import audit_figures
 from eagle_spark.scoring.figures import Figures, Rules, compute_figures, merge_figures
 from tests.helpers.prediction_rows import (
     EDGES,
@@ -116,3 +118,46 @@ def test_edges_are_in_the_order_of_the_columns() -> None:
     bins = Histogram([0.5], [0.5, 0.5])
     reference = Reference(100, {"A": 1.0}, {"novelty": bins, "confidence": bins})
     assert list(reference.edges.items()) == [("confidence", [0.5]), ("novelty", [0.5])]
+
+
+def audit_rows(
+    count: int, appended: int | None = None, listed: int | None = None, rate: float = 1.0
+) -> dict[str, int]:
+    """Audit scored rows and a rejected one, after two published rows."""
+    rows = [*(scored_row(f"{number}") for number in range(count)), rejected_row("r")]
+    return audit_figures(
+        compute_figures(to_rows(rows), RULES),
+        {"scored": 1, "rejected": 1},
+        len(rows) if appended is None else appended,
+        listed=len(rows) + 2 if listed is None else listed,
+        max_failure_rate=rate,
+    )
+
+
+def test_the_audit_adds_new_rows_to_those_that_remain() -> None:
+    assert audit_rows(3) == {"scored": 4, "rejected": 2}
+    assert audit_rows(2, rate=0.4) == {"scored": 3, "rejected": 2}
+    assert audit_figures(NO_ROWS, {}, 0, listed=0, max_failure_rate=0) == {}
+
+
+@pytest.mark.parametrize("listed", [4, 7])
+def test_a_listed_file_without_a_row_or_a_row_without_a_file_fails_the_audit(listed: int) -> None:
+    with pytest.raises(AuditError, match=f"listed {listed} files; the branch has .*'scored': 4"):
+        audit_rows(3, listed=listed)
+
+
+@pytest.mark.parametrize("appended", [0, 3, 5])
+def test_another_number_of_appended_rows_fails_the_audit(appended: int) -> None:
+    with pytest.raises(AuditError, match=f"the branch has {appended} new rows, wanted 4"):
+        audit_rows(3, appended)
+
+
+def test_more_rejected_files_than_allowed_fail_the_audit() -> None:
+    with pytest.raises(FailureRateError, match="2 of 5 files rejected"):
+        audit_rows(2, rate=0.39)
+
+
+def test_an_invalid_row_fails_the_audit() -> None:
+    figures = compute_figures(to_rows([invalid_row("no label", "a.png")]), RULES)
+    with pytest.raises(AuditError, match=r"the row of a\.png is inconsistent"):
+        audit_figures(figures, {}, 1, listed=1, max_failure_rate=1.0)
