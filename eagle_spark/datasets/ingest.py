@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 20
 REJECTED = "reason IS NOT NULL"
+WORKER_IMPORTS = ("eagle_spark.datasets.decode_worker",)  # what the tasks import
 _REJECTION = IMAGES.arrow_schema("path", "label", "source", "reason", "detail")
 
 
@@ -110,7 +111,7 @@ def preprocess(settings: PreprocessSettings) -> PreprocessResult:
     candidates = match_candidates(layout, settings.source, _last_part(root))
     staging = join(absolute_uri(settings.warehouse), "cxr", "_staging", run.run_id)
     with (
-        open_session("preprocess", settings.warehouse) as spark,
+        open_session("preprocess", settings.warehouse, imports=WORKER_IMPORTS) as spark,
         temporary_folder(staging),
     ):
         warehouse = Warehouse(spark)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
 
+# What the tasks import. `model.export`, which the first one imports, lets OpenVINO start no thread.
+WORKER_IMPORTS = ("eagle_spark.evaluation.examine", "openvino", "scipy.ndimage")
 NOVELTY_ALERT = 0.25  # share of images flagged as novel; a few hundredths on the training sources
 
 _log = logging.getLogger(__name__)
@@ -127,7 +129,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
     engine = choose_engine(bundle, "auto")
     class_mapping = parse_class_mapping(settings.classes, metadata.classes)
     candidates = list_labelled_images(settings.input, class_mapping)
-    with open_session("evaluate", None) as spark:
+    with open_session("evaluate", None, imports=WORKER_IMPORTS) as spark:
         model = ModelRef(
             absolute_uri(settings.model), metadata.model_id, engine, threads_per_task(spark)
         )
