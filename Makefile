@@ -77,7 +77,7 @@ faults: install ## Every job struck by every fault, as results/faults.md; takes 
 test-unit: install ## Tests without a JVM and TensorFlow, in a minute
 	$(PYTEST) --tier unit $(TESTS)
 
-test: install ## What every commit has to pass, in 12 minutes; TESTS='tests/unit -k bomb' for some
+test: install ## What every commit has to pass, in 25 minutes; TESTS='tests/unit -k bomb' for some
 	$(PYTEST) --tier test $(TESTS)
 
 test-all: install ## The tests that `make test` leaves out; SHARD=2/4 for a part of them

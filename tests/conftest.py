@@ -81,16 +81,26 @@ def run_job() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _reset_logging() -> None:
+    """Let each test begin with the log as Python starts it: jobs and libraries change it."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.raiseExceptions = True
+    package = logging.getLogger("eagle_spark")
+    package.handlers, package.propagate = [], True
+    package.setLevel(logging.NOTSET)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("eagle_spark") and isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
 @pytest.fixture
-def eagle() -> Iterator[Callable[..., int]]:
+def eagle() -> Callable[..., int]:
     """Run a tool of the command `eagle` in this process, and return its exit code."""
     from eagle_spark.cli.main import main
 
-    package = logging.getLogger("eagle_spark")
-    before = (package.handlers, package.propagate, package.level, logging.raiseExceptions)
-    yield lambda *words: main([*map(str, words)])
-    package.handlers, package.propagate, level, logging.raiseExceptions = before
-    package.setLevel(level)
+    return lambda *words: main([*map(str, words)])
 
 
 MODEL_SIZE = 64
