@@ -71,7 +71,7 @@ class LocalStorage(Storage):
     def read(self, path: str, limit: int) -> bytes:
         """Return at most `limit` bytes of a regular file."""
         with self.open(path) as stream:
-            # Python allocates as many bytes as it is asked for.
+            # Python allocates a buffer of the requested size.
             expected = min(limit, os.fstat(stream.fileno()).st_size + 1)
             data = stream.read(expected)
             return data if len(data) < expected else data + stream.read(limit - expected)

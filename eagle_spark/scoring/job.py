@@ -180,7 +180,7 @@ def find_left(context: ScoreRun, branch: Branch, done: int, folder: str) -> Slic
         folder: of the staging folder, for the files; does not exist yet.
 
     Raises:
-        AuditError: when there are more or fewer than `done` says.
+        AuditError: when these and `done` are not all listed files.
     """
     if not done:
         return context.parts
