@@ -17,6 +17,7 @@ from eagle_spark.spark.environment import (
     find_java_release,
     find_spark_home,
 )
+from tests.helpers.prerequisites import skip_without
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_the_jvm_of_spark_submit_maps_the_archive_of_make_install() -> None:
     release, home = find_java_release(find_java(os.environ)), find_spark_home()
     archive = name_archive(release, home) if home else None
     if archive is None or not archive.is_file():
-        pytest.skip("no archive for this Java and these jars: make install")
+        skip_without("no archive for this Java and these jars: make install")
     # With `-Xshare:on` a JVM that cannot map its archive ends.
     environ = {name: value for name, value in os.environ.items() if name != "SPARK_CONF_DIR"}
     done = subprocess.run(
