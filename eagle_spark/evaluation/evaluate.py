@@ -17,7 +17,7 @@ from eagle_spark.metrics.drift import NUMERIC_COLUMNS, PSI_ALERT, Reference
 from eagle_spark.metrics.evaluation import Metrics, summarise
 from eagle_spark.metrics.record import Interval
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import choose_engine
+from eagle_spark.model.engines import PREDICTION_IMPORTS, choose_engine
 from eagle_spark.model.predictor import REJECTED, SCORED, ModelRef
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring.monitor import measure_drift
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import SparkSession
 
-# What the tasks import. `model.export`, which the first one imports, lets OpenVINO start no thread.
-WORKER_IMPORTS = ("eagle_spark.evaluation.examine", "openvino", "scipy.ndimage")
+WORKER_IMPORTS = (*PREDICTION_IMPORTS, "eagle_spark.evaluation.examine")
 NOVELTY_ALERT = 0.25  # share of images flagged as novel; a few hundredths on the training sources
 
 _log = logging.getLogger(__name__)

@@ -31,6 +31,9 @@ LITERT_FILE = "litert/model.tflite"
 
 OUTPUTS = ("label", "mask", "statistics")
 
+# Modules that predictions import in a worker. The first one lets OpenVINO start no thread.
+PREDICTION_IMPORTS = ("eagle_spark.model.export", "openvino", "scipy.ndimage")
+
 
 class ModelOutputs(NamedTuple):
     """What a model says of n images; all float32.

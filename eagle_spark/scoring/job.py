@@ -11,7 +11,7 @@ from eagle_spark.errors import AuditError
 from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import choose_engine
+from eagle_spark.model.engines import PREDICTION_IMPORTS, choose_engine
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.scoring.assess import SCORED_ROWS, Baseline, audit_run
 from eagle_spark.scoring.chunks import Appended, score_chunks
@@ -44,8 +44,7 @@ from eagle_spark.tables.iceberg import Snapshot
 from eagle_spark.tables.writer import choose_writer, read_layout
 from eagle_spark.testing.failpoints import failpoint
 
-# What the tasks import. `model.export`, which the first one imports, lets OpenVINO start no thread.
-WORKER_IMPORTS = ("eagle_spark.scoring.write_files", "openvino", "scipy.ndimage")
+WORKER_IMPORTS = (*PREDICTION_IMPORTS, "eagle_spark.scoring.write_files")
 
 
 def score(settings: ScoreSettings) -> ScoreResult:
