@@ -51,21 +51,20 @@ def score_chunks(context: ScoreRun, branch: Branch, left: Slice, worker: ScoreWo
         AuditError: when a file has no row after its chunk.
     """
     copied = unmatched = 0
-    parts: list[Figures] = []
-    is_counted = True
+    parts: list[Figures | None] = []
     with watch_rows(context.spark, "score", count_slice(left)) as count_rows:
         for chunk in cut(left, repeat(context.run.settings.chunk)):
             counts, figures = write_chunk(context, branch, chunk, count_rows(worker))
             if sum(counts.values()) != count_slice(chunk):
                 raise AuditError(f"scored {count_slice(chunk)} files; the branch has {counts}")
-            if figures is None or STATUS_DUPLICATE in counts:
-                is_counted = False
-            else:
-                parts.append(figures)
-            if duplicates := counts.get(STATUS_DUPLICATE, 0):
+            duplicates = counts.get(STATUS_DUPLICATE, 0)
+            parts.append(None if duplicates else figures)
+            if duplicates:
                 remaining = fill_duplicates(context, branch)
                 copied, unmatched = copied + duplicates - remaining, unmatched + remaining
-    return Appended(copied, unmatched, merge_figures(parts) if is_counted else None)
+    present = [part for part in parts if part is not None]
+    figures = merge_figures(present) if len(present) == len(parts) else None
+    return Appended(copied, unmatched, figures)
 
 
 def write_chunk(
