@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,13 @@ from eagle_spark.datasets.decode_worker import (
     candidate_rows,
     decode_candidates,
     decode_one,
-    distribute,
+    decode_share,
+    share_candidates,
 )
 from eagle_spark.datasets.ingest import match_candidates, read_layout
 from eagle_spark.datasets.matching import Candidate
 from eagle_spark.io import absolute_uri, list_folder
-from eagle_spark.spark.batches import map_batches
+from eagle_spark.spark.tasks import run_tasks
 from tests.helpers.processes import submit_words
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 SIZE = 224
 CORES = len(os.sched_getaffinity(0))
 BATCH = 64
-PEAK = pa.schema([("peak", pa.int64())])
 
 
 def run_bare_loop(share: tuple[list[CandidateRow], str]) -> None:
@@ -88,15 +88,11 @@ def measure_task_memory(spark: SparkSession, candidates: Sequence[Candidate], fo
     """Return the peak resident memory, bytes, of a Python worker that decodes the candidates."""
     worker = DecodeWorker(SIZE, f"file://{folder / 'memory'}")
 
-    def measure_peak(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for _ in worker(batches):
-            pass
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        yield pa.RecordBatch.from_pydict({"peak": [used]}, schema=PEAK)
+    def measure_peak(share: pa.Table) -> int:
+        decode_share(worker, share)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    peaks = map_batches(distribute(spark, candidates), measure_peak, PEAK)
-    ((peak,),) = peaks.agg({"peak": "max"}).collect()
-    return int(peak)
+    return max(run_tasks(spark.sparkContext, share_candidates(spark, candidates), measure_peak))
 
 
 def main() -> None:

@@ -101,6 +101,7 @@ Integer = Annotated[int, BeforeValidator(_reject_bool)]
 Number = Annotated[float, BeforeValidator(_reject_bool)]
 Text = Annotated[str, AfterValidator(_reject_blank)]
 LocalPath = Annotated[str, AfterValidator(_reject_uri)]
+Writer = Literal["auto", "files", "spark"]
 
 _FROM_1, _FROM_0 = "a whole number from 1 up", "a whole number from 0 up"
 _FOLDER = "a folder of this machine, no URI"
@@ -143,6 +144,15 @@ def _failure_rate() -> Any:
         wanted="a number from 0 to 1",
         ge=0,
         le=1,
+    )
+
+
+def _writer() -> Any:
+    return option(
+        "auto",
+        help="writer of the table's data files. files: the Python workers; spark: Spark, at a "
+        "lower rate; auto: files, or spark where the site encrypts, partitions or places the "
+        "table in its own way",
     )
 
 
@@ -193,6 +203,7 @@ class PreprocessSettings(Settings):
         wanted="a file URI",
     )
     seed: Integer = count_option(7, "seed of the split", ge=0)
+    writer: Writer = _writer()
     max_failure_rate: Number = _failure_rate()
     keep_patient_id: bool = _keep_patient_id()
 
@@ -248,12 +259,7 @@ class ScoreSettings(Settings):
     chunk: Integer = count_option(
         10_000, "Images per commit. An interrupted run repeats at most this many."
     )
-    writer: Literal["auto", "files", "spark"] = option(
-        "auto",
-        help="writer of the table's data files. files: the Python workers; spark: Spark, at a "
-        "lower rate; auto: files, or spark where the site encrypts, partitions or places the "
-        "table in its own way",
-    )
+    writer: Writer = _writer()
     max_failure_rate: Number = _failure_rate()
     engine: Literal[
         "auto", "openvino-int8", "openvino-bf16", "litert", "onnx", "openvino", "keras"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from eagle_spark.datasets.leakage import qualified_patient_ids
@@ -14,17 +17,33 @@ from eagle_spark.datasets.matching import Candidate
 from eagle_spark.datasets.split import assign_splits, find_conflicting_labels, group_images
 from eagle_spark.datasets.split_file import SplitFile
 from eagle_spark.errors import AuditError, FailureRateError, Reason
+from eagle_spark.tables import IMAGES
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
+    from pyspark.sql._typing import ColumnOrName
 
 FACT_COLUMNS = ("path", "label", "patient_id", "source", "image_id", "perceptual_hash", "detail")
 """What the driver reads of each image to split the set and to find changed rows."""
+REJECTED = "reason IS NOT NULL"
+"""SQL condition on the rows of `images` that are rejections."""
+REJECTION = IMAGES.arrow_schema("path", "label", "source", "reason", "detail")
+"""Schema of the attributes of a `Rejection`."""
 _COMPARED = [
     *("path", "label", "patient_id", "source", "image_id", "split"),
     *("mask_hash", "metadata_hash", "detail"),
 ]
+
+_FACTS = pa.schema(
+    [
+        *IMAGES.arrow_schema(*FACT_COLUMNS, "split"),
+        ("mask_hash", pa.int64()),
+        ("metadata_hash", pa.int64()),
+    ]
+)
+_HASH_DIGITS = 15  # hexadecimal; the number fits into 64 bits with a sign
+_NO_VALUE, _SEPARATOR = "\1", "\0"  # of metadata; no cell of a workbook has them
 
 SplitRule = SplitFile | tuple[float, float, float]
 
@@ -53,7 +72,8 @@ class Changes:
     """Changes of the table `images`.
 
     Attributes:
-        accepted: facts of the images of this folder, with their `split`.
+        accepted: facts of the images of this folder, with their `split` and their place (`staged`
+            and `row`) in the staging folder.
         moved: `path` and `to`, the new split, of other rows of the table.
         written: rows of `accepted` that are missing in the table or differ there.
         removed: paths of accepted rows that `written` or a rejection replaces.
@@ -68,15 +88,54 @@ class Changes:
 
 
 def select_facts(images: DataFrame) -> pd.DataFrame:
-    """Return `FACT_COLUMNS`, the split, and hashes of mask and metadata, without any pixels."""
-    from pyspark.sql.functions import col, map_entries, when, xxhash64
+    """Return the facts of rows of `images` without any pixels.
 
+    Returns:
+        `FACT_COLUMNS`, `split`, and `mask_hash` and `metadata_hash` as `hash_mask` and
+        `hash_metadata` compute them.
+    """
+    from pyspark.sql.functions import array, array_join, flatten, map_keys, map_values
+
+    texts = flatten(array(map_keys("metadata"), map_values("metadata")))
     return images.select(
         *FACT_COLUMNS,
-        *(name for name in ("split",) if name in images.columns),
-        when(col("mask").isNull(), 0).otherwise(xxhash64("mask")).alias("mask_hash"),
-        xxhash64(map_entries("metadata")).alias("metadata_hash"),
+        "split",
+        _hash_column("mask").alias("mask_hash"),
+        _hash_column(array_join(texts, _SEPARATOR, _NO_VALUE)).alias("metadata_hash"),
     ).toPandas()
+
+
+def _hash_column(value: ColumnOrName) -> Column:
+    """Return the column that `_hash_bytes` computes."""
+    from pyspark.sql.functions import coalesce, conv, lit, sha2, substring
+
+    number = conv(substring(sha2(value, 256), 1, _HASH_DIGITS), 16, 10).cast("bigint")
+    return coalesce(number, lit(0))
+
+
+def no_facts() -> pd.DataFrame:
+    """Return what `select_facts` returns for a table without rows."""
+    facts: pd.DataFrame = _FACTS.empty_table().to_pandas()
+    return facts
+
+
+def hash_mask(mask: bytes | None) -> int:
+    """Return 60 bits that stand for a mask; 0 without one."""
+    return 0 if mask is None else _hash_bytes(mask)
+
+
+def hash_metadata(metadata: Iterable[tuple[str, str | None]] | None) -> int:
+    """Return 60 bits that stand for the columns of a workbook row; 0 without a row."""
+    if metadata is None:
+        return 0
+    pairs = list(metadata)
+    texts = chain((key for key, _ in pairs), (value for _, value in pairs))
+    joined = _SEPARATOR.join(_NO_VALUE if text is None else text for text in texts)
+    return _hash_bytes(joined.encode())
+
+
+def _hash_bytes(data: bytes) -> int:
+    return int(sha256(data).hexdigest()[:_HASH_DIGITS], 16)
 
 
 def plan_changes(

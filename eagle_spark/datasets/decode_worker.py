@@ -4,41 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eagle_spark.datasets.changes import Rejection
+from eagle_spark.datasets.changes import (
+    FACT_COLUMNS,
+    REJECTION,
+    Rejection,
+    hash_mask,
+    hash_metadata,
+)
 from eagle_spark.datasets.matching import Candidate
 from eagle_spark.errors import ImageRejectedError, Reason
 from eagle_spark.imaging.decode import MAX_FILE_BYTES, decode_image
 from eagle_spark.imaging.hashes import compute_image_id, compute_perceptual_hash
 from eagle_spark.imaging.mask import encode_mask, read_mask
 from eagle_spark.io import join, read_bytes, resolve
-from eagle_spark.spark.batches import Worker, map_batches, tasks_for
+from eagle_spark.spark.batches import Worker, tasks_for
+from eagle_spark.spark.tasks import run_tasks
 from eagle_spark.tables import IMAGES
 from eagle_spark.testing.failpoints import IN_A_TASK, failpoint
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    import pandas as pd
+    from pyspark.sql import SparkSession
 
 # Of pixels; what a task holds at a time. Memory that a worker takes anew for each file costs time:
 # of 32 MB, 6 % of that of an image.
 BYTES_PER_FILE = 8 * 2**20
+BATCH_IMAGES = 64
 
-_MASK_PATH = pa.field("mask_path", pa.string())
 _LATER = ("split", "ingested_at", "status", "reason", "run_id")  # known when all are decoded
 _CANDIDATE = IMAGES.arrow_schema("path", "label", "patient_id", "source", "metadata").append(
-    _MASK_PATH
+    pa.field("mask_path", pa.string())
 )
 DECODED = IMAGES.arrow_schema(
     *(column.name for column in IMAGES.columns if column.name not in _LATER)
-).append(_MASK_PATH)
-_REPORT = IMAGES.arrow_schema("path", "label", "source", "reason", "detail").append(
-    pa.field("staged", pa.string())
 )
+"""Schema of the staged rows."""
+REPORT = pa.schema(
+    [
+        *IMAGES.arrow_schema(*FACT_COLUMNS, "reason"),
+        ("mask_hash", pa.int64()),
+        ("metadata_hash", pa.int64()),
+        ("staged", pa.string()),
+        ("row", pa.int32()),
+    ]
+)
+"""Schema of the report of a task, a row for each candidate.
+
+An accepted one is row `row` of the file `staged` in the staging folder; a rejected one has a
+`reason`.
+"""
 
 
 class CandidateRow(TypedDict):
@@ -71,8 +94,7 @@ def candidate_rows(candidates: Sequence[Candidate]) -> list[CandidateRow]:
 class DecodeWorker:
     """Decodes candidates and writes the accepted ones as Parquet files below `staging`.
 
-    The worker writes its pixels itself; through Spark's own writer they would cost half as much
-    again. Only files that a finished task reports count: what a failed one left is never read.
+    Only files that a finished task reports count: what a failed one left is never read.
     """
 
     size: int
@@ -80,9 +102,9 @@ class DecodeWorker:
     keep_patient_id: bool = False
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield a row (`staged`) per file written, and one per reject."""
+        """Yield rows of `REPORT`, in the order of the candidates."""
         full = max(1, BYTES_PER_FILE // self.size**2)
-        rows: list[dict[str, object]] = []
+        rows: list[dict[str, Any]] = []
         for batch in batches:
             failpoint(IN_A_TASK)
             for candidate in batch.to_pylist():
@@ -94,23 +116,28 @@ class DecodeWorker:
         if rows:
             yield self._write(rows)
 
-    def _write(self, rows: Sequence[dict[str, object]]) -> pa.RecordBatch:
+    def _write(self, rows: list[dict[str, Any]]) -> pa.RecordBatch:
         accepted = [row for row in rows if "reason" not in row]
-        report = [row for row in rows if "reason" in row]
         if accepted:
-            uri = join(self.staging, f"{uuid4().hex}.parquet")
+            name = f"{uuid4().hex}.parquet"
             buffer = pa.BufferOutputStream()
             table = pa.Table.from_pylist(accepted, schema=DECODED)
             pq.write_table(table, buffer, compression="none", use_dictionary=False)
-            storage, path = resolve(uri)
-            storage.write(path, buffer.getvalue().to_pybytes())
-            report.append({"staged": uri})
-        return pa.RecordBatch.from_pylist(report, schema=_REPORT)
+            storage, path = resolve(join(self.staging, name))
+            storage.create(path, buffer.getvalue().to_pybytes())
+            for number, row in enumerate(accepted):
+                row |= {
+                    "mask_hash": hash_mask(row.get("mask")),
+                    "metadata_hash": hash_metadata(row["metadata"]),
+                    "staged": name,
+                    "row": number,
+                }
+        return pa.RecordBatch.from_pylist(rows, schema=REPORT)
 
 
 def decode_candidates(
     spark: SparkSession, candidates: Sequence[Candidate], worker: Worker
-) -> tuple[DataFrame, list[Rejection]]:
+) -> tuple[pd.DataFrame, list[Rejection]]:
     """Decode candidates on the executors.
 
     Args:
@@ -119,28 +146,36 @@ def decode_candidates(
         worker: a `DecodeWorker`; is called in each task.
 
     Returns:
-        The staged rows of the decoded images, and the rejections of the others.
+        The facts of the decoded images, columns of `REPORT`, and the rejections of the others; both
+        in the order of the candidates.
     """
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    report = map_batches(distribute(spark, candidates), worker, _REPORT).collect()
-    staged = sorted(row.staged for row in report if row.staged)
-    schema = from_arrow_schema(DECODED)
-    decoded = (
-        spark.read.schema(schema).parquet(*staged) if staged else spark.createDataFrame([], schema)
+    parts = run_tasks(
+        spark.sparkContext, share_candidates(spark, candidates), partial(decode_share, worker)
     )
-    broken = [
-        Rejection(row.path, row.label, row.source, row.reason, row.detail)
-        for row in report
-        if not row.staged
-    ]
-    return decoded, broken
+    report = pa.concat_tables([REPORT.empty_table(), *parts])
+    is_accepted = report["reason"].is_null()
+    rejected = report.filter(pc.invert(is_accepted)).select(REJECTION.names)
+    broken = [Rejection(**row) for row in rejected.to_pylist()]
+    # Whole numbers with a null would become float.
+    return report.filter(is_accepted).drop_columns("reason").to_pandas(), broken
 
 
-def distribute(spark: SparkSession, candidates: Sequence[Candidate]) -> DataFrame:
+def share_candidates(spark: SparkSession, candidates: Sequence[Candidate]) -> list[pa.Table]:
     """Return the candidates as rows, shared out over tasks."""
-    table = pa.Table.from_pylist(candidate_rows(candidates), schema=_CANDIDATE)
-    return spark.createDataFrame(table).repartition(tasks_for(spark, len(candidates)))
+    count = len(candidates)
+    tasks = tasks_for(spark, count)
+    ends = [count * task // tasks for task in range(tasks + 1)]
+    return [
+        # A slice of one table would be pickled with the whole of it.
+        pa.Table.from_pylist(candidate_rows(candidates[start:end]), schema=_CANDIDATE)
+        for start, end in pairwise(ends)
+        if start < end
+    ]
+
+
+def decode_share(worker: Worker, candidates: pa.Table) -> pa.Table:
+    """Return the report, rows of `REPORT`, of a worker on the candidates of a task."""
+    return pa.Table.from_batches(worker(candidates.to_batches(max_chunksize=BATCH_IMAGES)), REPORT)
 
 
 def decode_one(

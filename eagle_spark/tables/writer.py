@@ -55,6 +55,24 @@ def choose_writer(
     return "spark"
 
 
+def choose_layout(
+    setting: Literal["auto"] | Writer, table: IcebergTable, definition: Table
+) -> FileLayout | None:
+    """Return the layout of the data files that workers write; None where Spark writes them.
+
+    Args:
+        setting: see `choose_writer`, as the others.
+        table: exists.
+        definition: of the table.
+
+    Raises:
+        SettingsError: when the setting is `files` and workers cannot write the files.
+    """
+    if choose_writer(setting, table, definition) == "spark":
+        return None
+    return read_layout(table.describe())
+
+
 def find_obstacle(table: IcebergTable, definition: Table) -> str | None:
     """Return why workers cannot write the data files of a table; None if they can.
 
