@@ -41,9 +41,10 @@ BYTES_PER_FILE = 8 * 2**20
 BATCH_IMAGES = 64
 
 _LATER = ("split", "ingested_at", "status", "reason", "run_id")  # known when all are decoded
-_CANDIDATE = IMAGES.arrow_schema("path", "label", "patient_id", "source", "metadata").append(
+CANDIDATE = IMAGES.arrow_schema("path", "label", "patient_id", "source", "metadata").append(
     pa.field("mask_path", pa.string())
 )
+"""Schema of the images to decode."""
 DECODED = IMAGES.arrow_schema(
     *(column.name for column in IMAGES.columns if column.name not in _LATER)
 )
@@ -65,7 +66,7 @@ An accepted one is row `row` of the file `staged` in the staging folder; a rejec
 
 
 class CandidateRow(TypedDict):
-    """A row of `_CANDIDATE`."""
+    """A row of `CANDIDATE`."""
 
     path: str
     label: str
@@ -167,7 +168,7 @@ def share_candidates(spark: SparkSession, candidates: Sequence[Candidate]) -> li
     ends = [count * task // tasks for task in range(tasks + 1)]
     return [
         # A slice of one table would be pickled with the whole of it.
-        pa.Table.from_pylist(candidate_rows(candidates[start:end]), schema=_CANDIDATE)
+        pa.Table.from_pylist(candidate_rows(candidates[start:end]), schema=CANDIDATE)
         for start, end in pairwise(ends)
         if start < end
     ]

@@ -62,15 +62,15 @@ def full_mask(side: int = 64) -> bytes:
     return encode_image(Image.new("L", (side, side), 255), "PNG")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["files", "spark"])
 def sample(
-    spark: Any, tmp_path_factory: pytest.TempPathFactory
+    spark: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> tuple[Path, Path, dict[str, Any]]:
-    """A sample set and the warehouse and figures of its first run."""
+    """A sample set and the warehouse and figures of its first run, by each writer."""
     place = tmp_path_factory.mktemp("sample")
     folder, warehouse = place / "a set", place / "warehouse"
     write_sample(folder, 60, 3)
-    return folder, warehouse, run(folder, warehouse, size=96)
+    return folder, warehouse, run(folder, warehouse, size=96, writer=request.param)
 
 
 def test_every_image_of_an_intact_set_is_accepted(
@@ -103,6 +103,7 @@ def test_the_same_input_again_changes_nothing(sample: tuple[Path, Path, dict[str
     folder, warehouse, first = sample
     again = run(folder, warehouse, size=96)
     same = ("listed", "accepted", "rejected", "by_class", "by_split", "masks", "snapshot_id")
+    assert again["audited"] == 60
     assert {key: again[key] for key in same} == {key: first[key] for key in same}
     assert again["new_or_changed"] == 0
     runs = query(warehouse, f"SELECT run_id FROM {RUNS.full_name} WHERE job = 'preprocess'")
@@ -111,20 +112,21 @@ def test_the_same_input_again_changes_nothing(sample: tuple[Path, Path, dict[str
 
 @pytest.mark.slow("three runs of preprocess")
 def test_a_second_input_is_added_and_changed_files_are_replaced(
-    sample: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+    sample: tuple[Path, Path, dict[str, Any]], tmp_path: Path, writer: str
 ) -> None:
     folder, warehouse = tmp_path / "more", tmp_path / "warehouse"
+    options = {"size": 96, "source": "elsewhere", "writer": writer}
     shutil.copytree(sample[1], warehouse)
     for number in range(4):
         write_file(folder / "Normal" / "images" / f"n{number}.png", make_tinted(number))
-    added = run(folder, warehouse, size=96, source="elsewhere")
+    added = run(folder, warehouse, **options)
     assert (added["accepted"], added["masks"], added["without_metadata"]) == (4, 0, 4)
     write_file(folder / "Normal" / "images" / "n0.png", make_tinted(40))
     write_file(folder / "Normal" / "images" / "n1.png", b"")
-    changed = run(folder, warehouse, size=96, source="elsewhere")
+    changed = run(folder, warehouse, **options)
     assert (changed["accepted"], changed["rejected"], changed["new_or_changed"]) == (3, 1, 1)
     write_file(folder / "Normal" / "images" / "n1.png", make_tinted(50))
-    mended = run(folder, warehouse, size=96, source="elsewhere")
+    mended = run(folder, warehouse, **options)
     assert (mended["accepted"], mended["rejected"], mended["new_or_changed"]) == (4, 0, 1)
     rows = query(warehouse, f"SELECT source, count(*) AS n FROM {IMAGES.full_name} GROUP BY 1")
     assert {row.source: row.n for row in rows} == {"a set": 60, "elsewhere": 4}
@@ -177,7 +179,9 @@ def write_sample_set(folder: Path) -> dict[str, Reason | None]:
     return expected
 
 
-def test_every_sample_file_has_its_reason_and_the_counts_add_up(spark: Any, tmp_path: Path) -> None:
+def test_every_sample_file_has_its_reason_and_the_counts_add_up(
+    spark: Any, tmp_path: Path, writer: str
+) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     expected = write_sample_set(folder)
     workbook(
@@ -193,7 +197,7 @@ def test_every_sample_file_has_its_reason_and_the_counts_add_up(spark: Any, tmp_
         "#row=5": Reason.UNSAFE_NAME,
         "#row=6": Reason.BAD_METADATA_ROW,
     }
-    result = run(folder, warehouse, size=64)
+    result = run(folder, warehouse, size=64, writer=writer)
     assert result["listed"] == len(expected) + len(rows)
     assert result["listed"] == result["accepted"] + result["rejected"]
     found = {
@@ -209,15 +213,17 @@ def test_every_sample_file_has_its_reason_and_the_counts_add_up(spark: Any, tmp_
     assert result["by_reason"] == Counter(reason for reason in found.values() if reason)
 
 
-def test_a_rejected_set_is_accepted_after_its_repair(spark: Any, tmp_path: Path) -> None:
+def test_a_rejected_set_is_accepted_after_its_repair(
+    spark: Any, tmp_path: Path, writer: str
+) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     write_file(folder / "COVID" / "images" / "a.png", b"")
     workbook(folder / "COVID.metadata.xlsx", ("gone", "PNG", "64*64", "url", None, None))
-    result = run(folder, warehouse, size=64)
+    result = run(folder, warehouse, size=64, writer=writer)
     assert (result["listed"], result["accepted"], result["rejected"]) == (2, 0, 2)
     write_file(folder / "COVID" / "images" / "a.png", make_tinted(1))
     workbook(folder / "COVID.metadata.xlsx", ("a", "PNG", "64*64", "url", None, None))
-    result = run(folder, warehouse, size=64)
+    result = run(folder, warehouse, size=64, writer=writer)
     assert (result["listed"], result["accepted"], result["rejected"]) == (1, 1, 0)
     assert query(warehouse, REJECTED_ROWS) == []
 
@@ -314,7 +320,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_publishes_nothing_and_can_be_repeated(
-    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
     for number in range(6):
@@ -326,7 +332,7 @@ def test_a_killed_run_publishes_nothing_and_can_be_repeated(
 
         patch.setattr(Branch, "publish", die)
         with pytest.raises(KeyboardInterrupt):
-            run(folder, warehouse, size=64)
+            run(folder, warehouse, size=64, writer=writer)
     assert query(warehouse, f"SELECT * FROM {IMAGES.full_name}") == []
-    assert run(folder, warehouse, size=64)["accepted"] == 6
+    assert run(folder, warehouse, size=64, writer=writer)["accepted"] == 6
     assert query(warehouse, f"SELECT count(*) AS n FROM {IMAGES.full_name}")[0].n == 6

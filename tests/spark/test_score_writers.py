@@ -27,6 +27,7 @@ from tests.helpers.score_runs import (
     list_valid_images,
     query,
 )
+from tests.helpers.stage_bytes import list_stage_bytes
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
@@ -109,7 +110,7 @@ def test_no_mask_passes_through_the_jvm(
     stages: dict[str, list[int]] = {}
 
     def count_stages(name: str) -> None:
-        stages[name] = list_result_bytes(spark)
+        stages[name] = list_stage_bytes(spark)
         before(name)
 
     monkeypatch.setattr(job, "failpoint", count_stages)
@@ -119,23 +120,6 @@ def test_no_mask_passes_through_the_jvm(
     assert length > len(padding)
     new = stages["written"][len(stages["before write"]) :]
     assert 0 < sum(new) < 10_000
-
-
-def list_result_bytes(spark: Any) -> list[int]:
-    """Return, for each stage of the application, the bytes that its tasks read, wrote or sent."""
-    context = spark.sparkContext
-    context._jsc.sc().listenerBus().waitUntilEmpty()
-    gateway = context._gateway
-    empty = gateway.new_array(gateway.jvm.double, 0)
-    stages = context._jsc.sc().statusStore().stageList(None, False, False, empty, None)
-    return [
-        stage.inputBytes()
-        + stage.outputBytes()
-        + stage.shuffleReadBytes()
-        + stage.shuffleWriteBytes()
-        + stage.resultSize()
-        for stage in sorted(map(stages.apply, range(stages.size())), key=lambda one: one.stageId())
-    ]
 
 
 @pytest.mark.parametrize(
