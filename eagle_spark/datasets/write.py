@@ -63,10 +63,13 @@ def write_changes(context: IngestRun, branch: Branch, changes: Changes) -> pd.Da
         branch.update_paths(
             _to_paths(spark, list(paths)), {"split": f"'{split}'"}, f"target.{ACCEPTED}"
         )
-    new, outdated = compare_rejections(context, branch, changes.rejections)
+    new, outdated = changes.rejections, list[str]()
+    if start is None or start.rows != 0:  # else without a query
+        new, outdated = compare_rejections(context, branch, changes.rejections)
     if outdated:
         branch.delete_paths(_to_paths(spark, outdated), REJECTED)
-    _log.info("writing %d images into the table images", len(changes.written))
+    if not changes.written.empty:
+        _log.info("writing %d images into the table images", len(changes.written))
     constants = accepted_constants(context.run)
     rejected = rejected_rows(new, context.run)
     if context.layout is None:
@@ -75,9 +78,7 @@ def write_changes(context: IngestRun, branch: Branch, changes: Changes) -> pd.Da
     task = WriteTask(context.staging, context.layout, constants)
     size = context.run.settings.size
     copy = write_files(spark, branch, changes.written, size, task, rejected)
-    if not _begins_at(start, context.head):
-        return None
-    if branch.count_appended(start) != len(copy) + len(new):
+    if not _begins_at(start, context.head) or branch.count_appended(start) != len(copy) + len(new):
         return None
     return pd.concat([context.present[[*SPLIT_COLUMNS]], copy])
 
@@ -97,8 +98,6 @@ def compare_rejections(
     Returns:
         The rejections to write, and the paths of the rows that they replace or that are outdated.
     """
-    if context.head is None or context.head.rows == 0:  # without a query
-        return list(rejections), []
     root = absolute_uri(context.run.settings.input) + "/"
     rows = branch.read().where(REJECTED).select(*REJECTION.names).collect()
     present = {Rejection(**row.asDict()) for row in rows}
