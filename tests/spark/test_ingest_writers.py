@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from openpyxl import Workbook
 from PIL import Image
 
 from eagle_spark.datasets import ingest, write
@@ -100,8 +101,17 @@ def test_workers_write_a_file_for_each_split(spark: Any, labelled: Path, tmp_pat
     assert list_committed_files(warehouse) == names
 
 
-@pytest.mark.parametrize("change", ["mask", "label"])
-def test_a_changed_mask_or_label_replaces_the_row(
+def write_wards(path: Path, *wards: str) -> None:
+    """Write a workbook with the ward of images 0.png, 1.png and so on."""
+    book = Workbook()
+    book.active.append(("FILE NAME", "FORMAT", "SIZE", "URL", "WARD"))
+    for number, ward in enumerate(wards):
+        book.active.append((f"{number}.png", "PNG", "64*64", "url", ward))
+    book.save(path)
+
+
+@pytest.mark.parametrize("change", ["mask", "metadata"])
+def test_a_changed_mask_or_workbook_row_replaces_the_row(
     spark: Any, tmp_path: Path, writer: str, change: str
 ) -> None:
     folder, warehouse = tmp_path / "set", tmp_path / "warehouse"
@@ -110,22 +120,19 @@ def test_a_changed_mask_or_label_replaces_the_row(
         name = f"{number}.png"
         write_file(folder / "A" / "images" / name, make_tinted(number * 9))
         write_file(folder / "A" / "masks" / name, encode_image(Image.fromarray(half), "PNG"))
+    write_wards(folder / "A.metadata.xlsx", "x", "x", "x", "x")
     run(folder, warehouse, writer=writer)
-    before = {Path(row.path).name: row for row in query(warehouse)}
+    before = {row.path: row for row in query(warehouse)}
+    path = (folder / "A" / "images" / "1.png").as_uri()
     if change == "mask":
         write_file(folder / "A" / "masks" / "1.png", encode_image(Image.fromarray(~half), "PNG"))
     else:
-        for kind in ("images", "masks"):
-            (folder / "B" / kind).mkdir(parents=True)
-            (folder / "A" / kind / "1.png").rename(folder / "B" / kind / "1.png")
+        write_wards(folder / "A.metadata.xlsx", "x", "y", "x", "x")
     result = run(folder, warehouse, writer=writer)
-    assert result["new_or_changed"] == 1
-    after = {row.path.removeprefix(folder.as_uri()): row for row in query(warehouse)}
-    if change == "mask":
-        assert after["/A/images/1.png"].mask != before["1.png"].mask
-        assert len(after) == 4
-    else:
-        assert after["/B/images/1.png"].split == before["1.png"].split
+    assert (result["new_or_changed"], result["audited"]) == (1, 4)
+    after = {row.path: row for row in query(warehouse)}
+    assert after[path][change] != before.pop(path)[change]
+    assert {key: row for key, row in after.items() if key != path} == before
 
 
 def test_a_retried_task_leaves_one_row_and_its_orphans(
