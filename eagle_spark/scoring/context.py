@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from eagle_spark.model.bundle import Bundle
 from eagle_spark.model.predictor import ModelRef
-from eagle_spark.scoring.diff import StatusCounts, count_by_status, match_listing
 from eagle_spark.scoring.figures import Rules
 from eagle_spark.scoring.predict import Clock
 from eagle_spark.scoring.slices import Slice, count_slice
@@ -67,7 +66,3 @@ class ScoreRun:
     def select(self, rows: DataFrame) -> DataFrame:
         """Return the rows of the model."""
         return rows.where(self.condition)
-
-    def count(self, rows: DataFrame) -> StatusCounts:
-        """Return the listed files by the status of their rows of the model."""
-        return count_by_status(match_listing(self.select(rows), self.listing))

@@ -1,15 +1,20 @@
-"""The difference between the files that are listed and the rows that a model has of them."""
+"""The difference between the files that are listed and the rows that a model has of them.
+
+By the data files where workers can read them, by SQL elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eagle_spark.errors import RETRYABLE_REASONS
-from eagle_spark.scoring.listing import ENTRIES_PER_PART, LISTING, LISTING_ORDER, ROWS_PER_GROUP
-from eagle_spark.scoring.slices import Slice, list_pieces
+from eagle_spark.scoring.compare import Group, Retry, Size
+from eagle_spark.scoring.compare_files import Left, merge_groups
+from eagle_spark.scoring.listing import ENTRIES_PER_PART, LISTING, LISTING_ORDER
+from eagle_spark.scoring.slices import ROWS_PER_GROUP, Slice, list_pieces
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,31 +34,54 @@ class Diff:
         valid: with a row that need not be computed again.
         outdated: `path` of the rows to be replaced; None if there are none.
         outdated_rows: number of these rows.
+        left: the other listed files; None where SQL compared.
     """
 
     unchanged: StatusCounts
     valid: StatusCounts
     outdated: DataFrame | None
     outdated_rows: int
+    left: Left | None = None
 
 
-def diff_against_table(rows: DataFrame, listing: DataFrame, *, retry_rejected: bool) -> Diff:
-    """Compare rows of `predictions` with a listing.
+def summarise(
+    groups: Mapping[Group, Size], outdated: DataFrame | None, left: Left | None = None
+) -> Diff:
+    """Return the difference.
 
-    Outdated are rows of files that changed since; of files that could not be read or had no
-    decoder, which may pass now; with `retry_rejected` all rejected rows; rows that stand twice,
-    as two concurrent runs may leave them; and rows without the prediction of their duplicate.
+    Args:
+        groups: paths that are listed and have a row.
+        outdated: `path` of the rows of the outdated groups.
+        left: listed files without a valid row.
+    """
+    outdated_rows = sum(size.rows for group, size in groups.items() if group.is_outdated)
+    paths = [(group, size.paths) for group, size in groups.items()]
+    return Diff(
+        unchanged=_sum((group.status, count) for group, count in paths if not group.is_changed),
+        valid=_sum((group.status, count) for group, count in paths if not group.is_outdated),
+        outdated=outdated if outdated_rows else None,
+        outdated_rows=outdated_rows,
+        left=left,
+    )
+
+
+def diff_against_table(rows: DataFrame, listing: DataFrame, retry: Retry) -> Diff:
+    """Compare rows of `predictions` with a listing, by SQL.
+
+    Outdated are the rows that `compare.compare` calls so.
 
     Args:
         rows: of one model, any paths.
         listing: rows of `LISTING`.
-        retry_rejected: compute rejected rows again.
+        retry: rejected rows that are computed again.
     """
     from pyspark.sql.functions import expr
 
     retried = ["status NOT IN ('scored', 'rejected')"]  # of duplicates, whatever their name was
-    retried += ["status = 'rejected'"] if retry_rejected else []
-    retried += [f"reason = '{reason}'" for reason in RETRYABLE_REASONS]
+    if retry == "rejected":
+        retried += ["status = 'rejected'"]
+    elif retry == "transient":
+        retried += [f"reason = '{reason}'" for reason in RETRYABLE_REASONS]
     listed = listing.selectExpr("path", "file_length AS length", "file_modified AS modified")
     changed = "NOT (file_length <=> length AND file_modified <=> modified)"
     by_path = (
@@ -68,13 +96,12 @@ def diff_against_table(rows: DataFrame, listing: DataFrame, *, retry_rejected: b
     )
     counts = [expr("count(*) AS count"), expr("sum(rows) AS rows")]
     groups = by_path.groupBy("status", "changed", "outdated").agg(*counts).collect()
-    outdated_rows = sum(group.rows for group in groups if group.outdated)
-    return Diff(
-        unchanged=_sum((group.status, group["count"]) for group in groups if not group.changed),
-        valid=_sum((group.status, group["count"]) for group in groups if not group.outdated),
-        outdated=by_path.where("outdated").select("path") if outdated_rows else None,
-        outdated_rows=outdated_rows,
+    # A test of no reason is null.
+    sizes = (
+        {Group(one.status, one.changed, bool(one.outdated)): Size(one["count"], one.rows)}
+        for one in groups
     )
+    return summarise(merge_groups(sizes), by_path.where("outdated").select("path"))
 
 
 def match_listing(rows: DataFrame, listing: DataFrame) -> DataFrame:

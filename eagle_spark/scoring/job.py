@@ -7,28 +7,23 @@ from functools import partial
 from hashlib import sha256
 from typing import Literal
 
-from eagle_spark.errors import AuditError
 from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
 from eagle_spark.model.bundle import open_bundle
 from eagle_spark.model.engines import PREDICTION_IMPORTS, choose_engine
 from eagle_spark.model.predictor import ModelRef
-from eagle_spark.scoring.assess import SCORED_ROWS, Baseline, audit_run
+from eagle_spark.scoring.assess import SCORED_ROWS, audit_run
 from eagle_spark.scoring.chunks import Appended, score_chunks
 from eagle_spark.scoring.context import ScoreRun
 from eagle_spark.scoring.dedupe import broadcast_scored_hashes
-from eagle_spark.scoring.diff import (
-    StatusCounts,
-    diff_against_table,
-    match_listing,
-    write_without_row,
-)
+from eagle_spark.scoring.diff import match_listing
 from eagle_spark.scoring.listing import list_images, list_in_background, read_listing
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
 from eagle_spark.scoring.monitor import warn_of_drift
 from eagle_spark.scoring.predict import STAGES, ScoreWorker
+from eagle_spark.scoring.prepare import compare_branch, find_left, prepare
 from eagle_spark.scoring.result import ScoreResult
-from eagle_spark.scoring.slices import Slice, count_slice
+from eagle_spark.scoring.slices import Slice
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.spark.session import (
     check_warehouse,
@@ -40,7 +35,6 @@ from eagle_spark.spark.tasks import warm_workers
 from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
 from eagle_spark.tables.data_files import FileLayout
-from eagle_spark.tables.iceberg import Snapshot
 from eagle_spark.tables.writer import choose_writer, read_layout
 from eagle_spark.testing.failpoints import failpoint
 
@@ -51,7 +45,7 @@ def score(settings: ScoreSettings) -> ScoreResult:
     """Predict every new image of a folder into the table `predictions`.
 
     `ScoreRun.parts` and `ScoreRun.listing` fix the files that a run accounts for, from the
-    comparison to the masks: an option that limits the work narrows both before `delete_outdated`.
+    comparison to the masks: an option that limits the work narrows both before `prepare`.
 
     Args:
         settings: of the job.
@@ -113,8 +107,7 @@ def score(settings: ScoreSettings) -> ScoreResult:
                 {name: spark.sparkContext.accumulator(0.0) for name in STAGES},
             )
             with warehouse.branch(PREDICTIONS, branch_name, carry=context.condition) as branch:
-                baseline = delete_outdated(context, branch)
-                left = find_left(context, branch, sum(baseline.valid.values()), "left")
+                baseline, left = prepare(context, branch)
                 timer.end("compare")
                 failpoint("before write")
                 appended = predict_new(context, branch, left)
@@ -139,61 +132,6 @@ def choose_layout(
     return read_layout(table.describe())
 
 
-def delete_outdated(context: ScoreRun, branch: Branch) -> Baseline:
-    """Delete outdated rows of the model on the branch."""
-    published, start = context.warehouse.snapshot(PREDICTIONS), branch.head
-    if published is None and (start is None or start.rows == 0):  # without a query
-        return Baseline({}, {}, start)
-    retry = context.run.settings.retry_rejected
-    diff = diff_against_table(context.select(branch.read()), context.listing, retry_rejected=retry)
-    is_published = start is not None and start.id == published
-    before: StatusCounts = {}
-    if is_published:
-        before = diff.unchanged
-    elif published is not None:
-        before = context.count(context.warehouse.read(PREDICTIONS))
-    if diff.outdated is not None:
-        branch.delete_paths(diff.outdated, context.condition)
-    if start is None or not is_published:
-        return Baseline(before, diff.valid, None)
-    if diff.outdated is not None:
-        start = find_deletion(branch, start, diff.outdated_rows)
-    return Baseline(before, diff.valid, start)
-
-
-def find_deletion(branch: Branch, start: Snapshot, rows: int) -> Snapshot | None:
-    """Return the newest snapshot of the branch if it is `start` without a number of rows."""
-    head = branch.head
-    if head is None or head.parent_id != start.id or head.rows is None or start.rows is None:
-        return None
-    return head if start.rows - head.rows == rows else None
-
-
-def find_left(context: ScoreRun, branch: Branch, done: int, folder: str) -> Slice:
-    """Return the listed files that have no row on the branch, in the order of the listing.
-
-    Args:
-        context: of the run.
-        branch: of `predictions`.
-        done: number of files that have a row.
-        folder: of the staging folder, for the files; does not exist yet.
-
-    Raises:
-        AuditError: when these and `done` are not all listed files.
-    """
-    if not done:
-        return context.parts
-    if done == context.listed:
-        return ()
-    rows = context.select(branch.read())
-    left = write_without_row(context.listing, rows, join(context.staging, folder))
-    if count_slice(left) + done != context.listed:
-        raise AuditError(
-            f"listed {context.listed} files: {done} have a row, {count_slice(left)} have none"
-        )
-    return left
-
-
 def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> Appended:
     """Append a row for each file that has none to the branch, chunk by chunk.
 
@@ -214,7 +152,9 @@ def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> Appended:
         known = broadcast_scored_hashes(published)
     appended = score_chunks(context, branch, left, replace(worker, scored_hashes=known))
     if appended.unmatched:  # other images, whose ids have the same prefix
-        again = find_left(context, branch, context.listed - appended.unmatched, "unmatched")
+        diff = compare_branch(context, branch.name, "scored", "never")
+        done = context.listed - appended.unmatched
+        again = find_left(context, branch, diff, done, "unmatched")
         score_chunks(context, branch, again, worker)
     return appended
 

@@ -10,19 +10,17 @@ from threading import Event
 from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from eagle_spark.errors import InputError
 from eagle_spark.io import FileEntry, join, list_folder, resolve, to_utf8
 from eagle_spark.io.archives import is_archive, list_members
-from eagle_spark.scoring.slices import Piece, Slice
+from eagle_spark.scoring.slices import Piece, Slice, write_piece
 from eagle_spark.tables import PREDICTIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ENTRIES_PER_PART = 100_000
-ROWS_PER_GROUP = 512  # a task reads the row groups of its slice
 
 LISTING = pa.schema(
     [
@@ -84,11 +82,7 @@ def write_listing(entries: Iterator[FileEntry], staging: str) -> Slice:
             break
         uri = join(staging, f"part-{number:06d}.parquet")
         table = to_table(part).sort_by([(name, "ascending") for name in LISTING_ORDER])
-        stream = pa.BufferOutputStream()
-        pq.write_table(table, stream, row_group_size=ROWS_PER_GROUP, write_statistics=False)
-        storage, path = resolve(uri)
-        storage.write(path, stream.getvalue().to_pybytes())
-        pieces.append(Piece(uri, 0, len(part)))
+        pieces.append(write_piece(table, uri))
     return tuple(pieces)
 
 

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from eagle_spark.io import list_folder, resolve
 
+ROWS_PER_GROUP = 512  # a task reads the row groups of its slice
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -85,6 +87,18 @@ def _read_piece(piece: Piece) -> pa.Table:
         rows = file.read_row_groups(list(range(first, last + 1)))
         start = int(ends[first - 1]) if first else 0
         return rows.slice(piece.first - start, piece.rows)
+
+
+def write_piece(rows: pa.Table, uri: str) -> Piece:
+    """Write rows to a Parquet file in small row groups; return all its rows.
+
+    It replaces a file of that name, which a failed task may leave.
+    """
+    stream = pa.BufferOutputStream()
+    pq.write_table(rows, stream, row_group_size=ROWS_PER_GROUP, write_statistics=False)
+    storage, path = resolve(uri)
+    storage.write(path, stream.getvalue().to_pybytes())
+    return Piece(uri, 0, rows.num_rows)
 
 
 def list_pieces(folder: str) -> Slice:
