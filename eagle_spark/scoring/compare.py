@@ -181,8 +181,8 @@ def compare(entries: pa.Table) -> Comparison:
 
 def _number_values(column: pa.ChunkedArray) -> tuple[NDArray[np.intp], int]:
     """Return a number for each value, equal for equal values, from 0; and the number of numbers."""
-    encoded = column.dictionary_encode().unify_dictionaries()
-    parts = [chunk.indices.to_numpy() for chunk in encoded.chunks]
+    # All chunks have one dictionary.
+    parts = [chunk.indices.to_numpy() for chunk in column.dictionary_encode().chunks]
     numbers = np.concatenate([np.empty(0, np.intp), *parts])
     return numbers, int(numbers.max(initial=-1)) + 1
 
