@@ -127,10 +127,13 @@ def measure_memory() -> Iterator[tuple[str, float]]:
     yield "python", round(driver.memory_info().rss / 1e9, 3)
     for process in driver.children(recursive=True):
         try:
-            kind = "java" if process.name() == "java" else "worker"
-            yield kind, round(process.memory_info().rss / 1e9, 3)
+            name, size = process.name(), round(process.memory_info().rss / 1e9, 3)
         except psutil.Error:  # it has ended
             continue
+        if name == "java":
+            yield "java", size
+        elif name.startswith("python"):  # not the programs that Java forks
+            yield "worker", size
 
 
 def measure(work: Path, way: str) -> dict[str, object]:
@@ -139,10 +142,15 @@ def measure(work: Path, way: str) -> dict[str, object]:
         warehouse = Warehouse(spark)
         start = {f"start_{kind}": size for kind, size in measure_memory()}
         with watch_memory() as peaks:
-            runs = [compare(warehouse, work, way, work / f"{way}-{time.time_ns()}") for _ in "ab"]
+            runs = [compare_in_folder(warehouse, work, way) for _ in range(2)]
     seconds = {name: run["seconds"] for name, run in zip(("first", "second"), runs, strict=True)}
     counts = {name: runs[0][name] for name in ("valid", "left", "plan")}
     return {**seconds, **counts, **start, **peaks}
+
+
+def compare_in_folder(warehouse: Warehouse, work: Path, way: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="staging-", dir=work) as staging:
+        return compare(warehouse, work, way, Path(staging))
 
 
 def compare(warehouse: Warehouse, work: Path, way: str, staging: Path) -> dict[str, float]:

@@ -33,12 +33,12 @@ from tests.helpers.processes import Load, watch_load
 MODIFIED = 1_700_000_000_000  # milliseconds
 
 
-def archive_uri(number: int) -> str:
-    return f"file:///archive/{number % 1000:03d}/{number:09d}.png"
+def archive_uri(folder: Path, number: int) -> str:
+    return f"{folder.as_uri()}/archive/{number % 1000:03d}/{number:09d}.png"
 
 
-def publish_rows(warehouse: Warehouse, files: int, model_id: str) -> None:
-    """Fill `predictions` with the rows of earlier runs."""
+def publish_rows(warehouse: Warehouse, folder: Path, files: int, model_id: str) -> None:
+    """Fill `predictions` with the rows of earlier runs over a folder."""
     warehouse.create_or_migrate(PREDICTIONS)
     warehouse.spark.sql(
         f"""INSERT INTO {PREDICTIONS.full_name} (
@@ -47,7 +47,7 @@ def publish_rows(warehouse: Warehouse, files: int, model_id: str) -> None:
             engine, run_id, scored_at
         )
         SELECT sha2(CAST(id AS STRING), 256),
-               printf('file:///archive/%03d/%09d.png', id % 1000, id), 20000 + id % 5000,
+               printf('{folder.as_uri()}/archive/%03d/%09d.png', id % 1000, id), 20000 + id % 5000,
                timestamp_millis({MODIFIED}), 'scored', 'Normal', 0.9D,
                map('Normal', 0.9D, 'COVID', 0.1D), false, array(), 0.5D,
                CAST(repeat('m', 700) AS BINARY), 0.25D,
@@ -73,18 +73,20 @@ def main() -> None:
     scored = options.files - options.new
     with tempfile.TemporaryDirectory(prefix="eagle-bench-") as name:
         work = Path(name)
-        write_new_files(work / "new", options.new)
+        images = work / "new"
+        write_new_files(images, options.new)
 
         def list_images(_: str) -> Iterator[FileEntry]:
             for number in range(scored):
-                yield FileEntry(archive_uri(number), 20_000 + number % 5000, MODIFIED)
-            yield from list_folder(str(work / "new"))
+                yield FileEntry(archive_uri(images, number), 20_000 + number % 5000, MODIFIED)
+            yield from list_folder(str(images))
 
         with open_session("bench", str(work / "warehouse")) as spark:
-            publish_rows(Warehouse(spark), scored, open_bundle(options.model).metadata.model_id)
+            model_id = open_bundle(options.model).metadata.model_id
+            publish_rows(Warehouse(spark), images, scored, model_id)
             job.list_images = list_images
             settings = ScoreSettings(
-                images=str(work / "new"), model=options.model, warehouse=str(work / "warehouse")
+                images=str(images), model=options.model, warehouse=str(work / "warehouse")
             )
             jvm = [p for p in psutil.Process().children() if "java" in p.name()]
             before = measure_cpu_seconds(jvm)

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from eagle_spark.errors import EagleError, InputError, OutputError
 from eagle_spark.io import join, resolve
 
+SCHEMES = ("file:/", "hdfs://")
+"""Of the URIs of data files that workers write and read."""
 _FIELD_ID = b"PARQUET:field_id"
 _TYPES = {
     "boolean": pa.bool_(),

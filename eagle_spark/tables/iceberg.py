@@ -366,7 +366,8 @@ class IcebergTable:
 
         Returns:
             The files, ordered by URI; None if rows cannot be read from the files alone, because
-            some are deleted by delete files, some files are not Parquet, or the table is encrypted.
+            some are deleted by delete files, some files are not Parquet or on another storage than
+            the local disk and HDFS, or the table is encrypted.
         """
         table = self.load()
         if _is_encrypted(table):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from eagle_spark.errors import AuditError
-from eagle_spark.tables.data_files import DataFileRef, WrittenFile
+from eagle_spark.tables.data_files import SCHEMES, DataFileRef, WrittenFile
 
 FOOTER_THREADS = 16
 
@@ -61,7 +61,7 @@ def _build_entry(iceberg: Any, table: Any, metrics: Any, file: WrittenFile) -> A
 def read_entries(iceberg: Any, scan: Any) -> list[DataFileRef] | None:
     """Return the data files of a scan, ordered by URI.
 
-    None if some are not Parquet or have delete files.
+    None if some are not Parquet, have delete files, or have a URI that workers cannot read.
 
     Args:
         iceberg: Java package.
@@ -75,6 +75,8 @@ def read_entries(iceberg: Any, scan: Any) -> list[DataFileRef] | None:
             task = json.loads(iceberg.ScanTaskParser.toJson(iterator.next()))
             file = task["data-file"]
             if task.get("delete-files") or file["file-format"].lower() != "parquet":
+                return None
+            if not file["file-path"].startswith(SCHEMES):
                 return None
             files.append(
                 DataFileRef(file["file-path"], file["file-size-in-bytes"], file["record-count"])

@@ -8,13 +8,12 @@ from uuid import uuid4
 
 from eagle_spark.errors import EagleError, SettingsError, redact_credentials
 from eagle_spark.io import join, resolve
-from eagle_spark.tables.data_files import FileLayout, parse_schema
+from eagle_spark.tables.data_files import SCHEMES, FileLayout, parse_schema
 from eagle_spark.tables.iceberg import IcebergTable, TableDescription
 from eagle_spark.tables.schema import Table
 
 Writer = Literal["files", "spark"]
 
-_SCHEMES = ("file:/", "hdfs://")
 # Iceberg's name of a codec -> pyarrow's, and the level where the table's properties have none:
 # that of the Java writer.
 _CODECS: dict[str, tuple[str, int | None]] = {
@@ -86,7 +85,7 @@ def find_obstacle(table: IcebergTable, definition: Table) -> str | None:
 
 def _find_obstacle(table: TableDescription, definition: Table) -> str | None:
     folder = table.data_location
-    if folder is not None and not folder.startswith(_SCHEMES):
+    if folder is not None and not folder.startswith(SCHEMES):
         return f"its data files are neither file:/ nor hdfs:// URIs: {redact_credentials(folder)}"
     if folder is None or not folder.startswith(f"{table.location}/"):
         return f"its data files are not in one folder below {table.location}: {folder}"

@@ -30,7 +30,7 @@ from eagle_spark.tables import PREDICTIONS, Warehouse
 from eagle_spark.tables.data_files import DataFileRef, write_data_file
 from eagle_spark.tables.writer import read_layout
 from tests.helpers.prediction_rows import rejected_row, scored_row, to_rows
-from tests.helpers.score_runs import PREDICTION_ROWS, list_result_bytes, query
+from tests.helpers.score_runs import PREDICTION_ROWS, list_result_bytes, list_valid_images, query
 
 pytestmark = pytest.mark.spark
 
@@ -239,6 +239,26 @@ def test_a_run_after_a_killed_one_ends_as_if_it_had_not_been_killed(
     assert len({tuple(result[name] for name in same) for result in results.values()}) == 1
     rows = [query(tmp_path / writer, PREDICTION_ROWS) for writer in results]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.train
+@pytest.mark.slow("two runs of score")
+def test_rows_of_delete_files_are_compared_by_sql(
+    score: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    first = score()
+    changes = "'write.delete.mode' = 'merge-on-read'"
+    query(
+        tmp_path / "warehouse", f"ALTER TABLE {PREDICTIONS.full_name} SET TBLPROPERTIES ({changes})"
+    )
+    gone = list_valid_images(images)[0]
+    query(
+        tmp_path / "warehouse",
+        f"DELETE FROM {PREDICTIONS.full_name} WHERE path = '{gone.as_uri()}'",
+    )
+    result = score()
+    assert (result["already_scored"], result["scored"]) == (first["scored"] - 1, 1)
+    assert len({row.path for row in query(tmp_path / "warehouse")}) == result["listed"]
 
 
 def _die_at_the_second(write: Callable[..., Any], calls: list[int], *arguments: Any) -> Any:

@@ -470,6 +470,18 @@ def test_rows_that_files_alone_do_not_give_are_not_planned(
     assert table.plan_files(snapshot, {}) is None
 
 
+@pytest.mark.spark
+def test_files_that_workers_cannot_read_are_not_planned(warehouse: Warehouse) -> None:
+    table = create(warehouse)
+    handle = table.load()
+    builder = table._iceberg.DataFiles.builder(handle.spec()).withPath("s3://bucket/a.parquet")
+    file = builder.withFileSizeInBytes(1).withRecordCount(1).withFormat("parquet").build()
+    handle.newAppend().appendFile(file).commit()
+    snapshot = table.snapshot_id()
+    assert snapshot is not None
+    assert table.plan_files(snapshot, {}) is None
+
+
 def create_by_sql(warehouse: Warehouse, table: Table) -> None:
     """Create a table as versions before 0.2 did."""
     properties = {"format-version": "2", **table.table_properties}
