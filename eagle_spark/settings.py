@@ -257,7 +257,7 @@ class ScoreSettings(Settings):
     model: Text = model_option()
     warehouse: Text = warehouse_option()
     chunk: Integer = count_option(
-        10_000, "Images per commit. An interrupted run repeats at most this many."
+        10_000, "Images per commit. An interrupted run repeats at most twice this many."
     )
     writer: Writer = _writer()
     max_failure_rate: Number = _failure_rate()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from eagle_spark.errors import AuditError
 from eagle_spark.scoring.context import ScoreRun
@@ -13,18 +15,23 @@ from eagle_spark.scoring.diff import StatusCounts
 from eagle_spark.scoring.figures import Figures, merge_figures
 from eagle_spark.scoring.predict import ScoreWorker
 from eagle_spark.scoring.slices import Slice, count_slice, cut
-from eagle_spark.scoring.write_files import ScoreTask, write_files
+from eagle_spark.scoring.write_files import ScoreTask, SliceReport, score_files
 from eagle_spark.scoring.write_rows import write_rows
 from eagle_spark.spark.batches import Worker
 from eagle_spark.spark.progress import watch_rows
+from eagle_spark.tables.data_files import FileLayout
 
 if TYPE_CHECKING:
     from eagle_spark.tables.branch import Branch
 
+T = TypeVar("T")
+S = TypeVar("S")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True)
 class Appended:
-    """What a run appended to the branch.
+    """What a run, or a chunk of it, appended to the branch.
 
     Attributes:
         copied: number of rows whose prediction was copied from a row of the same bytes.
@@ -41,6 +48,8 @@ class Appended:
 def score_chunks(context: ScoreRun, branch: Branch, left: Slice, worker: ScoreWorker) -> Appended:
     """Append a row for each file to the branch, chunk by chunk.
 
+    A chunk whose data files workers write is committed while the next one is scored.
+
     Args:
         context: of the run.
         branch: of `predictions`.
@@ -50,37 +59,110 @@ def score_chunks(context: ScoreRun, branch: Branch, left: Slice, worker: ScoreWo
     Raises:
         AuditError: when a file has no row after its chunk.
     """
-    copied = unmatched = 0
-    parts: list[Figures | None] = []
+    chunks = cut(left, repeat(context.run.settings.chunk))
     with watch_rows(context.spark, "score", count_slice(left)) as count_rows:
-        for chunk in cut(left, repeat(context.run.settings.chunk)):
-            counts, figures = write_chunk(context, branch, chunk, count_rows(worker))
-            if sum(counts.values()) != count_slice(chunk):
-                raise AuditError(f"scored {count_slice(chunk)} files; the branch has {counts}")
-            duplicates = counts.get(STATUS_DUPLICATE, 0)
-            parts.append(None if duplicates else figures)
-            if duplicates:
-                remaining = fill_duplicates(context, branch)
-                copied, unmatched = copied + duplicates - remaining, unmatched + remaining
-    present = [part for part in parts if part is not None]
-    figures = merge_figures(present) if len(present) == len(parts) else None
-    return Appended(copied, unmatched, figures)
+        if context.layout is None:
+            parts = append_rows(context, branch, chunks, count_rows(worker))
+        else:
+            parts = append_files(context, branch, chunks, count_rows(worker), context.layout)
+    present = [part.figures for part in parts if part.figures is not None]
+    return Appended(
+        copied=sum(part.copied for part in parts),
+        unmatched=sum(part.unmatched for part in parts),
+        figures=merge_figures(present) if len(present) == len(parts) else None,
+    )
 
 
-def write_chunk(
-    context: ScoreRun, branch: Branch, chunk: Slice, worker: Worker
-) -> tuple[StatusCounts, Figures | None]:
-    """Append a row for each file of a chunk.
+def append_rows(
+    context: ScoreRun, branch: Branch, chunks: Iterable[Slice], worker: Worker
+) -> list[Appended]:
+    """Append chunks through Spark's writer, one after the other."""
+    parts = []
+    for chunk in chunks:
+        counts = write_rows(context.spark, branch, chunk, worker, context.condition)
+        parts.append(complete_chunk(context, branch, chunk, counts, None))
+    return parts
+
+
+def append_files(
+    context: ScoreRun, branch: Branch, chunks: Iterable[Slice], worker: Worker, layout: FileLayout
+) -> list[Appended]:
+    """Append chunks whose data files workers write; commit each while the next one is scored."""
+    rules, clock = context.rules, context.clocks["write"]
+    task = ScoreTask(worker, layout, context.run.run_id, rules, clock)
+
+    def score(chunk: Slice) -> list[SliceReport]:
+        return score_files(context.spark, chunk, task)
+
+    def commit(chunk: Slice, reports: list[SliceReport]) -> Appended:
+        branch.append_files([report.file for report in reports])
+        figures = merge_figures(report.figures for report in reports)
+        return complete_chunk(context, branch, chunk, figures.statuses, figures)
+
+    return commit_in_background(chunks, score, commit)
+
+
+def commit_in_background(
+    chunks: Iterable[T], score: Callable[[T], S], commit: Callable[[T, S], R]
+) -> list[R]:
+    """Score chunk after chunk; commit each one, in its turn, while the next one is scored.
+
+    At most one commit is under way or waits. A chunk is scored to its end if the commit of the one
+    before it fails, and is not committed. The commit of a chunk ends before the error of the next
+    one is raised.
+
+    Args:
+        chunks: in the order of their commits.
+        score: is called in this thread.
+        commit: is called with a chunk and its result of `score` in one other thread.
 
     Returns:
-        The rows by status; their figures, or None where Spark wrote them.
+        The results of `commit`, one for each chunk.
+
+    Raises:
+        Exception: the first error, in the order of the chunks, of `score` or `commit`.
     """
-    if context.layout is None:
-        return write_rows(context.spark, branch, chunk, worker, context.condition), None
-    clock = context.clocks["write"]
-    task = ScoreTask(worker, context.layout, context.run.run_id, context.rules, clock)
-    figures = write_files(context.spark, branch, chunk, task)
-    return figures.statuses, figures
+    results: list[R] = []
+    last: Future[R] | None = None
+    with ThreadPoolExecutor(1, "commit") as pool:
+        for chunk in chunks:
+            try:
+                scored = score(chunk)
+            finally:
+                if last is not None:
+                    results.append(last.result())
+            last = pool.submit(commit, chunk, scored)
+        if last is not None:
+            results.append(last.result())
+    return results
+
+
+def complete_chunk(
+    context: ScoreRun,
+    branch: Branch,
+    chunk: Slice,
+    counts: StatusCounts,
+    figures: Figures | None,
+) -> Appended:
+    """Check that a committed chunk has all its rows; fill in its duplicates.
+
+    Args:
+        context: of the run.
+        branch: of `predictions`.
+        chunk: rows of `LISTING`.
+        counts: rows by status.
+        figures: of the rows.
+
+    Raises:
+        AuditError: when a file has no row.
+    """
+    if sum(counts.values()) != count_slice(chunk):
+        raise AuditError(f"scored {count_slice(chunk)} files; the branch has {counts}")
+    duplicates = counts.get(STATUS_DUPLICATE, 0)
+    if not duplicates:
+        return Appended(0, 0, figures)
+    remaining = fill_duplicates(context, branch)
+    return Appended(duplicates - remaining, remaining, None)
 
 
 def fill_duplicates(context: ScoreRun, branch: Branch) -> int:

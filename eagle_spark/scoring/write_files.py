@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from eagle_spark.errors import AuditError
 from eagle_spark.model.predictor import BATCH_IMAGES
-from eagle_spark.scoring.figures import Figures, Rules, compute_figures, merge_figures
+from eagle_spark.scoring.figures import Figures, Rules, compute_figures
 from eagle_spark.scoring.listing import LISTING
 from eagle_spark.scoring.predict import PREDICTION_SCHEMA, Clock, timed
 from eagle_spark.scoring.slices import Slice, count_slice, read_slice, share_out
@@ -20,8 +20,6 @@ from eagle_spark.tables.data_files import FileLayout, WrittenFile, write_data_fi
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from eagle_spark.tables.branch import Branch
 
 
 @dataclass(frozen=True)
@@ -79,25 +77,22 @@ def find_misplaced(listed: pa.ChunkedArray, written: pa.ChunkedArray) -> str | N
     return next((path or other for path, other in pairs if path != other), None)
 
 
-def write_files(spark: SparkSession, branch: Branch, chunk: Slice, task: ScoreTask) -> Figures:
-    """Score a chunk into data files and append them to the branch, in one commit.
+def score_files(spark: SparkSession, chunk: Slice, task: ScoreTask) -> list[SliceReport]:
+    """Score a chunk into data files, which nobody reads before they are committed.
 
     Args:
         spark: session.
-        branch: of `predictions`.
         chunk: rows of `LISTING`.
         task: is called for each slice of the chunk.
 
     Returns:
-        The figures of the rows.
+        A report for each slice.
 
     Raises:
-        AuditError: when a file has no row; nothing is committed.
+        AuditError: when a file has no row.
     """
-    reports = run_tasks(
-        spark.sparkContext, share_out(chunk, tasks_for(spark, count_slice(chunk))), task
-    )
+    slices = share_out(chunk, tasks_for(spark, count_slice(chunk)))
+    reports = run_tasks(spark.sparkContext, slices, task)
     if misplaced := [report.misplaced for report in reports if report.misplaced]:
         raise AuditError(f"{misplaced[0]} has no row, or one in another place of its data file")
-    branch.append_files([report.file for report in reports])
-    return merge_figures(report.figures for report in reports)
+    return reports

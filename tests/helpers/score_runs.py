@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eagle_spark.scoring import chunks
+from eagle_spark.scoring import job
 from eagle_spark.scoring.context import ScoreRun
 from eagle_spark.scoring.slices import Slice
 from eagle_spark.spark.batches import Worker
@@ -37,13 +37,13 @@ def is_balanced(result: dict[str, Any]) -> bool:
 
 
 def change_batches(change: Callable[[Worker, Any], Any]) -> Callable[..., Any]:
-    """Return a `chunks.write_chunk` whose worker is `change`, called with the real one."""
-    original = chunks.write_chunk
+    """Return a `job.score_chunks` whose worker is `change`, called with the real one."""
+    original: Callable[..., Any] = job.score_chunks
 
-    def write(context: ScoreRun, branch: Branch, chunk: Slice, worker: Worker) -> Any:
-        return original(context, branch, chunk, partial(change, worker))
+    def score(context: ScoreRun, branch: Branch, left: Slice, worker: Worker) -> Any:
+        return original(context, branch, left, partial(change, worker))
 
-    return write
+    return score
 
 
 def list_result_bytes(spark: Any) -> list[int]:

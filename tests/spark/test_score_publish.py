@@ -7,7 +7,9 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ from tests.helpers.tiny_model import reseal
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
+SECONDS = 60  # until a test that waits for another thread fails
 RUN = f"SELECT result, model_id FROM {RUNS.full_name} WHERE run_id = '{{}}'"
 
 
@@ -183,8 +186,8 @@ def test_a_second_run_at_the_same_time_fails_and_names_the_first(
             score()
         return original(context, *arguments)
 
-    original = chunks.write_chunk
-    monkeypatch.setattr(chunks, "write_chunk", while_it_runs)
+    original = job.score_chunks
+    monkeypatch.setattr(job, "score_chunks", while_it_runs)
     assert score()["scored"] == 12
 
 
@@ -194,15 +197,15 @@ def test_duplicate_rows_fail_the_audit_and_are_scored_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = chunks.write_chunk
+    original = job.score_chunks
 
     def twice(context: ScoreRun, branch: Branch, *arguments: Any) -> Any:
-        counts = original(context, branch, *arguments)
+        appended = original(context, branch, *arguments)
         branch.append(branch.read())
-        return counts
+        return appended
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "write_chunk", twice)
+        patch.setattr(job, "score_chunks", twice)
         with pytest.raises(AuditError, match="listed 16 files"):
             score()
     result = score()
@@ -227,7 +230,8 @@ def test_a_run_killed_between_chunks_is_resumed(
     undisturbed = score(**options)
     wanted = query(tmp_path / "warehouse", PREDICTION_ROWS)
     shutil.rmtree(tmp_path / "warehouse")
-    original = chunks.write_chunk
+    step = {"files": "score_files", "spark": "write_rows"}[writer]
+    original = getattr(chunks, step)
     calls = 0
 
     def die_at_the_third(*arguments: Any) -> Any:
@@ -238,7 +242,7 @@ def test_a_run_killed_between_chunks_is_resumed(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "write_chunk", die_at_the_third)
+        patch.setattr(chunks, step, die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             score(**options)
     assert query(tmp_path / "warehouse") == []
@@ -252,6 +256,68 @@ def test_a_run_killed_between_chunks_is_resumed(
     assert query(tmp_path / "warehouse", PREDICTION_ROWS) == wanted
 
 
+@pytest.mark.slow("two runs of score of four chunks")
+def test_a_failed_commit_keeps_the_chunks_before_it(
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append, commits = Branch.append_files, 0
+
+    def fail_at_the_second(branch: Branch, files: Any) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == 2:
+            raise AuditError("a data file is missing")
+        append(branch, files)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Branch, "append_files", fail_at_the_second)
+        with pytest.raises(AuditError, match="a data file is missing"):
+            score(chunk=5)
+    assert commits == 2  # none of the chunk that was scored meanwhile
+    assert query(tmp_path / "warehouse") == []
+    result = score(chunk=5)
+    assert is_balanced(result)
+    rows = query(tmp_path / "warehouse")
+    assert Counter(row.run_id == result["run_id"] for row in rows) == {False: 5, True: 11}
+    assert len({row.path for row in rows}) == 16
+
+
+@pytest.mark.slow("two runs of score, one of three chunks")
+def test_duplicates_are_filled_in_while_the_next_chunk_is_scored(
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score()
+    for number, image in enumerate(list_valid_images(images)[:6]):
+        shutil.copy(image, images / f"copy-{number}.png")
+    score_files, append = chunks.score_files, Branch.append_files
+    started = [Event() for _ in range(4)]  # when a chunk is scored; the fourth is none
+    started[3].set()
+    calls = count()
+
+    def score_chunk(*arguments: Any) -> Any:
+        started[next(calls)].set()
+        return score_files(*arguments)
+
+    numbers = count(1)
+
+    def wait_for_the_next_chunk(branch: Branch, files: Any) -> None:
+        assert started[next(numbers)].wait(SECONDS)
+        append(branch, files)
+
+    monkeypatch.setattr(chunks, "score_files", score_chunk)
+    monkeypatch.setattr(Branch, "append_files", wait_for_the_next_chunk)
+    result = score(chunk=2)
+    assert is_balanced(result)
+    assert (result["scored"], result["deduplicated"], next(numbers)) == (6, 6, 4)
+    assert {row.status for row in query(tmp_path / "warehouse")} == {"scored", "rejected"}
+
+
 def test_a_run_that_loses_a_row_is_not_published(
     score: Callable[..., dict[str, Any]],
     images: Path,
@@ -263,7 +329,7 @@ def test_a_run_that_loses_a_row_is_not_published(
         for batch in worker(batches):
             yield batch[1:]
 
-    monkeypatch.setattr(chunks, "write_chunk", change_batches(all_but_one))
+    monkeypatch.setattr(job, "score_chunks", change_batches(all_but_one))
     reason = {"files": "empty.png has no row", "spark": "scored 16 files; the branch has {"}
     with pytest.raises(AuditError, match=reason[writer]):
         score(writer=writer)
@@ -286,7 +352,7 @@ def test_a_run_with_a_mask_of_another_size_or_kind_is_not_published(
             at = batch.schema.get_field_index("mask")
             yield batch.set_column(at, "mask", pa.array(masks, pa.binary()))
 
-    monkeypatch.setattr(chunks, "write_chunk", change_batches(spoiling))
+    monkeypatch.setattr(job, "score_chunks", change_batches(spoiling))
     with pytest.raises(AuditError, match="is inconsistent"):
         score()
     assert query(tmp_path / "warehouse") == []
@@ -325,7 +391,7 @@ def test_rows_that_another_commit_changed_on_the_branch_fail_the_audit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = chunks.write_chunk
+    original = job.score_chunks
 
     def change_a_row(context: ScoreRun, branch: Branch, *arguments: Any) -> Any:
         written = original(context, branch, *arguments)
@@ -333,7 +399,7 @@ def test_rows_that_another_commit_changed_on_the_branch_fail_the_audit(
         context.spark.sql(f"UPDATE {branch.full_name} SET label = NULL WHERE status = 'scored'")
         return written
 
-    monkeypatch.setattr(chunks, "write_chunk", change_a_row)
+    monkeypatch.setattr(job, "score_chunks", change_a_row)
     with pytest.raises(AuditError, match="is inconsistent"):
         score()
     assert query(tmp_path / "warehouse") == []

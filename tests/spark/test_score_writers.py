@@ -106,7 +106,7 @@ def test_no_mask_passes_through_the_jvm(
             at = batch.schema.get_field_index("mask")
             yield batch.set_column(at, "mask", pa.array(masks, pa.binary()))
 
-    monkeypatch.setattr(chunks, "write_chunk", change_batches(enlarge))
+    monkeypatch.setattr(job, "score_chunks", change_batches(enlarge))
     before = job.failpoint
     stages: dict[str, list[int]] = {}
 
