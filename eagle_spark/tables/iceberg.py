@@ -146,6 +146,8 @@ class IcebergTable:
         catalog, _, name = self.full_name.partition(".")
         identifier = self._iceberg.catalog.TableIdentifier.parse(name)
         session = self._spark._jsparkSession
+        sessions = self._spark.sparkContext._jvm.org.apache.spark.sql.classic  # type: ignore[union-attr]
+        _load_catalog(sessions.SparkSession, self._spark)
         return self._iceberg.spark.Spark3Util.loadIcebergCatalog(session, catalog), identifier
 
     def load(self) -> Any:
@@ -252,9 +254,14 @@ class IcebergTable:
             snapshot = present.parentId()
         return ids
 
+    def heads(self) -> dict[str, int]:
+        """Return branch to the id of its newest snapshot, of one moment and without tags."""
+        refs = self.load().refs().items()
+        return {str(name): int(ref.snapshotId()) for name, ref in refs if ref.isBranch()}
+
     def branches(self) -> set[str]:
         """Return the names of the branches, without tags."""
-        return {str(name) for name, ref in self.load().refs().items() if ref.isBranch()}
+        return set(self.heads())
 
     def change_refs(self, change: Callable[[Any], Any]) -> None:
         """Commit a change of branches; repeat it if another run commits at the same moment.

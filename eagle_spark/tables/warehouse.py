@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,21 @@ from eagle_spark.tables.schema import NAMESPACE, DataFile, Table, sql_time
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
+
+
+@dataclass(frozen=True)
+class BranchPreview:
+    """The rows of `Warehouse.preview_branch`; None stands for no snapshot.
+
+    Attributes:
+        published: rows of `main`.
+        unpublished: rows of a killed run, or of one that is active, that a run would resume.
+        rows: all rows that a run would find on its branch.
+    """
+
+    published: DataFrame | None
+    unpublished: DataFrame | None
+    rows: DataFrame | None
 
 
 class Warehouse:
@@ -162,21 +177,57 @@ class Warehouse:
             self.create_branch(table, branch)
             return False
         iceberg = self.iceberg(table)
-        main, tip = iceberg.snapshot_id(), iceberg.snapshot_id(branch)
-        published = set(iceberg.ancestor_ids(main))
-        base = next((one for one in iceberg.ancestor_ids(tip) if one in published), None)
+        main = iceberg.snapshot_id()
+        base = self._find_base(table, main, iceberg.snapshot_id(branch))
         if main is None or main == base:
             return False
-        others = self.read(table).select("run_id")
-        if base is not None:
-            others = others.union(self.read_snapshot(table, base).select("run_id"))
-        rows = self.read(table, branch).where(carry).join(others, "run_id", "left_anti")
+        rows = self._exclude_runs(table, self.read(table, branch).where(carry), (main, base))
         moved = Branch(self, table, f"{branch}_moved", carry)
         self.create_branch(table, moved.name)
         moved.delete_paths(rows, carry)
         moved.append(rows.select(*(column.name for column in table.columns)))
         iceberg.replace_branch(branch, moved.name)
         return True
+
+    def preview_branch(self, table: Table, branch: str, carry: str) -> BranchPreview:
+        """Return the rows that a run would find on `branch`, without a change of the table.
+
+        The rows are those of snapshots: they stay while other runs publish or drop the branch.
+
+        Args:
+            table: exists already.
+            branch: need not exist.
+            carry: as in `resume_branch`.
+        """
+        heads = self.iceberg(table).heads()
+        main, tip = heads.get("main"), heads.get(branch)
+        published = None if main is None else self.read_snapshot(table, main).where(carry)
+        if tip is None:
+            return BranchPreview(published, None, published)
+        base = self._find_base(table, main, tip)
+        rows = self.read_snapshot(table, tip).where(carry)
+        unpublished = self._exclude_runs(table, rows, (main, base))
+        if published is None or main == base:
+            return BranchPreview(published, unpublished, rows)
+        kept = published.join(unpublished.select("path"), "path", "left_anti")
+        # Of two versions of the table: the older one may lack columns.
+        rows = kept.unionByName(unpublished, allowMissingColumns=True)
+        return BranchPreview(published, unpublished, rows)
+
+    def _find_base(self, table: Table, main: int | None, tip: int | None) -> int | None:
+        """Return the newest snapshot that `main` and a branch have in common; None without one."""
+        iceberg = self.iceberg(table)
+        published = set(iceberg.ancestor_ids(main))
+        return next((one for one in iceberg.ancestor_ids(tip) if one in published), None)
+
+    def _exclude_runs(
+        self, table: Table, rows: DataFrame, snapshots: Iterable[int | None]
+    ) -> DataFrame:
+        """Return the rows of the runs that have no row in these snapshots."""
+        for snapshot in {one for one in snapshots if one is not None}:
+            others = self.read_snapshot(table, snapshot).select("run_id")
+            rows = rows.join(others, "run_id", "left_anti")
+        return rows
 
     def record_run(self, record: RunRecord, snapshot_id: int | None = None) -> None:
         """Write the run's row in `runs`; it replaces a row that `record_published_run` wrote."""
