@@ -397,26 +397,31 @@ def results_page() -> str:
     )
 
 
-def find_result_class(name: str, command: Command) -> type | None:
-    """Return the dataclass of the result of a job; None for a job that returns a mapping."""
+def find_result_classes(name: str, command: Command) -> list[type]:
+    """Return the dataclasses of the results of a job; none for a job that returns a mapping."""
     if name in OTHER_RESULTS:
-        return load(OTHER_RESULTS[name])
+        return [load(OTHER_RESULTS[name])]
     kind = get_type_hints(load(command.function))["return"]
-    return kind if dataclasses.is_dataclass(kind) else None
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return [kind for kind in kinds if dataclasses.is_dataclass(kind)]
 
 
 def result_section(name: str, command: Command) -> str:
-    kind = find_result_class(name, command)
-    if kind is None:  # `upload`
+    kinds = find_result_classes(name, command)
+    if not kinds:  # `upload`
         returns = read_section(load("io.upload:upload"), griffe.DocstringSectionKind.returns)
         return f"## {name}\n\n{escape(join_lines(returns[0].description))}"
+    return "\n\n".join((f"## {name}", *map(result_part, kinds)))
+
+
+def result_part(kind: type) -> str:
+    """Return the text of a result, with its keys."""
     types = get_type_hints(kind)
     rows = [
         (code(field.name), describe_type(types[field.name]), describe_key(kind, field.name))
         for field in dataclasses.fields(kind)
     ]
-    summary = escape(read_summary(kind))
-    return "\n\n".join((f"## {name}", summary, render_table(("key", "type", "meaning"), rows)))
+    return "\n\n".join((escape(read_summary(kind)), render_table(("key", "type", "meaning"), rows)))
 
 
 def model_folder_page() -> str:

@@ -272,6 +272,9 @@ class ScoreSettings(Settings):
     )
     retry_rejected: bool = _flag("process rejected files again")
     keep_patient_id: bool = _keep_patient_id()
+    plan: bool = _flag(
+        "count the new images and estimate the seconds of the run; score and write nothing"
+    )
 
 
 class EvaluateSettings(Settings):

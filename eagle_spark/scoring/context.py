@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from eagle_spark.model.bundle import Bundle
+from eagle_spark.io import absolute_uri, join
+from eagle_spark.model.bundle import Bundle, open_bundle
+from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.scoring.figures import Rules
+from eagle_spark.scoring.listing import list_images
 from eagle_spark.scoring.predict import Clock
 from eagle_spark.scoring.slices import Slice, count_slice
 from eagle_spark.settings import ScoreSettings
@@ -17,6 +21,41 @@ from eagle_spark.tables.data_files import FileLayout
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+def open_inputs(settings: ScoreSettings) -> tuple[Bundle, str]:
+    """Open the model and check the folder of images, before Spark starts.
+
+    Returns:
+        The model folder, and the name of the engine.
+
+    Raises:
+        ModelError: when the model folder is incomplete or altered, or has no such engine.
+        InputError: when the folder of images cannot be listed.
+    """
+    bundle = open_bundle(settings.model)
+    engine = choose_engine(bundle, settings.engine)
+    next(list_images(settings.images), None)
+    return bundle, engine
+
+
+def model_condition(model_id: str) -> str:
+    """Return the SQL condition on the rows of a model."""
+    return f"model_id = '{model_id}'"
+
+
+def name_branch(model_id: str, images: str) -> str:
+    """Return the name of the branch of a model and a folder.
+
+    A run resumes the branch of this name that a killed run left.
+    """
+    folder = sha256(absolute_uri(images).encode()).hexdigest()
+    return f"score_{model_id[:16]}_{folder[:8]}"
+
+
+def name_staging(warehouse: str) -> str:
+    """Return the URI of the folder for leases and temporary folders of a warehouse."""
+    return join(absolute_uri(warehouse), "cxr", "_staging")
 
 
 @dataclass(frozen=True)
@@ -61,7 +100,7 @@ class ScoreRun:
     @property
     def condition(self) -> str:
         """The SQL condition on the rows of the model."""
-        return f"model_id = '{self.bundle.metadata.model_id}'"
+        return model_condition(self.bundle.metadata.model_id)
 
     def select(self, rows: DataFrame) -> DataFrame:
         """Return the rows of the model."""

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import partial
-from hashlib import sha256
 from typing import Literal
 
 from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
-from eagle_spark.model.bundle import open_bundle
-from eagle_spark.model.engines import PREDICTION_IMPORTS, choose_engine
+from eagle_spark.model.engines import PREDICTION_IMPORTS
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.scoring.assess import SCORED_ROWS, audit_run
 from eagle_spark.scoring.chunks import Appended, score_chunks
-from eagle_spark.scoring.context import ScoreRun
+from eagle_spark.scoring.context import ScoreRun, name_branch, name_staging, open_inputs
 from eagle_spark.scoring.dedupe import broadcast_scored_hashes
 from eagle_spark.scoring.diff import match_listing
-from eagle_spark.scoring.listing import list_images, list_in_background, read_listing
+from eagle_spark.scoring.listing import list_in_background, read_listing
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
 from eagle_spark.scoring.monitor import warn_of_drift
+from eagle_spark.scoring.plan import ScorePlan, plan_score
 from eagle_spark.scoring.predict import STAGES, ScoreWorker
 from eagle_spark.scoring.prepare import compare_branch, find_left, prepare
 from eagle_spark.scoring.result import ScoreResult
@@ -41,7 +40,7 @@ from eagle_spark.testing.failpoints import failpoint
 WORKER_IMPORTS = (*PREDICTION_IMPORTS, "eagle_spark.scoring.write_files")
 
 
-def score(settings: ScoreSettings) -> ScoreResult:
+def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
     """Predict every new image of a folder into the table `predictions`.
 
     `ScoreRun.parts` and `ScoreRun.listing` fix the files that a run accounts for, from the
@@ -51,7 +50,7 @@ def score(settings: ScoreSettings) -> ScoreResult:
         settings: of the job.
 
     Returns:
-        The figures of the run.
+        The figures of the run; with `plan` those of the run that would follow, and nothing is done.
 
     Raises:
         ModelError: when the model folder is incomplete or altered, or has no such engine.
@@ -65,17 +64,15 @@ def score(settings: ScoreSettings) -> ScoreResult:
 
         score(ScoreSettings(images="hdfs:///ward", model="hdfs:///m1", warehouse="hdfs:///w"))
     """
+    if settings.plan:
+        return plan_score(settings)
     run = Run.begin("score", settings)
     timer = StageTimer(run)
-    bundle = open_bundle(settings.model)
-    engine = choose_engine(bundle, settings.engine)
-    next(list_images(settings.images), None)  # raises before Spark starts if there is no folder
+    bundle, engine = open_inputs(settings)
     if settings.masks_out:
         check_masks_folder(settings.images, settings.masks_out)
-    # One branch per model and folder: the next run resumes the one that a killed run left.
-    folder = sha256(absolute_uri(settings.images).encode()).hexdigest()
-    branch_name = f"score_{bundle.metadata.model_id[:16]}_{folder[:8]}"
-    place = join(absolute_uri(settings.warehouse), "cxr", "_staging")
+    branch_name = name_branch(bundle.metadata.model_id, settings.images)
+    place = name_staging(settings.warehouse)
     check_warehouse(settings.warehouse)
     with (
         lease(join(place, f"{branch_name}.lease"), run.run_id) as lock,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eagle_spark.io import absolute_uri
 from eagle_spark.metrics.drift import (
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 REFERENCE_RUNS = 30
-MAX_RUNS = 100  # of a model, in which earlier attempts are sought
+MAX_RUNS = 100  # of a model, in which earlier attempts and rates are sought
 TRAINING, RECENT_RUNS = "training", "recent_runs"
 _NAMES = {TRAINING: "the validation split", RECENT_RUNS: "recent runs"}
 
 Drift = dict[str, float]  # column -> population stability index
+Record = tuple[str, dict[str, Any], dict[str, Any]]  # of a run: id, settings, result
 
 
 @dataclass(frozen=True)
@@ -186,14 +187,7 @@ def read_previous_attempts(
         model_condition: SQL condition on `model_id`.
         images: the setting of that name.
     """
-    if not warehouse.exists(RUNS):
-        return []
-    runs = warehouse.read(RUNS).where(f"job = 'score' AND {model_condition}")
-    rows = runs.orderBy("started_at", ascending=False).select("run_id", "settings", "result")
-    records = [
-        (row.run_id, json.loads(row.settings), json.loads(row.result))
-        for row in rows.take(MAX_RUNS)
-    ]
+    records = read_recent_records(warehouse, model_condition)
     folder = absolute_uri(images)
     attempts: dict[str, Attempt] = {}
     for run_id, settings, result in records:
@@ -211,6 +205,23 @@ def read_previous_attempts(
                 attempts[run_id] = Attempt(result.get("drift_by", {}), result["flagged"])
                 break
     return list(attempts.values())
+
+
+def read_recent_records(warehouse: Warehouse, model_condition: str) -> list[Record]:
+    """Return the records of the newest runs of a model, the newest first.
+
+    Args:
+        warehouse: to read `runs` from.
+        model_condition: SQL condition on `model_id`.
+    """
+    if not warehouse.exists(RUNS):
+        return []
+    runs = warehouse.read(RUNS).where(f"job = 'score' AND {model_condition}")
+    rows = runs.orderBy("started_at", ascending=False).select("run_id", "settings", "result")
+    return [
+        (row.run_id, json.loads(row.settings), json.loads(row.result))
+        for row in rows.take(MAX_RUNS)
+    ]
 
 
 def merge_drift(attempts: Iterable[Mapping[str, Drift]]) -> dict[str, Drift]:
