@@ -75,16 +75,13 @@ def test_in_an_empty_warehouse_every_file_is_new(
     assert (planned["chunks"], planned["tasks"]) == (len(tasks), sum(tasks)) == (3, 3)
 
 
-@pytest.mark.slow("two runs of score and three plans")
+@pytest.mark.slow("two runs of score and two plans")
 def test_on_a_second_night_new_changed_and_retried_files_are_counted(
     score: Score, plan: Score, images: Path, tmp_path: Path
 ) -> None:
     changed, other, *_ = list_valid_images(images)
     (images / "link.png").symlink_to(tmp_path / "nowhere.png")  # unreadable: each run retries it
     first = score()
-    nothing = plan()
-    assert select(nothing, *SAME) == dict(zip(SAME, (17, 12, 5), strict=True))
-    assert {nothing[name] for name in ("new", "outdated", "chunks", "tasks")} == {1}
     empty = next(images.rglob("empty.png"))
     shutil.copy(other, images / "new.png")
     shutil.copy(other, changed)
