@@ -99,7 +99,7 @@ def audit_run(
     if assessment is None:
         assessment = assess_rows(context, timer, rows)
     previous = read_previous_attempts(
-        context.spark, context.warehouse, context.condition, run.settings.images
+        context.spark, context.warehouse, bundle.metadata.model_id, run.settings.images
     )
     drift_by = merge_drift([assessment.drift_by, *(attempt.drift_by for attempt in previous)])
     before, counts = baseline.before, assessment.counts

@@ -23,7 +23,7 @@ from eagle_spark.model.review import Flag
 from eagle_spark.scoring.audit import filter_runs
 from eagle_spark.scoring.figures import ANY_FLAG
 from eagle_spark.spark.session import is_second_attempt
-from eagle_spark.tables import RUNS, Warehouse
+from eagle_spark.tables import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -172,7 +172,7 @@ def count_flags(rows: DataFrame) -> dict[str, int]:
 
 
 def read_previous_attempts(
-    spark: SparkSession, warehouse: Warehouse, model_condition: str, images: str
+    spark: SparkSession, warehouse: Warehouse, model_id: str, images: str
 ) -> list[Attempt]:
     """Return the figures of earlier attempts at this run whose exit code reached no caller.
 
@@ -184,10 +184,10 @@ def read_previous_attempts(
     Args:
         spark: session of this run.
         warehouse: to read `runs` from.
-        model_condition: SQL condition on `model_id`.
+        model_id: of the model.
         images: the setting of that name.
     """
-    records = read_recent_records(warehouse, model_condition)
+    records = read_recent_records(warehouse, model_id)
     folder = absolute_uri(images)
     attempts: dict[str, Attempt] = {}
     for run_id, settings, result in records:
@@ -207,20 +207,17 @@ def read_previous_attempts(
     return list(attempts.values())
 
 
-def read_recent_records(warehouse: Warehouse, model_condition: str) -> list[Record]:
+def read_recent_records(warehouse: Warehouse, model_id: str) -> list[Record]:
     """Return the records of the newest runs of a model, the newest first.
 
     Args:
         warehouse: to read `runs` from.
-        model_condition: SQL condition on `model_id`.
+        model_id: of the model.
     """
-    if not warehouse.exists(RUNS):
-        return []
-    runs = warehouse.read(RUNS).where(f"job = 'score' AND {model_condition}")
-    rows = runs.orderBy("started_at", ascending=False).select("run_id", "settings", "result")
+    columns, condition = ("run_id", "settings", "result"), {"job": "score", "model_id": model_id}
     return [
-        (row.run_id, json.loads(row.settings), json.loads(row.result))
-        for row in rows.take(MAX_RUNS)
+        (row["run_id"], json.loads(row["settings"]), json.loads(row["result"]))
+        for row in warehouse.read_newest_runs(columns, condition, MAX_RUNS)
     ]
 
 

@@ -127,7 +127,7 @@ def plan_score(settings: ScoreSettings) -> ScorePlan:
         if IcebergTable(spark, PREDICTIONS.full_name).exists():
             warehouse = Warehouse(spark)
             known = find_known(warehouse, read_listing(spark, staging), model_id, settings)
-            records = read_recent_records(warehouse, model_condition(model_id))
+            records = read_recent_records(warehouse, model_id)
         rate = find_rate(records, settings.images)
         new = listed - known.valid
         chunks, tasks = count_work(spark, new, settings.chunk)

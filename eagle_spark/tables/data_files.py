@@ -64,11 +64,13 @@ class DataFileRef:
         uri: of the file.
         length: bytes.
         rows: number of rows.
+        newest: greatest value of a timestamp column, µs since 1970; None where the plan has none.
     """
 
     uri: str
     length: int
     rows: int
+    newest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def split_partitions(rows: pa.Table, layout: FileLayout) -> Iterator[pa.Table]:
 
 
 def read_batches(
-    file: DataFileRef, columns: Sequence[str], schema: pa.Schema
+    file: DataFileRef, columns: Sequence[str], schema: pa.Schema, batch_rows: int = _BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """Yield batches of columns of a data file, in its order; no batch spans two row groups.
 
@@ -190,6 +192,7 @@ def read_batches(
         columns: names in `schema`. Fields are matched by their ids, also those of a struct; one
             that is not in the file is null.
         schema: of the table, with field ids.
+        batch_rows: number of rows of a batch, at most.
 
     Raises:
         InputError: when the file cannot be read, or has no field ids.
@@ -204,7 +207,7 @@ def read_batches(
             names = [present[key].name for key in map(_field_id, targets) if key in present]
             for group in range(parquet.num_row_groups):
                 for batch in parquet.iter_batches(
-                    _BATCH_ROWS, row_groups=[group], columns=names, use_threads=False
+                    batch_rows, row_groups=[group], columns=names, use_threads=False
                 ):
                     arrays = _select(batch.schema, batch.columns, targets, len(batch))
                     yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(targets))

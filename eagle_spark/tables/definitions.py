@@ -130,6 +130,12 @@ RUNS = Table(
         ),
         Column("model_id", "STRING", "model that it trained or used", True),
         Column("versions", "MAP<STRING, STRING>", "eagle_spark, Python, Spark and libraries"),
+        Column(
+            "distribution",
+            "STRING",
+            "score: scored rows by label and by fine bins of confidence, lung_area and novelty, JSON; {} without any; null: of another job, or written before this column existed",
+            True,
+        ),
     ),
 )
 

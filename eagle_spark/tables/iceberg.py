@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from eagle_spark.errors import AuditError, CommitConflictError
 from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.data_files import DataFileRef, WrittenFile
-from eagle_spark.tables.manifests import build_entries, read_entries
+from eagle_spark.tables.manifests import build_entries, filter_scan, read_entries
 from eagle_spark.tables.schema import Table
 
 if TYPE_CHECKING:
@@ -362,14 +362,19 @@ class IcebergTable:
         return _read_snapshot(retry_commit(commit))
 
     def plan_files(
-        self, snapshot: int, condition: Mapping[str, str], prefix: Mapping[str, str] | None = None
+        self,
+        snapshot: int,
+        condition: Mapping[str, str],
+        prefix: Mapping[str, str] | None = None,
+        newest: str | None = None,
     ) -> list[DataFileRef] | None:
         """Return the data files of a snapshot that may hold rows of a condition.
 
         Args:
             snapshot: id.
-            condition: column to the text that it has to equal.
-            prefix: column to the text that it has to begin with.
+            condition: column to the text that it has to equal; a timestamp in ISO 8601.
+            prefix: column to the text that it has to begin with where it is not null.
+            newest: timestamp column of `DataFileRef.newest`.
 
         Returns:
             The files, ordered by URI; None if rows cannot be read from the files alone, because
@@ -379,12 +384,13 @@ class IcebergTable:
         table = self.load()
         if _is_encrypted(table):
             return None
-        scan, expressions = table.newScan().useSnapshot(snapshot), self._iceberg.expressions
-        for column, text in condition.items():
-            scan = scan.filter(expressions.Expressions.equal(column, text))
-        for column, text in (prefix or {}).items():
-            scan = scan.filter(expressions.Expressions.startsWith(column, text))
-        return read_entries(self._iceberg, scan)
+        expressions = self._iceberg.expressions.Expressions
+        scan = table.newScan().useSnapshot(snapshot)
+        scan = filter_scan(expressions, scan, condition, prefix or {})
+        if newest is None:
+            return read_entries(self._iceberg, scan)
+        bound = table.schema().findField(newest).fieldId()
+        return read_entries(self._iceberg, scan.includeColumnStats([newest]), bound)
 
 
 def _is_encrypted(table: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -58,7 +58,27 @@ def _build_entry(iceberg: Any, table: Any, metrics: Any, file: WrittenFile) -> A
     )
 
 
-def read_entries(iceberg: Any, scan: Any) -> list[DataFileRef] | None:
+def filter_scan(
+    expressions: Any, scan: Any, condition: Mapping[str, str], prefix: Mapping[str, str]
+) -> Any:
+    """Return the scan of the files that may hold rows of a condition.
+
+    Args:
+        expressions: Iceberg's Java class.
+        scan: Iceberg's `TableScan`.
+        condition: column to the text that it has to equal.
+        prefix: column to the text that it has to begin with where it is not null.
+    """
+    either = getattr(expressions, "or")  # a keyword of Python
+    for column, text in condition.items():
+        scan = scan.filter(expressions.equal(column, text))
+    for column, text in prefix.items():
+        test = either(expressions.isNull(column), expressions.startsWith(column, text))
+        scan = scan.filter(test)
+    return scan
+
+
+def read_entries(iceberg: Any, scan: Any, bound: int | None = None) -> list[DataFileRef] | None:
     """Return the data files of a scan, ordered by URI.
 
     None if some are not Parquet, have delete files, or have a URI that workers cannot read.
@@ -66,6 +86,8 @@ def read_entries(iceberg: Any, scan: Any) -> list[DataFileRef] | None:
     Args:
         iceberg: Java package.
         scan: Iceberg's `TableScan`.
+        bound: field id of the timestamp column of `DataFileRef.newest`; the scan includes its
+            bounds.
     """
     files = []
     tasks = scan.planFiles()
@@ -78,9 +100,20 @@ def read_entries(iceberg: Any, scan: Any) -> list[DataFileRef] | None:
                 return None
             if not file["file-path"].startswith(SCHEMES):
                 return None
+            newest = None if bound is None else _read_upper_bound(file, bound)
             files.append(
-                DataFileRef(file["file-path"], file["file-size-in-bytes"], file["record-count"])
+                DataFileRef(
+                    file["file-path"], file["file-size-in-bytes"], file["record-count"], newest
+                )
             )
     finally:
         tasks.close()
     return sorted(files, key=lambda file: file.uri)
+
+
+def _read_upper_bound(file: Mapping[str, Any], column: int) -> int | None:
+    """Return the greatest value of a timestamp column, µs since 1970; None without one."""
+    bounds = file.get("upper-bounds") or {"keys": [], "values": []}
+    values = dict(zip(bounds["keys"], bounds["values"], strict=True))
+    text = values.get(column)
+    return None if text is None else int.from_bytes(bytes.fromhex(text), "little", signed=True)

@@ -38,12 +38,15 @@ class Run(Generic[S]):
         """Seconds since the run began."""
         return round((datetime.now(timezone.utc) - self.started).total_seconds(), 2)
 
-    def record(self, result: object, *, model_id: str | None = None) -> RunRecord:
+    def record(
+        self, result: object, *, model_id: str | None = None, distribution: str | None = None
+    ) -> RunRecord:
         """Return the row of this run in `runs`.
 
         Args:
             result: dataclass of the job's figures.
             model_id: of the model that the run made or used.
+            distribution: of the rows that the run scored, JSON.
         """
         return RunRecord(
             run_id=self.run_id,
@@ -54,6 +57,7 @@ class Run(Generic[S]):
             result=to_json(result),
             model_id=model_id,
             versions=versions(),
+            distribution=distribution,
         )
 
 
@@ -64,6 +68,7 @@ class RunRecord:
     Attributes:
         settings: JSON.
         result: JSON of the job's figures.
+        distribution: JSON of the distribution of the rows that a run of `score` scored.
     """
 
     run_id: str
@@ -74,6 +79,7 @@ class RunRecord:
     result: str
     model_id: str | None
     versions: Mapping[str, str]
+    distribution: str | None = None
 
     def dumps(self) -> str:
         """Return the record as JSON, for the summary of the snapshot that the run publishes."""
@@ -81,8 +87,8 @@ class RunRecord:
 
     @classmethod
     def loads(cls, text: str) -> RunRecord:
-        """Return the record that `dumps` wrote; keys of later versions are ignored."""
-        values = json.loads(text)
+        """Return the record that `dumps` of any version wrote; keys of later ones are ignored."""
+        values = {"distribution": None, **json.loads(text)}
         values["started_at"] = datetime.fromisoformat(values["started_at"])
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eagle_spark.errors import EagleError, OutputError
 from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.branch import RUN_PROPERTY, Branch
 from eagle_spark.tables.definitions import ACCEPTED, IMAGES, RUNS
 from eagle_spark.tables.iceberg import MAX_TRIES, IcebergTable, create_namespace
+from eagle_spark.tables.run_rows import TIME, append_row, has_row, read_newest_rows
 from eagle_spark.tables.runs import RunRecord
 from eagle_spark.tables.schema import NAMESPACE, DataFile, Table, sql_time
 
@@ -233,9 +234,12 @@ class Warehouse:
         """Write the run's row in `runs`; it replaces a row that `record_published_run` wrote."""
         self.create_or_migrate(RUNS)
         values = {**asdict(record), "snapshot_id": snapshot_id}
+        has_record = self._has_record(record)
+        if not has_record and append_row(self.iceberg(RUNS), values):
+            return
         row = tuple(values[column.name] for column in RUNS.columns)
         rows = self.spark.createDataFrame([row], RUNS.schema())
-        if not self._has_record(record.run_id):
+        if not has_record:
             self.append(RUNS, rows)
             return
         rows.createOrReplaceTempView("eagle_run")
@@ -260,11 +264,48 @@ class Warehouse:
         if head is None or not (text := head.summary.get(RUN_PROPERTY)):
             return
         record = RunRecord.loads(text)
-        if not self._has_record(record.run_id):
+        if not self._has_record(record):
             self.record_run(record, head.id)
 
-    def _has_record(self, run_id: str) -> bool:
-        return self.exists(RUNS) and not self.read(RUNS).where(f"run_id = '{run_id}'").isEmpty()
+    def _has_record(self, record: RunRecord) -> bool:
+        if not self.exists(RUNS):
+            return False
+        has_record = has_row(self.iceberg(RUNS), record)
+        if has_record is None:
+            return not self.read(RUNS).where(f"run_id = '{record.run_id}'").isEmpty()
+        return has_record
+
+    def read_newest_runs(
+        self,
+        columns: Sequence[str],
+        condition: Mapping[str, str],
+        limit: int,
+        prefix: Mapping[str, str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return columns of the newest rows of `runs`, the newest first.
+
+        Args:
+            columns: names.
+            condition: column to the text that it has to equal.
+            limit: number of rows, at most.
+            prefix: column to the text that it has to begin with where it is not null.
+        """
+        from pyspark.sql.functions import col
+
+        if not self.exists(RUNS):
+            return []
+        if not {*columns} <= {*self.iceberg(RUNS).schema().names}:
+            self.create_or_migrate(RUNS)
+        rows = read_newest_rows(self.iceberg(RUNS), columns, condition, prefix or {}, limit)
+        if rows is not None:
+            return rows
+        frame = self.read(RUNS)
+        for column, text in condition.items():
+            frame = frame.where(col(column) == text)
+        for column, text in (prefix or {}).items():
+            frame = frame.where(col(column).isNull() | col(column).startswith(text))
+        newest = frame.orderBy(TIME, ascending=False).select(*columns).take(limit)
+        return [row.asDict() for row in newest]
 
 
 def _shape(schema: StructType) -> list[tuple[str, str]]:

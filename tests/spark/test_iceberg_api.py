@@ -117,15 +117,19 @@ SIGNATURES = {
     ),
     "PartitionField": ("int sourceId()", "Transform transform()"),
     "SortOrder": ("boolean isUnsorted()",),
-    "Schema": ("String findColumnName(int)",),
+    "Schema": ("String findColumnName(int)", "Types$NestedField findField(String)"),
+    "types.Types$NestedField": ("int fieldId()",),
     "TableScan": (
         "TableScan useSnapshot(long)",
         "Object filter(Expression)",
+        "Object includeColumnStats(Collection)",
         "CloseableIterable planFiles()",
     ),
     "expressions.Expressions": (
         "UnboundPredicate equal(String,Object)",
         "UnboundPredicate startsWith(String,String)",
+        "UnboundPredicate isNull(String)",
+        "Expression or(Expression,Expression)",
     ),
     "ScanTaskParser": ("String toJson(FileScanTask)",),
 }
