@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eagle_spark.errors import EXIT_NEEDS_ATTENTION
+from eagle_spark.metrics.distribution import Distribution
 from eagle_spark.scoring.audit import audit, audit_figures, filter_runs, select_new_run_ids
 from eagle_spark.scoring.chunks import Appended
 from eagle_spark.scoring.context import ScoreRun
@@ -19,8 +20,9 @@ from eagle_spark.scoring.monitor import (
     compute_drift,
     count_flags,
     find_alerts,
+    measure_distribution,
+    measure_drift,
     measure_recent_drift,
-    measure_run_drift,
     merge_drift,
     merge_flags,
     read_previous_attempts,
@@ -63,12 +65,27 @@ class Assessment:
         new_run_ids: runs that wrote the rows that are not published yet.
         drift_by: reference to drift of these rows.
         flagged: review reason to number of these rows.
+        distribution: of these rows.
     """
 
     counts: StatusCounts
     new_run_ids: list[str]
     drift_by: Mapping[str, Drift]
     flagged: Mapping[str, int]
+    distribution: Distribution
+
+
+@dataclass(frozen=True)
+class AuditedRun:
+    """What a run records in `runs`.
+
+    Attributes:
+        result: figures of the run.
+        distribution: of the scored rows that it publishes.
+    """
+
+    result: ScoreResult
+    distribution: Distribution
 
 
 def audit_run(
@@ -78,7 +95,7 @@ def audit_run(
     baseline: Baseline,
     appended: Appended,
     rows: DataFrame,
-) -> ScoreResult:
+) -> AuditedRun:
     """Check the rows of the branch and measure their drift; return the figures of the run.
 
     The figures of the tasks decide where the branch has nothing but what they wrote and what was
@@ -105,7 +122,7 @@ def audit_run(
     before, counts = baseline.before, assessment.counts
     scored = counts.get("scored", 0) - before.get("scored", 0)
     timer.end("drift")
-    return ScoreResult(
+    result = ScoreResult(
         listed=context.listed,
         already_scored=before.get("scored", 0),
         scored=scored,
@@ -129,6 +146,7 @@ def audit_run(
         published_run_ids=assessment.new_run_ids,
         application=str(context.spark.sparkContext.applicationId),
     )
+    return AuditedRun(result, assessment.distribution)
 
 
 def assess_figures(
@@ -139,7 +157,7 @@ def assess_figures(
     figures: Figures,
     rows: DataFrame,
 ) -> Assessment | None:
-    """Check and measure by the figures of the tasks; SQL reads rows for the recent runs alone.
+    """Check and measure by the figures of the tasks.
 
     Args:
         context: of the run.
@@ -166,16 +184,12 @@ def assess_figures(
     )
     timer.end("audit")
     new_run_ids = [context.run.run_id] if figures.rows else []
-    metadata, drift_by = context.bundle.metadata, {}
-    if figures.rows and metadata.reference.images:
-        drift_by[TRAINING] = compute_drift(
-            metadata.reference, figures.scored, figures.labels, figures.bins
-        )
+    reference, drift_by, new = context.bundle.metadata.reference, {}, figures.distribution
+    if figures.rows and reference.images:
+        drift_by[TRAINING] = compute_drift(reference, new.images, new.labels, figures.bins)
     if baseline.start.rows:
-        drift_by |= measure_recent_drift(
-            rows.where(SCORED_ROWS), new_run_ids, figures.scored, metadata.classes
-        )
-    return Assessment(counts, new_run_ids, drift_by, figures.flags)
+        drift_by |= measure_drift_of_runs(context, rows, new_run_ids, new)
+    return Assessment(counts, new_run_ids, drift_by, figures.flags, new)
 
 
 def assess_rows(context: ScoreRun, timer: StageTimer, rows: DataFrame) -> Assessment:
@@ -198,7 +212,26 @@ def assess_rows(context: ScoreRun, timer: StageTimer, rows: DataFrame) -> Assess
         max_failure_rate=context.run.settings.max_failure_rate,
     )
     timer.end("audit")
-    drift_by = measure_run_drift(
-        rows.where(SCORED_ROWS), new_run_ids, metadata.reference, metadata.classes
+    new, drift_by, distribution = filter_runs(rows, new_run_ids), {}, Distribution()
+    if new_run_ids:
+        scored = new.where(SCORED_ROWS)
+        distribution = measure_distribution(scored)
+        if metadata.reference.images:
+            drift_by[TRAINING] = measure_drift(scored, metadata.reference)
+        drift_by |= measure_drift_of_runs(context, rows, new_run_ids, distribution)
+    return Assessment(counts, new_run_ids, drift_by, count_flags(new), distribution)
+
+
+def measure_drift_of_runs(
+    context: ScoreRun, rows: DataFrame, run_ids: Sequence[str], distribution: Distribution
+) -> dict[str, Drift]:
+    """Return the drift of what these runs scored from recent runs; see `measure_recent_drift`."""
+    metadata = context.bundle.metadata
+    return measure_recent_drift(
+        context.warehouse,
+        metadata.model_id,
+        metadata.classes,
+        distribution,
+        rows.where(SCORED_ROWS),
+        run_ids,
     )
-    return Assessment(counts, new_run_ids, drift_by, count_flags(filter_runs(rows, new_run_ids)))

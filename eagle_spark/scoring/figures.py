@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eagle_spark.imaging.mask import encode_mask
+from eagle_spark.metrics.distribution import Distribution, count_grid_bins, merge_distributions
+from eagle_spark.metrics.drift import NUMERIC_COLUMNS
 from eagle_spark.model.predictor import REJECTED, SCORED
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring.diff import StatusCounts
 
 ANY_FLAG = "any"
+DISTRIBUTION_COLUMNS = ["label", *NUMERIC_COLUMNS]
 FLAG_COUNTS = (ANY_FLAG, *map(str, Flag))
 """The keys of `Figures.flags`."""
 MAX_SUM_ERROR = 1e-3  # of the probabilities of a row
@@ -44,15 +47,15 @@ class Figures:
 
     Attributes:
         statuses: rows by status.
-        labels: scored rows by label.
+        distribution: of the scored rows.
         flags: rows by review reason, and with `ANY_FLAG`.
-        bins: numeric column to scored rows in each bin; a null is in the first one.
+        bins: numeric column to scored rows in each bin of the rules; a null is in the first one.
         invalid: the first path, in the order of the alphabet, of a row that
             `audit.valid_row_condition` excludes; None without one.
     """
 
     statuses: StatusCounts
-    labels: Mapping[str, int]
+    distribution: Distribution
     flags: Mapping[str, int]
     bins: Mapping[str, Sequence[int]]
     invalid: str | None
@@ -61,11 +64,6 @@ class Figures:
     def rows(self) -> int:
         """The number of rows."""
         return sum(self.statuses.values())
-
-    @property
-    def scored(self) -> int:
-        """The number of scored rows."""
-        return self.statuses.get(SCORED, 0)
 
 
 def mask_header(size: int) -> bytes:
@@ -81,28 +79,37 @@ def compute_figures(rows: pa.Table, rules: Rules) -> Figures:
 def merge_figures(parts: Iterable[Figures]) -> Figures:
     """Return the figures of the rows of all parts, which have the same rules."""
     statuses: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
+    distributions: list[Distribution] = []
     flags = dict.fromkeys(FLAG_COUNTS, 0)
     bins: dict[str, list[int]] = {}
     invalid: list[str] = []
     for part in parts:
         statuses.update(part.statuses)
-        labels.update(part.labels)
+        distributions.append(part.distribution)
         flags = {name: count + part.flags[name] for name, count in flags.items()}
         for name, counts in part.bins.items():
             before = bins.get(name, [0] * len(counts))
             bins[name] = [sum(pair) for pair in zip(before, counts, strict=True)]
         invalid += [part.invalid] if part.invalid is not None else []
-    return Figures(dict(statuses), dict(labels), flags, bins, min(invalid, default=None))
+    distribution = merge_distributions(distributions)
+    return Figures(dict(statuses), distribution, flags, bins, min(invalid, default=None))
+
+
+def compute_distribution(scored: pa.RecordBatch) -> Distribution:
+    """Return the distribution of scored rows, of their label and numeric columns."""
+    bins = {
+        name: count_grid_bins(name, scored[name].drop_null().to_numpy()) for name in NUMERIC_COLUMNS
+    }
+    return Distribution(scored.num_rows, _count_values(scored["label"]), bins)
 
 
 def _compute_batch(rows: pa.RecordBatch, rules: Rules) -> Figures:
-    measured = rows.select(["label", *rules.edges])  # without the masks, which a filter copies
+    measured = rows.select(DISTRIBUTION_COLUMNS)  # without the masks, which a filter copies
     scored = measured.filter(pc.equal(rows["status"], SCORED))
     invalid = rows["path"].filter(pc.invert(_is_valid(rows, rules.size)))
     return Figures(
         statuses=_count_values(rows["status"]),
-        labels=_count_values(scored["label"]),
+        distribution=compute_distribution(scored),
         flags=_count_flags(rows),
         bins={name: _count_bins(scored[name], edges) for name, edges in rules.edges.items()},
         invalid=pc.min(invalid).as_py(),

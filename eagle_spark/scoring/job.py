@@ -10,7 +10,7 @@ from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
 from eagle_spark.model.engines import PREDICTION_IMPORTS
 from eagle_spark.model.predictor import ModelRef
-from eagle_spark.scoring.assess import SCORED_ROWS, audit_run
+from eagle_spark.scoring.assess import SCORED_ROWS, AuditedRun, audit_run
 from eagle_spark.scoring.chunks import Appended, score_chunks
 from eagle_spark.scoring.context import ScoreRun, name_branch, name_staging, open_inputs
 from eagle_spark.scoring.dedupe import broadcast_scored_hashes
@@ -31,7 +31,7 @@ from eagle_spark.spark.session import (
     threads_per_task,
 )
 from eagle_spark.spark.tasks import warm_workers
-from eagle_spark.tables import PREDICTIONS, Run, StageTimer, Warehouse
+from eagle_spark.tables import PREDICTIONS, Run, RunRecord, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
 from eagle_spark.tables.data_files import FileLayout
 from eagle_spark.tables.writer import choose_writer, read_layout
@@ -110,13 +110,14 @@ def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
                 appended = predict_new(context, branch, left)
                 timer.end("score")
                 failpoint("written")
-                result, snapshot = branch.publish(
+                audited, snapshot = branch.publish(
                     partial(audit_run, context, timer, branch, baseline, appended),
-                    partial(run.record, model_id=bundle.metadata.model_id),
+                    partial(create_record, context),
                     lock.check,
                 )
                 timer.end("publish")
-            return finish(context, timer, replace(result, snapshot_id=snapshot))
+            result = replace(audited.result, snapshot_id=snapshot)
+            return finish(context, timer, replace(audited, result=result))
 
 
 def choose_layout(
@@ -156,13 +157,22 @@ def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> Appended:
     return appended
 
 
-def finish(context: ScoreRun, timer: StageTimer, result: ScoreResult) -> ScoreResult:
+def create_record(context: ScoreRun, audited: AuditedRun) -> RunRecord:
+    """Return the row of the run in `runs`."""
+    return context.run.record(
+        audited.result,
+        model_id=context.bundle.metadata.model_id,
+        distribution=audited.distribution.dumps(),
+    )
+
+
+def finish(context: ScoreRun, timer: StageTimer, audited: AuditedRun) -> ScoreResult:
     """Write the masks, warn of drift, record the run; return its final figures.
 
     Raises:
         OutputError: when masks cannot be written; the run is recorded.
     """
-    run = context.run
+    run, result = context.run, audited.result
     masks = write_missing_masks(context)
     timer.end("masks")
     warn_of_drift(result.drift_by)
@@ -179,7 +189,7 @@ def finish(context: ScoreRun, timer: StageTimer, result: ScoreResult) -> ScoreRe
         problem.exit_code = result.exit_code or problem.exit_code
         result = replace(result, exit_code=problem.exit_code, masks_error=str(problem))
         problem.figures = asdict(result)
-    record = run.record(result, model_id=context.bundle.metadata.model_id)
+    record = create_record(context, replace(audited, result=result))
     context.warehouse.record_run(record, result.snapshot_id)
     if problem:
         raise problem

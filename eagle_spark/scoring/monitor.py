@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from eagle_spark.io import absolute_uri
+from eagle_spark.metrics.distribution import (
+    SOME_IMAGES,
+    Distribution,
+    count_bins,
+    derive_reference,
+    merge_distributions,
+    parse_distribution,
+)
 from eagle_spark.metrics.drift import (
     MIN_IMAGES,
     NUMERIC_COLUMNS,
@@ -21,7 +31,8 @@ from eagle_spark.metrics.drift import (
 )
 from eagle_spark.model.review import Flag
 from eagle_spark.scoring.audit import filter_runs
-from eagle_spark.scoring.figures import ANY_FLAG
+from eagle_spark.scoring.figures import ANY_FLAG, DISTRIBUTION_COLUMNS, compute_distribution
+from eagle_spark.spark.batches import map_batches
 from eagle_spark.spark.session import is_second_attempt
 from eagle_spark.tables import Warehouse
 
@@ -33,6 +44,7 @@ _log = logging.getLogger(__name__)
 REFERENCE_RUNS = 30
 MAX_RUNS = 100  # of a model, in which earlier attempts and rates are sought
 TRAINING, RECENT_RUNS = "training", "recent_runs"
+_TEXTS = pa.schema([("distribution", pa.string())])
 _NAMES = {TRAINING: "the validation split", RECENT_RUNS: "recent runs"}
 
 Drift = dict[str, float]  # column -> population stability index
@@ -114,42 +126,74 @@ def make_reference(rows: DataFrame, classes: Sequence[str]) -> Reference:
     )
 
 
-def measure_run_drift(
-    rows: DataFrame, run_ids: Sequence[str], training: Reference, classes: Sequence[str]
-) -> dict[str, Drift]:
-    """Return the drift of what these runs scored from the validation split and from recent runs.
+def measure_distribution(rows: DataFrame) -> Distribution:
+    """Return the distribution of scored rows of `predictions`."""
+    texts = map_batches(rows.select(*DISTRIBUTION_COLUMNS), _dump_distribution, _TEXTS).collect()
+    parts = [parse_distribution(row.distribution) for row in texts]
+    return merge_distributions(part for part in parts if part)
 
-    Args:
-        rows: scored rows of one model, of these and of earlier runs.
-        run_ids: runs whose rows are new.
-        training: distribution of the validation split.
-        classes: of the model.
-    """
-    if not run_ids:
-        return {}
-    new = filter_runs(rows, run_ids)
-    drift_by = {TRAINING: measure_drift(new, training)} if training.images else {}
-    return drift_by | measure_recent_drift(rows, run_ids, new.limit(MIN_IMAGES).count(), classes)
+
+def _dump_distribution(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the distribution of all batches, as a row of text."""
+    text = merge_distributions(map(compute_distribution, batches)).dumps()
+    yield pa.RecordBatch.from_pylist([{"distribution": text}], schema=_TEXTS)
 
 
 def measure_recent_drift(
-    rows: DataFrame, run_ids: Sequence[str], images: int, classes: Sequence[str]
+    warehouse: Warehouse,
+    model_id: str,
+    classes: Sequence[str],
+    distribution: Distribution,
+    rows: DataFrame,
+    run_ids: Sequence[str],
 ) -> dict[str, Drift]:
     """Return the drift of what these runs scored from recent runs; empty if either is too few.
 
+    SQL reads the rows where one of the recent runs has no distribution in `runs`.
+
     Args:
-        rows: scored rows of one model, of these and of earlier runs.
-        run_ids: runs whose rows are new.
-        images: number of new rows, or any number from `MIN_IMAGES` up if there are more.
+        warehouse: to read `runs` from.
+        model_id: of the model.
         classes: of the model.
+        distribution: of the new rows.
+        rows: scored rows of the model, of these and of earlier runs.
+        run_ids: runs whose rows are new.
     """
-    if images < MIN_IMAGES:
+    if distribution.images < MIN_IMAGES:
         return {}
-    recent = filter_runs(rows, select_recent_run_ids(rows, run_ids))
-    reference = make_reference(recent, classes)
-    if not reference.images:
-        return {}
-    return {RECENT_RUNS: measure_drift(filter_runs(rows, run_ids), reference)}
+    recent = read_recent_distribution(warehouse, model_id)
+    if recent is None:
+        before = filter_runs(rows, select_recent_run_ids(rows, run_ids))
+        drift = measure_drift(filter_runs(rows, run_ids), make_reference(before, classes))
+    elif recent.images < MIN_IMAGES:
+        drift = {}
+    else:
+        reference = derive_reference(recent, classes)
+        bins = count_bins(distribution, reference.edges)
+        drift = compute_drift(reference, distribution.images, distribution.labels, bins)
+    return {RECENT_RUNS: drift} if drift else {}
+
+
+def read_recent_distribution(warehouse: Warehouse, model_id: str) -> Distribution | None:
+    """Return the distribution of what the `REFERENCE_RUNS` newest runs with images scored.
+
+    Args:
+        warehouse: to read `runs` from.
+        model_id: of the model.
+
+    Returns:
+        None if one of these runs, or one between them, has no distribution of the present grid.
+    """
+    rows = warehouse.read_newest_runs(
+        ("run_id", "distribution"),
+        {"job": "score", "model_id": model_id},
+        REFERENCE_RUNS,
+        {"distribution": SOME_IMAGES},
+    )
+    texts = {row["run_id"]: row["distribution"] for row in rows}
+    parts = [None if text is None else parse_distribution(text) for text in texts.values()]
+    present = [part for part in parts if part is not None]
+    return merge_distributions(present) if len(present) == len(parts) else None
 
 
 def select_recent_run_ids(rows: DataFrame, excluded: Sequence[str]) -> list[str]:

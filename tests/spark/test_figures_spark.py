@@ -17,12 +17,12 @@ pytestmark = pytest.mark.spark
 def count_by_sql(spark: Any, rows: Any) -> Figures:
     frame = spark.createDataFrame(rows)
     scored = frame.where("status = 'scored'")
-    _, labels, bins = monitor._count(scored, EDGES)
+    _, _, bins = monitor._count(scored, EDGES)
     invalid = f"min(CASE WHEN NOT ({valid_row_condition(SIZE)}) THEN path END)"
     ((path,),) = frame.selectExpr(invalid).collect()
     return Figures(
         statuses={row.status: row["count"] for row in frame.groupBy("status").count().collect()},
-        labels={label: count for label, count in labels.items() if label is not None},
+        distribution=monitor.measure_distribution(scored),
         flags=monitor.count_flags(frame),
         bins=bins,
         invalid=path,
@@ -47,5 +47,5 @@ def test_a_column_of_nulls_is_in_the_first_bin(spark: Any) -> None:
     drawn = [{**row, "novelty": None} for row in draw_rows(3, 12)]
     rows = to_rows(drawn)
     figures = compute_figures(rows, Rules(SIZE, EDGES))
-    assert figures.bins["novelty"] == [figures.scored, 0, 0]
+    assert figures.bins["novelty"] == [figures.distribution.images, 0, 0]
     assert figures == count_by_sql(spark, rows)

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial, reduce
+from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import DataFrame
 
+from eagle_spark.metrics.distribution import Distribution
 from eagle_spark.metrics.drift import MIN_IMAGES, PSI_ALERT, Reference, stability_index
+from eagle_spark.scoring import monitor
 from eagle_spark.scoring.monitor import (
     REFERENCE_RUNS,
     find_alerts,
     make_reference,
+    measure_distribution,
     measure_drift,
+    measure_recent_drift,
     merge_drift,
     merge_flags,
+    read_recent_distribution,
     select_recent_run_ids,
     warn_of_drift,
 )
+from eagle_spark.settings import MaintainSettings
+from eagle_spark.spark.session import open_session
+from eagle_spark.tables import Run, Warehouse
 from eagle_spark.training.evaluation import compute_reference
 
 CLASSES = ("COVID", "Normal")
+START = datetime(2026, 11, 1, tzinfo=timezone.utc)
+SETTINGS = MaintainSettings(warehouse="w")
 
 
 def outcomes(rows: int, seed: int, sure: float = 4.0, covid: float = 0.3) -> pd.DataFrame:
@@ -158,6 +173,80 @@ def test_recent_runs_are_those_that_wrote_rows_last(spark: Any) -> None:
     )
     recent = select_recent_run_ids(spark.createDataFrame(rows), ["this"])
     assert recent == ["run-00", *reversed(runs[3:])]
+
+
+@dataclass(frozen=True)
+class Figures:
+    scored: int = 0
+
+
+def record(warehouse: Warehouse, number: int, model: str, distribution: str | None) -> None:
+    run = Run("score", f"run-{number}", START + timedelta(hours=number), SETTINGS)
+    made = run.record(Figures(), model_id=model, distribution=distribution)
+    warehouse.record_run(made)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("sure", "covid", "alerts"),
+    [(4.0, 0.3, set()), (3.3, 0.35, set()), (1.5, 0.6, {"label", "confidence"})],
+)
+def test_the_drift_by_distributions_is_that_by_sql(
+    spark: Any, tmp_path: Path, sure: float, covid: float, alerts: set[str]
+) -> None:
+    from pyspark.sql.functions import lit
+
+    with open_session("test", str(tmp_path)) as session:
+        warehouse, frames = Warehouse(session), []
+        for number in range(3):
+            rows = scored(session, outcomes(700, number))
+            moment = lit(START + timedelta(hours=number))
+            frames.append(rows.withColumns({"run_id": lit(f"run-{number}"), "scored_at": moment}))
+            record(warehouse, number, "m", measure_distribution(rows).dumps())
+            record(warehouse, number + 10, "by SQL", None)
+        new = scored(session, outcomes(1500, 9, sure, covid))
+        distribution = measure_distribution(new)
+        frames.append(new.withColumns({"run_id": lit("new"), "scored_at": lit(START)}))
+        measure = partial(measure_recent_drift, warehouse, classes=CLASSES, run_ids=["new"])
+        rows = reduce(DataFrame.union, frames)
+        exact = measure("by SQL", distribution=distribution, rows=rows)["recent_runs"]
+        no_rows = session.range(1)
+        drift = measure("m", distribution=distribution, rows=no_rows)["recent_runs"]
+        assert drift.keys() == exact.keys() == {"label", "confidence", "lung_area", "novelty"}
+        for name, index in exact.items():
+            assert drift[name] == pytest.approx(index, abs=0.02), name
+        assert {name for _, name, _ in find_alerts({"recent_runs": drift})} == alerts
+        few = Distribution(MIN_IMAGES - 1)
+        assert measure("m", distribution=few, rows=no_rows) == {}
+        assert measure("unknown", distribution=distribution, rows=no_rows) == {}
+
+
+@pytest.mark.spark
+def test_the_newest_runs_with_images_make_the_distribution(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "REFERENCE_RUNS", 3)
+    texts = [Distribution(10**number, {"A": 10**number}).dumps() for number in range(5)]
+    with open_session("test", str(tmp_path)) as session:
+        warehouse = Warehouse(session)
+        assert read_recent_distribution(warehouse, "m") == Distribution()
+        record(warehouse, 0, "m", None)
+        assert read_recent_distribution(warehouse, "m") is None
+        for number, text in enumerate(texts, 1):
+            record(warehouse, 2 * number, "m", text)
+            record(warehouse, 2 * number + 1, "m", Distribution().dumps())
+            record(warehouse, 100 + number, "another", texts[0])
+        made = read_recent_distribution(warehouse, "m")
+        assert made == Distribution(11_100, {"A": 11_100})
+        other_grid = texts[0].replace('"grid":1', '"grid":0')
+        record(warehouse, 30, "m", other_grid)
+        assert read_recent_distribution(warehouse, "m") is None
+        record(warehouse, 31, "m", None)
+        assert read_recent_distribution(warehouse, "m") is None
+        for number, text in enumerate(texts[:3], 40):
+            record(warehouse, number, "m", text)
+        made = read_recent_distribution(warehouse, "m")
+        assert made == Distribution(111, {"A": 111})
 
 
 @pytest.mark.spark

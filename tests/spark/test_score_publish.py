@@ -427,8 +427,47 @@ def test_rows_that_replace_outdated_ones_are_audited_by_the_figures_of_the_tasks
     assert (nothing["already_scored"], nothing["published_run_ids"]) == (12, [])
 
 
+def number_execution(spark: Any) -> int:
+    """Execute a query, and return its number; Spark numbers all in turn."""
+    spark.range(1).count()
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    listed = spark._jsparkSession.sharedState().statusStore().executionsList()
+    return max(int(listed.apply(i).executionId()) for i in range(listed.size()))
+
+
 @pytest.mark.slow("three runs of score")
-def test_a_run_without_rows_of_others_is_published_without_sql(
+def test_a_run_without_rows_of_others_is_published_and_recorded_without_sql(
+    spark: Any,
+    score: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    model_with_novelty: Path,
+) -> None:
+    before = number_execution(spark)
+    first = score(model=model_with_novelty, writer="files")
+    assert number_execution(spark) == before + 1
+    rows = query(tmp_path / "warehouse", PREDICTION_ROWS)
+    again = score(model=model_with_novelty, writer="files")
+    assert (again["already_scored"], again["flagged"]["any"]) == (first["scored"], 0)
+    before = number_execution(spark)
+    by_sql = score(model=model_with_novelty, writer="spark", warehouse=tmp_path / "spark")
+    assert number_execution(spark) > before + 1
+    assert query(tmp_path / "spark", PREDICTION_ROWS) == rows
+    same = ("listed", "scored", "rejected", "drift_by", "flagged", "exit_code")
+    assert {name: first[name] for name in same} == {name: by_sql[name] for name in same}
+    assert sum(first["flagged"].values()) > 0
+    texts = [
+        row.distribution
+        for folder in ("warehouse", "spark")
+        for row in query(tmp_path / folder, f"SELECT * FROM {RUNS.full_name} ORDER BY started_at")
+    ]
+    assert texts[0] == texts[2]
+    assert texts[1] == "{}"
+    assert json.loads(texts[0])["images"] == first["scored"]
+
+
+@pytest.mark.slow("three runs of score")
+def test_a_run_after_others_needs_sql_for_the_comparison_alone(
     spark: Any,
     score: Callable[..., dict[str, Any]],
     images: Path,
@@ -436,26 +475,30 @@ def test_a_run_without_rows_of_others_is_published_without_sql(
     model_with_novelty: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    executions: list[int] = []  # numbers of those below; Spark numbers all in turn
+    monkeypatch.setattr(monitor, "MIN_IMAGES", 10)
+    executions: list[int] = []
+    delete_outdated, failpoint = job.delete_outdated, job.failpoint
 
-    def number_execution(name: str) -> None:
-        if name == "publishing":
-            spark.range(1).count()
-            spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-            listed = spark._jsparkSession.sharedState().statusStore().executionsList()
-            executions.append(max(listed.apply(i).executionId() for i in range(listed.size())))
+    def delete(*arguments: Any) -> Any:
+        executions.append(number_execution(spark))
+        return delete_outdated(*arguments)
 
-    monkeypatch.setattr("eagle_spark.tables.branch.failpoint", number_execution)
-    number_execution("publishing")
-    first = score(model=model_with_novelty, writer="files")
-    assert executions[1] == executions[0] + 1
-    rows = query(tmp_path / "warehouse", PREDICTION_ROWS)
-    again = score(model=model_with_novelty, writer="files")
-    assert (again["already_scored"], again["flagged"]["any"]) == (first["scored"], 0)
-    number_execution("publishing")
-    by_sql = score(model=model_with_novelty, writer="spark", warehouse=tmp_path / "spark")
-    assert executions[-1] > executions[-2] + 1
-    assert query(tmp_path / "spark", PREDICTION_ROWS) == rows
-    same = ("listed", "scored", "rejected", "drift_by", "flagged", "exit_code")
-    assert {name: first[name] for name in same} == {name: by_sql[name] for name in same}
-    assert sum(first["flagged"].values()) > 0
+    def fail(name: str) -> None:
+        if name == "written":
+            executions.append(number_execution(spark))
+        failpoint(name)
+
+    monkeypatch.setattr(job, "delete_outdated", delete)
+    monkeypatch.setattr(job, "failpoint", fail)
+    score(model=model_with_novelty, writer="files")
+    write_unlabelled(images / "more", 12, 6)
+    for new in (12, 0):
+        executions[:] = [number_execution(spark)]
+        result = score(model=model_with_novelty, writer="files")
+        assert (result["scored"], result["drift_from_recent_runs"] is None) == (new, not new)
+        begin, compare, written = executions
+        assert compare == begin + 1
+        assert number_execution(spark) == written + 1
+    rows = query(tmp_path / "warehouse", f"SELECT distribution FROM {RUNS.full_name}")
+    counts = [json.loads(row.distribution).get("images", 0) for row in rows]
+    assert sorted(counts) == [0, 12, 12]

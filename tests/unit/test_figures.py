@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from bisect import bisect_right
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from eagle_spark.errors import AuditError, FailureRateError
 from eagle_spark.imaging.mask import encode_mask
+from eagle_spark.metrics.distribution import GRID_EDGES, Distribution
 from eagle_spark.metrics.drift import Histogram, Reference
 from eagle_spark.scoring.audit import audit_figures
 from eagle_spark.scoring.figures import Figures, Rules, compute_figures, merge_figures
@@ -35,7 +37,7 @@ def count_plainly(rows: list[dict[str, Any]]) -> Figures:
     flags = ("confidence", "novelty", "mask", "for_processing")
     return Figures(
         statuses=Counter(row["status"] for row in rows),
-        labels=Counter(row["label"] for row in scored if row["label"] is not None),
+        distribution=distribute_plainly(scored),
         flags={
             "any": sum(row["needs_review"] is True for row in rows),
             **{flag: sum(flag in (row["review_reasons"] or []) for row in rows) for flag in flags},
@@ -43,6 +45,16 @@ def count_plainly(rows: list[dict[str, Any]]) -> Figures:
         bins={name: count_bins([row[name] for row in scored], EDGES[name]) for name in EDGES},
         invalid=min((row["path"] for row in rows if not is_valid(row)), default=None),
     )
+
+
+def distribute_plainly(scored: list[dict[str, Any]]) -> Distribution:
+    bins: dict[str, Counter[int]] = {}
+    for name, edges in GRID_EDGES.items():
+        for row in scored:
+            if (value := row[name]) is not None:
+                bins.setdefault(name, Counter()).update([bisect_right(edges, value)])
+    labels = Counter(row["label"] for row in scored if row["label"] is not None)
+    return Distribution(len(scored), labels, bins)
 
 
 def count_bins(values: list[float | None], edges: list[float]) -> list[int]:
@@ -94,7 +106,7 @@ def test_figures_of_parts_add_up_in_any_grouping() -> None:
 
 def test_no_rows_have_no_figures() -> None:
     assert compute_figures(to_rows([]), RULES) == NO_ROWS
-    assert (NO_ROWS.rows, NO_ROWS.scored, NO_ROWS.invalid) == (0, 0, None)
+    assert (NO_ROWS.rows, NO_ROWS.distribution, NO_ROWS.invalid) == (0, Distribution(), None)
     assert set(NO_ROWS.flags.values()) == {0}
 
 
