@@ -44,20 +44,3 @@ def change_batches(change: Callable[[Worker, Any], Any]) -> Callable[..., Any]:
         return original(context, branch, left, partial(change, worker))
 
     return score
-
-
-def list_result_bytes(spark: Any) -> list[int]:
-    """Return, for each stage of the application, the bytes that its tasks read, wrote or sent."""
-    context = spark.sparkContext
-    context._jsc.sc().listenerBus().waitUntilEmpty()
-    gateway = context._gateway
-    empty = gateway.new_array(gateway.jvm.double, 0)
-    stages = context._jsc.sc().statusStore().stageList(None, False, False, empty, None)
-    return [
-        stage.inputBytes()
-        + stage.outputBytes()
-        + stage.shuffleReadBytes()
-        + stage.shuffleWriteBytes()
-        + stage.resultSize()
-        for stage in sorted(map(stages.apply, range(stages.size())), key=lambda one: one.stageId())
-    ]

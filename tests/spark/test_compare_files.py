@@ -30,7 +30,8 @@ from eagle_spark.tables import PREDICTIONS, Warehouse
 from eagle_spark.tables.data_files import DataFileRef, write_data_file
 from eagle_spark.tables.writer import read_layout
 from tests.helpers.prediction_rows import rejected_row, scored_row, to_rows
-from tests.helpers.score_runs import PREDICTION_ROWS, list_result_bytes, list_valid_images, query
+from tests.helpers.score_runs import PREDICTION_ROWS, list_valid_images, query
+from tests.helpers.stage_bytes import list_stage_bytes
 
 pytestmark = pytest.mark.spark
 
@@ -176,10 +177,10 @@ def compare_some(warehouse: Warehouse, tmp_path: Path, **options: Any) -> FileDi
 
 @pytest.mark.parametrize("bucket_rows", [1000, 10])
 def test_the_driver_receives_counts(warehouse: Warehouse, tmp_path: Path, bucket_rows: int) -> None:
-    before = len(list_result_bytes(warehouse.spark))
+    before = len(list_stage_bytes(warehouse.spark))
     diff = compare_some(warehouse, tmp_path, bucket_rows=bucket_rows)
     write_left(warehouse.spark.sparkContext, diff.left, str(tmp_path / "left"))
-    sizes = list_result_bytes(warehouse.spark)[before:]
+    sizes = list_stage_bytes(warehouse.spark)[before:]
     assert len(sizes) == (2 if bucket_rows == 1000 else 3)
     assert max(sizes) < 20_000
 

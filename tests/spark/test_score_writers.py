@@ -24,7 +24,6 @@ from tests.helpers.score_runs import (
     PREDICTION_ROWS,
     change_batches,
     is_balanced,
-    list_result_bytes,
     list_valid_images,
     query,
 )
