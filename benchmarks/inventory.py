@@ -23,7 +23,7 @@ from PIL import Image
 
 from eagle_spark.io import FileEntry, list_folder
 from eagle_spark.model.bundle import open_bundle
-from eagle_spark.scoring import job
+from eagle_spark.scoring import job, listing
 from eagle_spark.scoring.result import ScoreResult
 from eagle_spark.settings import ScoreSettings
 from eagle_spark.spark.session import open_session
@@ -84,7 +84,7 @@ def main() -> None:
         with open_session("bench", str(work / "warehouse")) as spark:
             model_id = open_bundle(options.model).metadata.model_id
             publish_rows(Warehouse(spark), images, scored, model_id)
-            job.list_images = list_images
+            job.list_images = listing.list_images = list_images
             settings = ScoreSettings(
                 images=str(images), model=options.model, warehouse=str(work / "warehouse")
             )
