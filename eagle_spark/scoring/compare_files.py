@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
 
 BUCKET_ROWS = 250_000
-"""Entries of a bucket, listed files and rows together: 150 MB of a worker, with paths of 50 bytes."""
+"""Of a bucket, listed files and rows together: 150 MB of a worker, with paths of 50 bytes."""
 SHARE_BYTES = 2**28  # of long paths
 POSITIONS = pa.schema([ENTRIES.field("position")])
 

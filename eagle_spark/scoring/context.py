@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.predictor import ModelRef
 from eagle_spark.scoring.figures import Rules
-from eagle_spark.scoring.listing import list_images
+from eagle_spark.scoring.listing import list_images, read_listing
 from eagle_spark.scoring.predict import Clock
 from eagle_spark.scoring.slices import Slice, count_slice
 from eagle_spark.settings import ScoreSettings
@@ -69,8 +70,7 @@ class ScoreRun:
         bundle: model folder.
         model: its address for workers.
         staging: URI of a folder of this run.
-        parts: the listed files, rows of `LISTING` in its order.
-        listing: the same rows.
+        parts: the listed files, rows of `LISTING` in its order: all rows of the files of a folder.
         layout: of the data files that workers write; None where Spark writes them.
         clocks: seconds of all tasks by stage.
     """
@@ -82,9 +82,13 @@ class ScoreRun:
     model: ModelRef
     staging: str
     parts: Slice
-    listing: DataFrame
     layout: FileLayout | None
     clocks: Mapping[str, Clock]
+
+    @cached_property
+    def listing(self) -> DataFrame:
+        """The listed files for SQL, which a run without rows of others and masks does not need."""
+        return read_listing(self.spark, self.parts[0].uri.rpartition("/")[0])
 
     @property
     def listed(self) -> int:

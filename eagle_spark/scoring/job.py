@@ -15,7 +15,7 @@ from eagle_spark.scoring.chunks import Appended, score_chunks
 from eagle_spark.scoring.context import ScoreRun, name_branch, name_staging, open_inputs
 from eagle_spark.scoring.dedupe import broadcast_scored_hashes
 from eagle_spark.scoring.diff import match_listing
-from eagle_spark.scoring.listing import list_in_background, read_listing
+from eagle_spark.scoring.listing import list_in_background
 from eagle_spark.scoring.mask_files import Masks, check_masks_folder, write_masks
 from eagle_spark.scoring.monitor import warn_of_drift
 from eagle_spark.scoring.plan import ScorePlan, plan_score
@@ -37,14 +37,18 @@ from eagle_spark.tables.data_files import FileLayout
 from eagle_spark.tables.writer import choose_writer, read_layout
 from eagle_spark.testing.failpoints import failpoint
 
-WORKER_IMPORTS = (*PREDICTION_IMPORTS, "eagle_spark.scoring.write_files")
+WORKER_IMPORTS = (
+    *PREDICTION_IMPORTS,
+    "eagle_spark.scoring.compare_files",
+    "eagle_spark.scoring.write_files",
+)
 
 
 def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
     """Predict every new image of a folder into the table `predictions`.
 
-    `ScoreRun.parts` and `ScoreRun.listing` fix the files that a run accounts for, from the
-    comparison to the masks: an option that limits the work narrows both before `prepare`.
+    `ScoreRun.parts` fixes the files that a run accounts for, from the comparison to the masks: an
+    option that limits the work narrows it before `prepare`.
 
     Args:
         settings: of the job.
@@ -77,7 +81,7 @@ def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
     with (
         lease(join(place, f"{branch_name}.lease"), run.run_id) as lock,
         temporary_folder(join(place, run.run_id)) as staging,
-        list_in_background(settings.images, staging) as listing,
+        list_in_background(settings.images, join(staging, "listing")) as listing,
         start_context("score", imports=WORKER_IMPORTS) as spark_context,
     ):
         threads = threads_per_task(spark_context)
@@ -99,7 +103,6 @@ def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
                 model,
                 staging,
                 parts,
-                read_listing(spark, staging),
                 choose_layout(warehouse, settings.writer),
                 {name: spark.sparkContext.accumulator(0.0) for name in STAGES},
             )
