@@ -127,6 +127,7 @@ def draw(seed: int) -> tuple[list[FileEntry], list[Row]]:
     return entries, [rows[index] for index in random.permutation(len(rows))]
 
 
+@pytest.mark.slow("SQL, in a cold session")
 @pytest.mark.parametrize(
     ("seed", "retry", "bucket_rows"),
     [(1, "transient", 1000), (2, "transient", 30), (3, "rejected", 7), (4, "never", 50)],
