@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import zipimport
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module, invalidate_caches
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
-from eagle_spark.spark.daemon import IMPORTS_VARIABLE, SPARK_DAEMON
+from eagle_spark.spark.daemon import IMPORTS_VARIABLE, SPARK_DAEMON, shorten_tasks
 from eagle_spark.spark.session import DAEMON_MODULE
 
 SECONDS = 30.0
@@ -70,6 +74,32 @@ def test_the_libraries_of_score_start_no_thread(tmp_path: Path) -> None:
         assert 1024 <= read_port(daemon) < 65536
         assert DAEMON_MODULE in command_line(daemon)
         assert len(os.listdir(f"/proc/{daemon.pid}/task")) == 1
+
+
+def test_imported_modules_and_archives_cost_a_task_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("packed/__init__.py", "")
+        archive.writestr("packed/inner.py", "value = 1")
+    monkeypatch.syspath_prepend(str(tmp_path / "archive.zip"))
+    import_module("packed")
+    reads: list[str] = []
+    original = zipimport._read_directory  # type: ignore[attr-defined]
+
+    def read(path: str) -> object:
+        reads.append(path)
+        return original(path)
+
+    monkeypatch.setattr(zipimport, "_read_directory", read)
+    shorten_tasks()
+    try:
+        invalidate_caches()
+        assert reads == []
+        assert gc.get_freeze_count() > 10_000
+        assert import_module("packed.inner").value == 1
+    finally:
+        gc.unfreeze()
 
 
 def test_a_module_that_starts_a_thread_leaves_sparks_own_daemon(tmp_path: Path) -> None:
