@@ -8,13 +8,13 @@ Spark's catalog.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from eagle_spark.errors import AuditError, CommitConflictError
 from eagle_spark.spark.session import CATALOG
+from eagle_spark.tables.commits import retry_commit
 from eagle_spark.tables.data_files import DataFileRef, WrittenFile
 from eagle_spark.tables.manifests import build_entries, filter_scan, read_entries
 from eagle_spark.tables.schema import Table
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 FORMAT_VERSION = "2"
-MAX_TRIES = 10  # of a commit that conflicts with those of other runs
-FIRST_WAIT_SECONDS = 0.01  # between two tries; doubles each time
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,26 +69,6 @@ class TableDescription:
     is_sorted: bool
     is_encrypted: bool
     properties: Mapping[str, str]
-
-
-def retry_commit(commit: Callable[[], T]) -> T:
-    """Return the result of a commit; repeat the commit if another run committed at the same moment.
-
-    Args:
-        commit: begins with the present state of the table each time. Iceberg 1.12 itself retries
-            commits of rows, at most four times, and none of branches.
-    """
-    from py4j.protocol import Py4JJavaError
-
-    for attempt in range(MAX_TRIES):
-        try:
-            return commit()
-        except Py4JJavaError as error:
-            last = attempt == MAX_TRIES - 1
-            if last or "CommitFailedException" not in str(error.java_exception):
-                raise
-        time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
-    raise AssertionError
 
 
 def create_namespace(spark: SparkSession, name: str) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from eagle_spark.errors import EagleError, OutputError
 from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.branch import RUN_PROPERTY, Branch
+from eagle_spark.tables.commits import MAX_TRIES
 from eagle_spark.tables.definitions import ACCEPTED, IMAGES, RUNS
-from eagle_spark.tables.iceberg import MAX_TRIES, IcebergTable, create_namespace
+from eagle_spark.tables.iceberg import IcebergTable, create_namespace
 from eagle_spark.tables.run_rows import TIME, append_row, has_row, read_newest_rows
 from eagle_spark.tables.runs import RunRecord
 from eagle_spark.tables.schema import NAMESPACE, DataFile, Table, sql_time

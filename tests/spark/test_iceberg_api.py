@@ -21,9 +21,10 @@ from py4j.protocol import Py4JJavaError
 
 from eagle_spark.errors import AuditError, CommitConflictError
 from eagle_spark.spark.session import open_session
-from eagle_spark.tables import PREDICTIONS, TABLES, Warehouse, iceberg, manifests
+from eagle_spark.tables import PREDICTIONS, TABLES, Warehouse, commits, iceberg, manifests
+from eagle_spark.tables.commits import retry_commit
 from eagle_spark.tables.data_files import DataFileRef, WrittenFile
-from eagle_spark.tables.iceberg import IcebergTable, create_namespace, retry_commit
+from eagle_spark.tables.iceberg import IcebergTable, create_namespace
 from eagle_spark.tables.schema import NAMESPACE, Column, Table
 
 ICEBERG = "org.apache.iceberg"
@@ -335,7 +336,7 @@ class Thrown(SimpleNamespace):
 def test_a_commit_is_repeated_after_a_conflict(
     text: str, times: int, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iceberg, "FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(commits, "FIRST_WAIT_SECONDS", 0.0)
     tries = []
 
     def commit() -> str:
