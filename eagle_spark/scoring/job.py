@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Literal
 
 from eagle_spark.io import absolute_uri, join, temporary_folder
 from eagle_spark.io.lock import lease
@@ -33,8 +32,7 @@ from eagle_spark.spark.session import (
 from eagle_spark.spark.tasks import warm_workers
 from eagle_spark.tables import PREDICTIONS, Run, RunRecord, StageTimer, Warehouse
 from eagle_spark.tables.branch import Branch
-from eagle_spark.tables.data_files import FileLayout
-from eagle_spark.tables.writer import choose_writer, read_layout
+from eagle_spark.tables.writer import choose_layout
 from eagle_spark.testing.failpoints import failpoint
 
 WORKER_IMPORTS = (
@@ -103,7 +101,7 @@ def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
                 model,
                 staging,
                 parts,
-                choose_layout(warehouse, settings.writer),
+                choose_layout(settings.writer, warehouse.iceberg(PREDICTIONS), PREDICTIONS),
                 {name: spark.sparkContext.accumulator(0.0) for name in STAGES},
             )
             with warehouse.branch(PREDICTIONS, branch_name, carry=context.condition) as branch:
@@ -121,16 +119,6 @@ def score(settings: ScoreSettings) -> ScoreResult | ScorePlan:
                 timer.end("publish")
             result = replace(audited.result, snapshot_id=snapshot)
             return finish(context, timer, replace(audited, result=result))
-
-
-def choose_layout(
-    warehouse: Warehouse, writer: Literal["auto", "files", "spark"]
-) -> FileLayout | None:
-    """Return the layout of the data files that workers write; None where Spark writes them."""
-    table = warehouse.iceberg(PREDICTIONS)
-    if choose_writer(writer, table, PREDICTIONS) == "spark":
-        return None
-    return read_layout(table.describe())
 
 
 def predict_new(context: ScoreRun, branch: Branch, left: Slice) -> Appended:

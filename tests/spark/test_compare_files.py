@@ -231,7 +231,7 @@ def test_a_run_after_a_killed_one_ends_as_if_it_had_not_been_killed(
             elsewhere.rename(path)
         with monkeypatch.context() as patch:
             patch.setattr(
-                chunks, "write_chunk", partial(_die_at_the_second, chunks.write_chunk, [])
+                chunks, "complete_chunk", partial(_die_at_the_second, chunks.complete_chunk, [])
             )
             with pytest.raises(KeyboardInterrupt):
                 score(chunk=2, **options)
@@ -263,8 +263,8 @@ def test_rows_of_delete_files_are_compared_by_sql(
     assert len({row.path for row in query(tmp_path / "warehouse")}) == result["listed"]
 
 
-def _die_at_the_second(write: Callable[..., Any], calls: list[int], *arguments: Any) -> Any:
+def _die_at_the_second(complete: Callable[..., Any], calls: list[int], *arguments: Any) -> Any:
     calls.append(1)
     if len(calls) == 2:
         raise KeyboardInterrupt
-    return write(*arguments)
+    return complete(*arguments)

@@ -467,7 +467,7 @@ def test_a_run_without_rows_of_others_is_published_and_recorded_without_sql(
 
 
 @pytest.mark.slow("three runs of score")
-def test_a_run_after_others_needs_sql_for_the_comparison_alone(
+def test_a_run_after_others_needs_sql_for_copies_alone(
     spark: Any,
     score: Callable[..., dict[str, Any]],
     images: Path,
@@ -477,18 +477,20 @@ def test_a_run_after_others_needs_sql_for_the_comparison_alone(
 ) -> None:
     monkeypatch.setattr(monitor, "MIN_IMAGES", 10)
     executions: list[int] = []
-    delete_outdated, failpoint = job.delete_outdated, job.failpoint
+    original, failpoint = job.prepare, job.failpoint
 
-    def delete(*arguments: Any) -> Any:
+    def prepare(*arguments: Any) -> Any:
         executions.append(number_execution(spark))
-        return delete_outdated(*arguments)
+        prepared = original(*arguments)
+        executions.append(number_execution(spark))
+        return prepared
 
     def fail(name: str) -> None:
         if name == "written":
             executions.append(number_execution(spark))
         failpoint(name)
 
-    monkeypatch.setattr(job, "delete_outdated", delete)
+    monkeypatch.setattr(job, "prepare", prepare)
     monkeypatch.setattr(job, "failpoint", fail)
     score(model=model_with_novelty, writer="files")
     write_unlabelled(images / "more", 12, 6)
@@ -496,8 +498,8 @@ def test_a_run_after_others_needs_sql_for_the_comparison_alone(
         executions[:] = [number_execution(spark)]
         result = score(model=model_with_novelty, writer="files")
         assert (result["scored"], result["drift_from_recent_runs"] is None) == (new, not new)
-        begin, compare, written = executions
-        assert compare == begin + 1
+        begin, compare, compared, written = executions
+        assert (compare, compared) == (begin + 1, begin + 2)
         assert number_execution(spark) == written + 1
     rows = query(tmp_path / "warehouse", f"SELECT distribution FROM {RUNS.full_name}")
     counts = [json.loads(row.distribution).get("images", 0) for row in rows]
