@@ -34,7 +34,7 @@ from eagle_spark.scoring.audit import filter_runs
 from eagle_spark.scoring.figures import ANY_FLAG, DISTRIBUTION_COLUMNS, compute_distribution
 from eagle_spark.spark.batches import map_batches
 from eagle_spark.spark.session import is_second_attempt
-from eagle_spark.tables import Warehouse
+from eagle_spark.tables import RUNS, Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -184,6 +184,8 @@ def read_recent_distribution(warehouse: Warehouse, model_id: str) -> Distributio
     Returns:
         None if one of these runs, or one between them, has no distribution of the present grid.
     """
+    if warehouse.exists(RUNS):  # of an earlier version, without distributions
+        warehouse.create_or_migrate(RUNS)
     rows = warehouse.read_newest_runs(
         ("run_id", "distribution"),
         {"job": "score", "model_id": model_id},

@@ -16,7 +16,7 @@ from eagle_spark.errors import AuditError, CommitConflictError
 from eagle_spark.spark.session import CATALOG
 from eagle_spark.tables.commits import retry_commit
 from eagle_spark.tables.data_files import DataFileRef, WrittenFile
-from eagle_spark.tables.manifests import build_entries, filter_scan, read_entries
+from eagle_spark.tables.manifests import build_entries, plan_entries
 from eagle_spark.tables.schema import Table
 
 if TYPE_CHECKING:
@@ -361,13 +361,7 @@ class IcebergTable:
         table = self.load()
         if _is_encrypted(table):
             return None
-        expressions = self._iceberg.expressions.Expressions
-        scan = table.newScan().useSnapshot(snapshot)
-        scan = filter_scan(expressions, scan, condition, prefix or {})
-        if newest is None:
-            return read_entries(self._iceberg, scan)
-        bound = table.schema().findField(newest).fieldId()
-        return read_entries(self._iceberg, scan.includeColumnStats([newest]), bound)
+        return plan_entries(self._iceberg, table, snapshot, condition, prefix or {}, newest)
 
 
 def _is_encrypted(table: Any) -> bool:

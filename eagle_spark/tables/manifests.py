@@ -58,24 +58,37 @@ def _build_entry(iceberg: Any, table: Any, metrics: Any, file: WrittenFile) -> A
     )
 
 
-def filter_scan(
-    expressions: Any, scan: Any, condition: Mapping[str, str], prefix: Mapping[str, str]
-) -> Any:
-    """Return the scan of the files that may hold rows of a condition.
+def plan_entries(
+    iceberg: Any,
+    table: Any,
+    snapshot: int,
+    condition: Mapping[str, str],
+    prefix: Mapping[str, str],
+    newest: str | None,
+) -> list[DataFileRef] | None:
+    """Return the data files of a snapshot that may hold rows of a condition, ordered by URI.
+
+    None if some are not Parquet or have delete files.
 
     Args:
-        expressions: Iceberg's Java class.
-        scan: Iceberg's `TableScan`.
+        iceberg: Java package.
+        table: Java handle.
+        snapshot: id.
         condition: column to the text that it has to equal.
         prefix: column to the text that it has to begin with where it is not null.
+        newest: timestamp column of `DataFileRef.newest`.
     """
+    expressions, scan = iceberg.expressions.Expressions, table.newScan().useSnapshot(snapshot)
     either = getattr(expressions, "or")  # a keyword of Python
     for column, text in condition.items():
         scan = scan.filter(expressions.equal(column, text))
     for column, text in prefix.items():
         test = either(expressions.isNull(column), expressions.startsWith(column, text))
         scan = scan.filter(test)
-    return scan
+    if newest is None:
+        return read_entries(iceberg, scan)
+    bound = table.schema().findField(newest).fieldId()
+    return read_entries(iceberg, scan.includeColumnStats([newest]), bound)
 
 
 def read_entries(iceberg: Any, scan: Any, bound: int | None = None) -> list[DataFileRef] | None:

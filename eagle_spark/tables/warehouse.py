@@ -286,7 +286,7 @@ class Warehouse:
         """Return columns of the newest rows of `runs`, the newest first.
 
         Args:
-            columns: names.
+            columns: that the table has; see `create_or_migrate`.
             condition: column to the text that it has to equal.
             limit: number of rows, at most.
             prefix: column to the text that it has to begin with where it is not null.
@@ -295,8 +295,6 @@ class Warehouse:
 
         if not self.exists(RUNS):
             return []
-        if not {*columns} <= {*self.iceberg(RUNS).schema().names}:
-            self.create_or_migrate(RUNS)
         rows = read_newest_rows(self.iceberg(RUNS), columns, condition, prefix or {}, limit)
         if rows is not None:
             return rows

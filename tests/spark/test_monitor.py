@@ -32,7 +32,7 @@ from eagle_spark.scoring.monitor import (
 )
 from eagle_spark.settings import MaintainSettings
 from eagle_spark.spark.session import open_session
-from eagle_spark.tables import Run, Warehouse
+from eagle_spark.tables import RUNS, Run, Warehouse
 from eagle_spark.training.evaluation import compute_reference
 
 CLASSES = ("COVID", "Normal")
@@ -231,6 +231,7 @@ def test_the_newest_runs_with_images_make_the_distribution(
         warehouse = Warehouse(session)
         assert read_recent_distribution(warehouse, "m") == Distribution()
         record(warehouse, 0, "m", None)
+        session.sql(f"ALTER TABLE {RUNS.full_name} DROP COLUMN distribution")  # as in version 0.1
         assert read_recent_distribution(warehouse, "m") is None
         for number, text in enumerate(texts, 1):
             record(warehouse, 2 * number, "m", text)

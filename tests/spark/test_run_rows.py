@@ -214,6 +214,9 @@ def test_a_table_of_an_earlier_version_is_read(warehouse: Warehouse) -> None:
         f"INSERT INTO {RUNS.full_name} ({columns}) VALUES ('score-01', 'score', "
         "TIMESTAMP '2026-11-01 12:00:00Z', 1.0, '{}', '{}', 1, 'm', map('python', '3'))"
     )
+    assert read_ids(warehouse) == [1]
+    assert "distribution" not in warehouse.read(RUNS).columns
+    warehouse.create_or_migrate(RUNS)
     columns_read = ("run_id", "distribution")
     rows = warehouse.read_newest_runs(columns_read, OF_M, 9, {"distribution": '{"'})
     assert rows == [{"run_id": "score-01", "distribution": None}]
