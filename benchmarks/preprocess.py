@@ -37,7 +37,7 @@ from eagle_spark.datasets.decode_worker import (
     decode_share,
     share_candidates,
 )
-from eagle_spark.datasets.ingest import match_candidates, read_layout
+from eagle_spark.datasets.ingest import WORKER_IMPORTS, match_candidates, read_layout
 from eagle_spark.datasets.matching import Candidate
 from eagle_spark.io import absolute_uri, list_folder
 from eagle_spark.spark.tasks import run_tasks
@@ -111,14 +111,14 @@ def main() -> None:
         for _ in range(options.rounds):
             bare.append(time_bare_loop(rows, folder))
             job.append(time_job(options.data, folder))
-        with open_session("bench", str(folder / "wh")) as spark:
+        with open_session("bench", str(folder / "wh"), imports=WORKER_IMPORTS) as spark:
             time_stage(spark, candidates[:512], folder)  # warms up Spark and its workers
             for _ in range(options.rounds):
                 bare.append(time_bare_loop(rows, folder))
                 stage.append(time_stage(spark, candidates, folder))
         memory = {}
         for images in sorted({min(1221, count), count}):
-            with open_session("bench", str(folder / "wh")) as spark:
+            with open_session("bench", str(folder / "wh"), imports=WORKER_IMPORTS) as spark:
                 memory[images] = measure_task_memory(spark, candidates[:images], folder)
     loop = statistics.median(bare)
     figures = {
