@@ -96,6 +96,13 @@ def _reset_logging() -> None:
 
 
 @pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Capture what jobs log, from INFO up, whatever the level of the root logger is."""
+    caplog.set_level(logging.INFO, "eagle_spark")
+    return caplog
+
+
+@pytest.fixture
 def eagle() -> Callable[..., int]:
     """Run a tool of the command `eagle` in this process, and return its exit code."""
     from eagle_spark.cli.main import main

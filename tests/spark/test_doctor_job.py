@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +86,6 @@ def test_a_hanging_check_fails_after_its_timeout(
     monkeypatch.setattr(doctor, "open_session", hang)
     monkeypatch.setattr(doctor, "start_without_executors", lambda: None)
     monkeypatch.setattr(doctor, "TIMEOUT", 5.0)
-    caplog.set_level(logging.INFO)
     with pytest.raises(ChecksFailedError) as failed:
         doctor.run_doctor(DoctorSettings(warehouse=str(tmp_path), weights="none"))
     released.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,8 +118,7 @@ def test_spark_writes_where_workers_cannot(
     assert choose_writer("files", table, NOTES) == "files"
     assert choose_writer("spark", table, NOTES) == "spark"
     table = alter(warehouse, "WRITE ORDERED BY path")
-    with caplog.at_level(logging.INFO, "eagle_spark"):
-        assert choose_writer("auto", table, NOTES) == "spark"
+    assert choose_writer("auto", table, NOTES) == "spark"
     assert "eagle.cxr.notes: Spark writes the data files: it has a sort order" in caplog.text
     message = r"`writer` must be auto or spark for eagle\.cxr\.notes; got files: it has a sort"
     with pytest.raises(SettingsError, match=message):

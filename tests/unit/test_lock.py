@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import time
@@ -34,7 +33,6 @@ def test_a_released_lock_leaves_no_file(tmp_path: Path) -> None:
 def test_a_running_holder_is_named_and_the_lock_of_a_killed_one_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
     path = tmp_path / "lease"
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
@@ -84,7 +82,6 @@ def test_a_failed_read_is_no_evidence_about_the_holder(tmp_path: Path, unreadabl
 def test_a_holder_on_a_clone_of_this_machine_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
     path = tmp_path / "lease"
     with lease(str(path), "first"):
         heartbeat = json.loads(path.read_text())
