@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -65,28 +65,32 @@ def score_chunks(context: ScoreRun, branch: Branch, left: Slice, worker: ScoreWo
             parts = append_rows(context, branch, chunks, count_rows(worker))
         else:
             parts = append_files(context, branch, chunks, count_rows(worker), context.layout)
-    present = [part.figures for part in parts if part.figures is not None]
-    return Appended(
-        copied=sum(part.copied for part in parts),
-        unmatched=sum(part.unmatched for part in parts),
-        figures=merge_figures(present) if len(present) == len(parts) else None,
-    )
+        return merge_appended(parts)
+
+
+def merge_appended(parts: Iterable[Appended]) -> Appended:
+    """Return the sums of all parts; their figures, if each has some."""
+    copied = unmatched = 0
+    figures: Figures | None = merge_figures([])
+    for part in parts:
+        copied, unmatched = copied + part.copied, unmatched + part.unmatched
+        if figures is not None:
+            figures = None if part.figures is None else merge_figures([figures, part.figures])
+    return Appended(copied, unmatched, figures)
 
 
 def append_rows(
     context: ScoreRun, branch: Branch, chunks: Iterable[Slice], worker: Worker
-) -> list[Appended]:
+) -> Iterator[Appended]:
     """Append chunks through Spark's writer, one after the other."""
-    parts = []
     for chunk in chunks:
         counts = write_rows(context.spark, branch, chunk, worker, context.condition)
-        parts.append(complete_chunk(context, branch, chunk, counts, None))
-    return parts
+        yield complete_chunk(context, branch, chunk, counts, None)
 
 
 def append_files(
     context: ScoreRun, branch: Branch, chunks: Iterable[Slice], worker: Worker, layout: FileLayout
-) -> list[Appended]:
+) -> Iterator[Appended]:
     """Append chunks whose data files workers write; commit each while the next one is scored."""
     rules, clock = context.rules, context.clocks["write"]
     task = ScoreTask(worker, layout, context.run.run_id, rules, clock)
@@ -104,7 +108,7 @@ def append_files(
 
 def commit_in_background(
     chunks: Iterable[T], score: Callable[[T], S], commit: Callable[[T, S], R]
-) -> list[R]:
+) -> Iterator[R]:
     """Score chunk after chunk; commit each one, in its turn, while the next one is scored.
 
     At most one commit is under way or waits. A chunk is scored to its end if the commit of the one
@@ -116,25 +120,26 @@ def commit_in_background(
         score: is called in this thread.
         commit: is called with a chunk and its result of `score` in one other thread.
 
-    Returns:
-        The results of `commit`, one for each chunk.
+    Yields:
+        The result of `commit` of each chunk.
 
     Raises:
         Exception: the first error, in the order of the chunks, of `score` or `commit`.
     """
-    results: list[R] = []
     last: Future[R] | None = None
     with ThreadPoolExecutor(1, "commit") as pool:
         for chunk in chunks:
             try:
                 scored = score(chunk)
-            finally:
+            except BaseException:
                 if last is not None:
-                    results.append(last.result())
+                    last.result()
+                raise
+            if last is not None:
+                yield last.result()
             last = pool.submit(commit, chunk, scored)
         if last is not None:
-            results.append(last.result())
-    return results
+            yield last.result()
 
 
 def complete_chunk(
