@@ -59,11 +59,15 @@ class Warehouse:
         iceberg = self.iceberg(table)
         if not iceberg.exists():
             iceberg.create(table)
+        while changes := table.changes(iceberg.schema()):
+            try:
+                for change in changes:
+                    self.spark.sql(change)
+                break
+            except Exception:
+                if table.changes(iceberg.schema()) == changes:  # no other run made them
+                    raise
         schema = iceberg.schema()
-        if changes := table.changes(schema):
-            for change in changes:
-                self.spark.sql(change)
-            schema = iceberg.schema()
         if _shape(schema) != _shape(table.schema()):
             raise OutputError(
                 f"{table.full_name} in this warehouse has other columns than this version writes: "

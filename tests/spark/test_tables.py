@@ -108,6 +108,24 @@ def test_an_older_table_gets_the_columns_that_it_lacks(warehouse: Warehouse) -> 
 
 
 @pytest.mark.spark
+def test_a_column_that_another_run_adds_at_the_same_moment_is_no_error(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse.create_or_migrate(NOTES)
+    later = replace(NOTES, columns=(*NOTES.columns, Column("extra", "STRING", "new", True)))
+    add = warehouse.spark.sql
+
+    def add_late(text: str) -> Any:
+        add(text)  # by the other run
+        return add(text)
+
+    monkeypatch.setattr(warehouse.spark, "sql", add_late)
+    warehouse.create_or_migrate(later)
+    monkeypatch.undo()
+    assert warehouse.read(later).columns == [column.name for column in later.columns]
+
+
+@pytest.mark.spark
 def test_an_older_struct_gets_the_fields_that_it_lacks(warehouse: Warehouse) -> None:
     def with_tags(fields: str) -> Table:
         tags = Column("tags", f"STRUCT<{fields}>", "of the file", nullable=True)
