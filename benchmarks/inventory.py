@@ -84,7 +84,7 @@ def main() -> None:
         with open_session("bench", str(work / "warehouse")) as spark:
             model_id = open_bundle(options.model).metadata.model_id
             publish_rows(Warehouse(spark), images, scored, model_id)
-            job.list_images = listing.list_images = list_images
+            listing.list_images = list_images
             settings = ScoreSettings(
                 images=str(images), model=options.model, warehouse=str(work / "warehouse")
             )

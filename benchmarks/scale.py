@@ -221,7 +221,8 @@ A year has {c["runs_per_year"]} runs, and a run has {c["limit_hours"]} hours. Th
 year, just before a weekly `maintain`. A node has {c["cores_per_node"]} cores and {c["node_gb"]} GB, and an executor for each core, as
 in `conf/yarn-score.conf`. A file has {c["image_mb"]} MB, is one HDFS block, and is new once; there is one model. A node reads
 {c["node_mb_per_second"]} MB/s at most. Work of tasks is divided by the slots, work of the driver is not. Stragglers, failures
-and other users of the cluster are left out.
+and other users of the cluster are left out. The model is that of commit a475b60, before tasks compared the
+listing with the data files: it reads the whole table after each chunk.
 
 ## Default settings
 

@@ -273,7 +273,7 @@ class ScoreSettings(Settings):
     retry_rejected: bool = _flag("process rejected files again")
     keep_patient_id: bool = _keep_patient_id()
     plan: bool = _flag(
-        "count the new images and estimate the seconds of the run; score and write nothing"
+        "count the new images and estimate the seconds of the run; score nothing, change no table"
     )
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_WARNINGS = 20
-WORKER_IMPORTS = ("eagle_spark.datasets.write_files",)  # what the tasks import
+WORKER_IMPORTS = ("eagle_spark.datasets.decode_worker", "eagle_spark.datasets.write_files")
 
 
 def preprocess(settings: PreprocessSettings) -> PreprocessResult:

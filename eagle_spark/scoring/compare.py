@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal, NamedTuple
@@ -177,6 +178,17 @@ def compare(entries: pa.Table) -> Comparison:
         entries["path"].take(pa.array(outdated)),
         entries.select(["part", "position"]).filter(pa.array(is_left)),
     )
+
+
+def merge_groups(parts: Iterable[Mapping[Group, Size]]) -> dict[Group, Size]:
+    """Return the sizes of groups, summed over parts."""
+    paths: Counter[Group] = Counter()
+    rows: Counter[Group] = Counter()
+    for part in parts:
+        for group, size in part.items():
+            paths[group] += size.paths
+            rows[group] += size.rows
+    return {group: Size(paths[group], rows[group]) for group in paths}
 
 
 def _number_values(column: pa.ChunkedArray) -> tuple[NDArray[np.intp], int]:

@@ -8,7 +8,6 @@ files of the staging folder; the driver receives counts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from eagle_spark.scoring.compare import (
     compare,
     convert_known,
     convert_listed,
+    merge_groups,
 )
 from eagle_spark.scoring.listing import LISTING
 from eagle_spark.scoring.regroup import read_group, write_groups
@@ -193,17 +193,6 @@ def write_left(context: SparkContext, left: Left, folder: str) -> Slice:
     """
     write = partial(_write_left_part, positions=left.positions, folder=folder)
     return tuple(run_tasks(context, left.parts, write))
-
-
-def merge_groups(parts: Iterable[Mapping[Group, Size]]) -> dict[Group, Size]:
-    """Return the sizes of groups, summed over parts."""
-    paths: Counter[Group] = Counter()
-    rows: Counter[Group] = Counter()
-    for part in parts:
-        for group, size in part.items():
-            paths[group] += size.paths
-            rows[group] += size.rows
-    return {group: Size(paths[group], rows[group]) for group in paths}
 
 
 def read_entries(sources: Iterable[Source], known: Known) -> Iterator[pa.Table]:

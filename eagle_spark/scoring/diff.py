@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eagle_spark.errors import RETRYABLE_REASONS
-from eagle_spark.scoring.compare import Group, Retry, Size
-from eagle_spark.scoring.compare_files import Left, merge_groups
+from eagle_spark.scoring.compare import Group, Retry, Size, merge_groups
+from eagle_spark.scoring.compare_files import Left
 from eagle_spark.scoring.listing import ENTRIES_PER_PART, LISTING, LISTING_ORDER
 from eagle_spark.scoring.slices import ROWS_PER_GROUP, Slice, list_pieces
 

@@ -238,7 +238,7 @@ def read_previous_attempts(
     attempts: dict[str, Attempt] = {}
     for run_id, settings, result in records:
         if absolute_uri(settings["images"]) == folder:
-            # A run that was alive when another one recorded it may have two rows for a moment.
+            # A run that was active when another one recorded it has two rows.
             if result.get("finished") is False and not any(
                 other == run_id and figures.get("finished") for other, _, figures in records
             ):

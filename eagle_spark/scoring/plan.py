@@ -34,7 +34,7 @@ class ScorePlan:
     """The figures of `score --plan`: the JSON line of the job. No table holds them.
 
     `listed == already_scored + already_rejected + resumed + new`, but for files with a row that
-    are processed again: they count in `new` too.
+    are processed again: they count in `new` or `resumed` too.
 
     Attributes:
         listed: files and archive members in the folder.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eagle_spark.errors import AuditError
 from eagle_spark.io import absolute_uri, join, to_utf8
+from eagle_spark.io.archives import is_archive
 from eagle_spark.scoring.assess import Baseline
 from eagle_spark.scoring.compare import Retry
 from eagle_spark.scoring.compare_files import Known, diff_against_files, write_left
@@ -58,7 +59,8 @@ def compare_branch(context: ScoreRun, ref: str, folder: str, retry: Retry) -> Di
         retry: rejected rows that are computed again.
     """
     iceberg, model_id = context.warehouse.iceberg(PREDICTIONS), context.bundle.metadata.model_id
-    prefix = to_utf8(absolute_uri(context.run.settings.images))
+    images = absolute_uri(context.run.settings.images)
+    prefix = to_utf8(images if is_archive(images) else f"{images.rstrip('/')}/")
     snapshot, files = iceberg.snapshot_id(ref), None
     if context.layout is not None and snapshot is not None:
         files = iceberg.plan_files(snapshot, {"model_id": model_id}, {"path": prefix})

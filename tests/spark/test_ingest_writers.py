@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from openpyxl import Workbook
 from PIL import Image
 
 from eagle_spark.datasets import ingest, write
+from eagle_spark.datasets.changes import FACT_COLUMNS, hash_mask, hash_metadata, select_facts
 from eagle_spark.datasets.ingest import preprocess
 from eagle_spark.datasets.synthetic.sample import write_sample
 from eagle_spark.datasets.write_files import WriteTask
@@ -122,6 +124,27 @@ def test_a_changed_mask_or_workbook_row_replaces_the_row(
     after = {row.path: row for row in query(warehouse)}
     assert after[path][change] != before.pop(path)[change]
     assert {key: row for key, row in after.items() if key != path} == before
+
+
+def test_spark_and_python_compute_the_same_hashes(spark: Any) -> None:
+    masks = [None, b"", b"\0\xff", b"mask"]
+    metadata = [
+        None,
+        [],
+        [("ward", None), ("größe", "5\u00a0é")],
+        [("a", ""), ("b", "x\n"), ("c", "\U0001f9b4")],
+    ]
+    rows = pa.table(
+        {
+            **{name: pa.array(["x"] * 4) for name in (*FACT_COLUMNS, "split")},
+            "mask": pa.array(masks, pa.binary()),
+            "metadata": pa.array(metadata, pa.map_(pa.string(), pa.string())),
+        }
+    )
+    facts = select_facts(spark.createDataFrame(rows))
+    assert facts["mask_hash"].tolist() == list(map(hash_mask, masks))
+    assert facts["metadata_hash"].tolist() == list(map(hash_metadata, metadata))
+    assert facts["metadata_hash"].nunique() == 4
 
 
 def test_a_retried_task_leaves_one_row_and_its_orphans(

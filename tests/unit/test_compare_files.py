@@ -10,8 +10,8 @@ import pytest
 from eagle_spark.errors import AuditError
 from eagle_spark.io import FileEntry
 from eagle_spark.scoring import compare_files
-from eagle_spark.scoring.compare import Group, Size
-from eagle_spark.scoring.compare_files import Known, ListedPart, merge_groups, read_entries
+from eagle_spark.scoring.compare import Group, Size, merge_groups
+from eagle_spark.scoring.compare_files import Known, ListedPart, read_entries
 from eagle_spark.scoring.listing import write_listing
 from eagle_spark.scoring.slices import Piece
 from eagle_spark.tables.data_files import DataFileRef
