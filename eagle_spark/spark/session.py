@@ -224,12 +224,21 @@ def open_session(
     with start_context(job, rules, imports):
         from pyspark.sql import SparkSession
 
-        running = SparkSession.getActiveSession()
+        running = _find_session()
         spark = running.newSession() if running else SparkSession.builder.getOrCreate()
         _check_iceberg(spark)
         if warehouse is not None:
             _set_catalog(spark, absolute_uri(warehouse))
         yield spark
+
+
+def _find_session() -> SparkSession | None:
+    """Return a session of this process; an active one is that of one thread."""
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession() or SparkSession._instantiatedSession
+    is_alive = session is not None and session.sparkContext._jsc is not None
+    return session if is_alive else None
 
 
 def threads_per_task(spark: SparkSession | SparkContext) -> int:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eagle_spark.errors import OutputError
 from eagle_spark.io import LocalStorage
-from eagle_spark.spark.session import DEFAULT_CONF, GLOB_CHARACTERS, LOCAL_CONF, check_warehouse
+from eagle_spark.spark.session import (
+    DEFAULT_CONF,
+    GLOB_CHARACTERS,
+    LOCAL_CONF,
+    check_warehouse,
+    open_session,
+)
+from eagle_spark.tables import RUNS, Warehouse
 
 DEFAULTS = Path(__file__).resolve().parents[2] / "conf" / "spark-defaults.conf"
 
@@ -41,6 +50,19 @@ def test_a_spark_that_does_not_start_is_one_line(tmp_path: Path) -> None:
     assert lines[0].startswith("error: Spark did not start: ")
     assert "local[x" in lines[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.spark
+def test_a_thread_writes_to_its_own_warehouse(spark: Any, tmp_path: Path) -> None:
+    def create_table(name: str) -> None:
+        with open_session("test", str(tmp_path / name)) as session:
+            assert session is not spark
+            Warehouse(session).create_or_migrate(RUNS)
+
+    with ThreadPoolExecutor(1) as pool:  # whose thread has no active session
+        list(pool.map(create_table, ("first", "second")))
+    folders = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/cxr/*")}
+    assert {"first/cxr/runs", "second/cxr/runs"} <= folders
 
 
 CONTEXT = """
