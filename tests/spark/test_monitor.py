@@ -186,6 +186,7 @@ def record(warehouse: Warehouse, number: int, model: str, distribution: str | No
 
 
 @pytest.mark.spark
+@pytest.mark.slow("SQL over the rows of four runs, cold, beside their distributions")
 @pytest.mark.parametrize(
     ("sure", "covid", "alerts"),
     [(4.0, 0.3, set()), (3.3, 0.35, set()), (1.5, 0.6, {"label", "confidence"})],
@@ -221,6 +222,7 @@ def test_the_drift_by_distributions_is_that_by_sql(
 
 
 @pytest.mark.spark
+@pytest.mark.slow("22 runs are recorded, one after the other")
 def test_the_newest_runs_with_images_make_the_distribution(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

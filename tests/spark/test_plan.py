@@ -51,6 +51,7 @@ def select(figures: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: figures[name] for name in names}
 
 
+@pytest.mark.slow("the first plan and the first run of score in the process")
 def test_in_an_empty_warehouse_every_file_is_new(
     score: Score, plan: Score, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
