@@ -12,6 +12,7 @@ from eagle_spark.io import absolute_uri, join
 from eagle_spark.model.bundle import Bundle, open_bundle
 from eagle_spark.model.engines import choose_engine
 from eagle_spark.model.predictor import ModelRef
+from eagle_spark.scoring.compare import Retry
 from eagle_spark.scoring.figures import Rules
 from eagle_spark.scoring.listing import list_images, read_listing
 from eagle_spark.scoring.predict import Clock
@@ -43,6 +44,11 @@ def open_inputs(settings: ScoreSettings) -> tuple[Bundle, str]:
 def model_condition(model_id: str) -> str:
     """Return the SQL condition on the rows of a model."""
     return f"model_id = '{model_id}'"
+
+
+def select_retry(settings: ScoreSettings) -> Retry:
+    """Return the rejected rows that a run computes again."""
+    return "rejected" if settings.retry_rejected else "transient"
 
 
 def name_branch(model_id: str, images: str) -> str:

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from eagle_spark.io import absolute_uri, join, temporary_folder
-from eagle_spark.scoring.compare import Retry
-from eagle_spark.scoring.context import model_condition, name_branch, name_staging, open_inputs
+from eagle_spark.scoring.context import (
+    model_condition,
+    name_branch,
+    name_staging,
+    open_inputs,
+    select_retry,
+)
 from eagle_spark.scoring.diff import (
     StatusCounts,
     count_by_status,
@@ -157,8 +162,7 @@ def find_known(
         model_id: of the rows.
         settings: of the run.
     """
-    retry: Retry = "rejected" if settings.retry_rejected else "transient"
-    branch = name_branch(model_id, settings.images)
+    retry, branch = select_retry(settings), name_branch(model_id, settings.images)
     preview = warehouse.preview_branch(PREDICTIONS, branch, model_condition(model_id))
     if preview.rows is None:
         return Known()

@@ -8,7 +8,7 @@ from eagle_spark.io.archives import is_archive
 from eagle_spark.scoring.assess import Baseline
 from eagle_spark.scoring.compare import Retry
 from eagle_spark.scoring.compare_files import Known, diff_against_files, write_left
-from eagle_spark.scoring.context import ScoreRun
+from eagle_spark.scoring.context import ScoreRun, select_retry
 from eagle_spark.scoring.diff import (
     Diff,
     StatusCounts,
@@ -31,7 +31,7 @@ def prepare(context: ScoreRun, branch: Branch) -> tuple[Baseline, Slice]:
     published, start = context.warehouse.snapshot(PREDICTIONS), branch.head
     if published is None and (start is None or start.rows == 0):  # without a query
         return Baseline({}, {}, start), context.parts
-    retry: Retry = "rejected" if context.run.settings.retry_rejected else "transient"
+    retry = select_retry(context.run.settings)
     diff = compare_branch(context, branch.name, "known", retry)
     is_published = start is not None and start.id == published
     before: StatusCounts = {}
