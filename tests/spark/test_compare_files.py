@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from eagle_spark.tables import PREDICTIONS, Warehouse
 from eagle_spark.tables.data_files import DataFileRef, write_data_file
 from eagle_spark.tables.writer import read_layout
 from tests.helpers.prediction_rows import rejected_row, scored_row, to_rows
-from tests.helpers.score_runs import PREDICTION_ROWS, list_valid_images, query
+from tests.helpers.score_runs import PREDICTION_ROWS, die_at, list_valid_images, query
 from tests.helpers.stage_bytes import list_stage_bytes
 
 pytestmark = pytest.mark.spark
@@ -230,9 +229,7 @@ def test_a_run_after_a_killed_one_ends_as_if_it_had_not_been_killed(
         for path, elsewhere in later.items():
             elsewhere.rename(path)
         with monkeypatch.context() as patch:
-            patch.setattr(
-                chunks, "complete_chunk", partial(_die_at_the_second, chunks.complete_chunk, [])
-            )
+            patch.setattr(chunks, "complete_chunk", die_at(2, chunks.complete_chunk))
             with pytest.raises(KeyboardInterrupt):
                 score(chunk=2, **options)
         results[writer] = score(chunk=2, **options)
@@ -261,10 +258,3 @@ def test_rows_of_delete_files_are_compared_by_sql(
     result = score()
     assert (result["already_scored"], result["scored"]) == (first["scored"] - 1, 1)
     assert len({row.path for row in query(tmp_path / "warehouse")}) == result["listed"]
-
-
-def _die_at_the_second(complete: Callable[..., Any], calls: list[int], *arguments: Any) -> Any:
-    calls.append(1)
-    if len(calls) == 2:
-        raise KeyboardInterrupt
-    return complete(*arguments)

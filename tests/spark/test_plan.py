@@ -22,7 +22,7 @@ from eagle_spark.spark.session import open_session
 from eagle_spark.tables import PREDICTIONS, Warehouse
 from tests.helpers.prediction_rows import rejected_row, to_rows
 from tests.helpers.processes import run_eagle
-from tests.helpers.score_runs import is_balanced, list_valid_images, query
+from tests.helpers.score_runs import die_at, is_balanced, list_valid_images, query
 
 pytestmark = [pytest.mark.spark, pytest.mark.train]
 
@@ -158,17 +158,8 @@ def test_published_rows_and_those_of_a_killed_run_are_counted_apart(
 
 def kill_at_the_third_chunk(score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a branch with the rows of two chunks of five files."""
-    original, calls = chunks.score_files, 0
-
-    def die_at_the_third(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "score_files", die_at_the_third)
+        patch.setattr(chunks, "score_files", die_at(3, chunks.score_files))
         with pytest.raises(KeyboardInterrupt):
             score(chunk=5)
 

@@ -35,6 +35,7 @@ from tests.helpers.sample_images import encode_image
 from tests.helpers.score_runs import (
     PREDICTION_ROWS,
     change_batches,
+    die_at,
     is_balanced,
     list_valid_images,
     query,
@@ -231,18 +232,8 @@ def test_a_run_killed_between_chunks_is_resumed(
     wanted = query(tmp_path / "warehouse", PREDICTION_ROWS)
     shutil.rmtree(tmp_path / "warehouse")
     step = {"files": "score_files", "spark": "write_rows"}[writer]
-    original = getattr(chunks, step)
-    calls = 0
-
-    def die_at_the_third(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, step, die_at_the_third)
+        patch.setattr(chunks, step, die_at(3, getattr(chunks, step)))
         with pytest.raises(KeyboardInterrupt):
             score(**options)
     assert query(tmp_path / "warehouse") == []
