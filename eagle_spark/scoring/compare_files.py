@@ -124,7 +124,7 @@ class FileDiff:
 
 @dataclass(frozen=True)
 class BucketReport:
-    """What a task found in a bucket.
+    """Report of a task on a bucket.
 
     Attributes:
         groups: of the bucket.

@@ -25,7 +25,7 @@ _UNREADABLE = (InputError, SettingsError)  # without field ids, or in a store of
 
 
 def append_row(table: IcebergTable, row: Mapping[str, Any]) -> bool:
-    """Append a row to `runs`, in a data file of its own.
+    """Append a row to `runs`, in a new data file.
 
     Args:
         table: `runs`.
