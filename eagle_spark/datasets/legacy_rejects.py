@@ -41,7 +41,7 @@ def move_rejects_table(warehouse: Warehouse, branch_name: str) -> None:
 
 
 def select_unmoved_rejects(rejects: DataFrame, images: DataFrame) -> DataFrame:
-    """Return the rows of the table `rejects` of version 0.1 that `images` lacks."""
+    """Return the rows of the table `rejects` of version 0.1 that are not in `images`."""
     return (
         rejects.join(images.where(ACCEPTED), "path", "left_anti")
         .join(images.where(REJECTED), REJECTION.names, "left_anti")
